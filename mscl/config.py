@@ -1,0 +1,314 @@
+"""Typed, validated configuration.
+
+One YAML file describes one whole experiment (`config.yaml` the demo, `config/paper.yaml` the paper).
+`load_config` turns it into a `Config` or raises `ConfigError` with one sentence per mistake. Lengths
+are in raw frames of the video unless a comment says otherwise. Imports only pydantic and PyYAML, so
+that the Snakefile can validate at parse time without loading torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+.-]*$")]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the text says which key, what is wrong and how to mend it."""
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Paths(Strict):
+    data: Path
+    results: Path
+
+
+class Embedded(Strict):
+    """A generated data set: real encoded videos in which only motion tells the class."""
+
+    clips: dict[str, Positive]  # split -> number of videos
+    seed: int = 0
+    frames: Annotated[int, Field(ge=8)] = 32
+    size: tuple[Positive, Positive] = (96, 72)  # width, height, pixels
+
+
+class FramesConfig(Strict):
+    step: Positive = 2  # keep every step-th raw frame
+    short_side: Annotated[int, Field(ge=16)] = 256  # pixels; a smaller video is not enlarged
+    quality: Annotated[int, Field(ge=1, le=31)] = 3  # ffmpeg's -q:v, 1 best
+    timeout: Positive = 300  # seconds for one video
+
+
+class Dataset(Strict):
+    format: Literal["kinetics", "ssv2"]
+    root: Path
+    videos: str = "videos"  # folder of the videos, below root
+    annotations: dict[str, str]  # split (or "labels") -> file below root
+    shards: Annotated[int, Field(ge=1, le=9999)]
+    frames: FramesConfig = FramesConfig()
+    embedded: Embedded | None = None
+
+    @property
+    def splits(self) -> list[str]:
+        return [s for s in self.annotations if s != "labels"]
+
+
+class FlowConfig(Strict):
+    method: Literal["dis", "raft"] = "raft"
+    gap: Positive = 8  # a field goes from frame i to frame i+gap
+    size: tuple[Positive, Positive] = (384, 640)  # H, W at which flow is computed
+    short_side: Positive = 128  # pixels, of the stored fields
+    quality: Annotated[int, Field(ge=1, le=100)] = 95  # JPEG quality of the stored planes
+    weights: Path | None = None  # RAFT: torchvision's raft_large state dict
+    sha256: str | None = None
+    iterations: Positive = 20
+    batch: Positive = 16
+
+
+class MDSConfig(Strict):
+    stride: Positive = 4  # in stored fields
+    fields: Positive = 8  # terms per start
+    pool: Positive = 28  # cells per side
+
+
+class ClipConfig(Strict):
+    frames: Positive = 8
+    stride: Positive = 16
+    max_shift: Annotated[int, Field(ge=0)] = 128  # of the key clip's start
+
+
+class Augment(Strict):
+    area: tuple[Share, Share] = (0.2, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: Share = 0.5
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
+    jitter_p: Share = 0.8
+    gray_p: Share = 0.2
+    blur_p: Share = 0.5
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+
+
+class Contrast(Strict):
+    dim: Positive = 128
+    queue: Positive = 65536
+    temperature: Annotated[float, Field(gt=0)] = 0.07
+    momentum: Share = 0.994
+    decay: Share = 0.99999
+
+
+class Switches(Strict):
+    """What a method is made of (method.md §7)."""
+
+    pretrain: bool = True
+    flow: bool = False  # flow MoCo and the cross-modal terms
+    rotated: bool = False  # rotated flow at clip level
+    lmcl: bool = False
+    fra: Literal["none", "paper", "released"] = "none"
+    mds: bool = False
+
+    @model_validator(mode="after")
+    def possible(self) -> Switches:
+        if (self.rotated or self.lmcl or self.fra != "none") and not self.flow:
+            raise ValueError("rotated, lmcl and fra need the flow network: set flow: true")
+        if self.fra != "none" and not self.lmcl:
+            raise ValueError("fra gives LMCL its extra negatives: set lmcl: true, or fra: none")
+        return self
+
+
+METHODS: dict[str, Switches] = {
+    "scratch": Switches(pretrain=False),
+    "moco": Switches(),
+    "baseline": Switches(flow=True, rotated=True),
+    "lmcl": Switches(flow=True, rotated=True, lmcl=True),
+    "lmcl+fra": Switches(flow=True, rotated=True, lmcl=True, fra="paper"),
+    "lmcl+mds": Switches(flow=True, rotated=True, lmcl=True, mds=True),
+    "mscl": Switches(flow=True, rotated=True, lmcl=True, fra="paper", mds=True),
+    "mscl-released": Switches(flow=True, rotated=True, lmcl=True, fra="released", mds=True),
+}
+
+
+class Optim(Strict):
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: Annotated[float, Field(gt=0)]
+    momentum: Share = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 1.0e-4
+    batch: Annotated[int, Field(ge=2)]
+    epochs: Positive
+    steps: tuple[Positive, ...] = ()  # lr x 0.1 at these epochs; empty: cosine to 0
+    clip_grad: Annotated[float, Field(gt=0)] = 40.0
+
+
+class Finetune(Optim):
+    frames: Positive = 16  # uniform over the video
+    area: tuple[Share, Share] = (0.2, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: bool = False  # SSv2 labels tell left from right
+    dropout: Share = 0.5
+    test_size: Positive = 128  # short side and centre crop at test, pixels
+
+
+class Model(Strict):
+    """A backbone with its sizes and recipes."""
+
+    backbone: Literal["r3d_18", "slow_r50"]
+    width: Positive = 64  # channels of the first stage; torchvision's is 64
+    flow_width: Positive = 16
+    neck: Positive = 128  # channels
+    neck_blocks: Positive = 2
+    size: Annotated[int, Field(ge=16)] = 112  # pixels of a training crop
+    pretrain: Optim
+    finetune: Finetune
+
+
+class Use(Strict):
+    datasets: tuple[Name, ...] = Field(min_length=1)
+    split: str = "train"
+
+
+class Target(Strict):
+    dataset: Name
+    train: str = "train"
+    test: str = "validation"
+
+
+class Analysis(Strict):
+    pairs: Positive = 3  # worst pairs listed per model
+    gradcam: tuple[str, ...] = ()  # templates to draw; empty: the two pairs most helped
+    probe: bool = True  # linear probe and retrieval on frozen features
+    clips: Positive = 1  # uniform clips per video whose features are averaged
+
+
+class Compute(Strict):
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Positive = 1  # torch threads of a CPU training job (part of the result's bits)
+    workers: Annotated[int, Field(ge=0)] = 0  # loader processes
+    extract_workers: Positive = 1  # ffmpeg processes, or flow threads, in one job
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 10
+
+
+class Config(Strict):
+    name: Name
+    kind: Literal["demo", "evidence", "real", "paper"]  # printed on every table
+    paths: Paths
+    seeds: tuple[int, ...] = Field(min_length=1)
+    methods: tuple[Name, ...] = Field(min_length=1)
+    method_switches: dict[Name, Switches] = {}  # further methods, by switch
+    datasets: dict[Name, Dataset]
+    flow: FlowConfig = FlowConfig()
+    mds: MDSConfig = MDSConfig()
+    clip: ClipConfig = ClipConfig()
+    augment: Augment = Augment()
+    contrast: Contrast = Contrast()
+    pretrain: Use
+    finetune: Target
+    models: dict[Name, Model] = Field(min_length=1)
+    analysis: Analysis = Analysis()
+    compute: Compute = Compute()
+
+    def switches(self, method: str) -> Switches:
+        return self.method_switches.get(method) or METHODS[method]
+
+    @model_validator(mode="after")
+    def possible(self) -> Config:
+        known = [*METHODS, *self.method_switches]
+        for method in self.methods:
+            if method not in known:
+                raise ValueError(f"methods: unknown method '{method}'{_like(method, known)}")
+        for key, names in (("pretrain.datasets", self.pretrain.datasets), ("finetune.dataset", [self.finetune.dataset])):
+            for name in names:
+                if name not in self.datasets:
+                    raise ValueError(f"{key}: no data set '{name}' under datasets{_like(name, list(self.datasets))}")
+        self._splits()
+        self._strides()
+        for name, model in self.models.items():
+            if self.contrast.queue % model.pretrain.batch:
+                raise ValueError(f"contrast.queue: {self.contrast.queue} is not a multiple of models.{name}.pretrain.batch {model.pretrain.batch}")
+            if self.clip.frames != 8 and any(self.switches(m).lmcl for m in self.methods):
+                raise ValueError("clip.frames: LMCL pairs 4 times of the neck with 4 of the flow network; set 8")
+        return self
+
+    def _splits(self) -> None:
+        wanted = [(d, self.pretrain.split) for d in self.pretrain.datasets]
+        wanted += [(self.finetune.dataset, s) for s in (self.finetune.train, self.finetune.test)]
+        for name, split in wanted:
+            if split not in self.datasets[name].splits:
+                raise ValueError(f"datasets.{name}.annotations: no split '{split}'; it has {', '.join(self.datasets[name].splits) or 'none'}")
+        for name, dataset in self.datasets.items():
+            if dataset.format == "ssv2" and "labels" not in dataset.annotations:
+                raise ValueError(f"datasets.{name}.annotations: the ssv2 format needs 'labels' (labels.json)")
+            if dataset.embedded and set(dataset.embedded.clips) != set(dataset.splits):
+                raise ValueError(f"datasets.{name}.embedded.clips: give a count for each of {', '.join(dataset.splits)}")
+
+    def _strides(self) -> None:
+        for name in self.pretrain.datasets:
+            step = self.datasets[name].frames.step
+            for key, value in (("clip.stride", self.clip.stride), ("flow.gap", self.flow.gap)):
+                if value % step:
+                    raise ValueError(f"{key}: {value} is not a multiple of datasets.{name}.frames.step {step}, so its frames are not kept")
+
+
+def _like(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known)}"
+
+
+def _fields_at(loc: tuple) -> list[str]:
+    """Names allowed where an unknown key stands, found by walking the model along `loc`."""
+    model: Any = Config
+    for part in loc[:-1]:
+        fields = getattr(model, "model_fields", None)
+        annotation = fields[part].annotation if fields and part in fields else model
+        found = re.findall(r"mscl\.config\.(\w+)", str(annotation))
+        model = globals()[found[0]] if found else model
+    return list(getattr(model, "model_fields", {}))
+
+
+def _sentence(error: dict) -> str:
+    key = ".".join(str(p) for p in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{key}: unknown key{_like(str(error['loc'][-1]), _fields_at(error['loc']))}"
+    if error["type"] == "missing":
+        return f"{key}: missing; add it"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error" and not key:
+        return message
+    shown = "" if error["type"] == "value_error" else f" (got {error['input']!r})"
+    return f"{key}: {message[0].lower() + message[1:]}{shown}"
+
+
+def parse(model: type[BaseModel], values: Any, where: str) -> Any:
+    """Validate `values` as `model`; raise `ConfigError` with one sentence per mistake, each naming `where`."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: expected keys and values, found {type(values).__name__}")
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{where}: {_sentence(e)}" for e in error.errors())) from None
+
+
+def read_yaml(path: str | Path) -> dict:
+    """Read a YAML file; raise `ConfigError` naming the file and the line when it cannot be read."""
+    try:
+        return yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: not readable YAML: {' '.join(str(error).split())}") from None
+
+
+def load_config(source: str | Path | dict, where: str = "configuration") -> Config:
+    """Load a whole configuration from a YAML path or from Snakemake's merged dict."""
+    if isinstance(source, dict):
+        return parse(Config, source, where)
+    return parse(Config, read_yaml(source), str(source))

@@ -1,0 +1,194 @@
+"""What each stage uses of the configuration, and nothing else.
+
+A rule passes its stage's job as JSON (`--job`): the stage cannot read a setting that its rule did not
+declare, and a changed setting reruns exactly the stages whose jobs hold it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mscl.config import (
+    Analysis, Augment, ClipConfig, Config, ConfigError, Contrast, Dataset, Embedded, Finetune,
+    FlowConfig, FramesConfig, MDSConfig, Model, Name, Optim, Strict, Switches, parse,
+)
+
+
+class EmbeddedJob(Strict):
+    dataset: Dataset
+
+
+class ManifestJob(Strict):
+    name: Name
+    dataset: Dataset
+
+
+class FramesJob(Strict):
+    frames: FramesConfig
+    workers: int
+
+
+class FlowJob(Strict):
+    flow: FlowConfig
+    mds: MDSConfig
+    workers: int
+    device: str
+
+
+class FlowErrorJob(Strict):
+    """Compares stored flow with the renderer's exact flow."""
+
+    dataset: Dataset
+    embedded: Embedded
+    flow: FlowConfig
+
+
+class Net(Strict):
+    """A model without its recipes: what its weights depend on."""
+
+    backbone: str
+    width: int
+    flow_width: int
+    neck: int
+    neck_blocks: int
+    size: int
+
+
+class PretrainJob(Strict):
+    method: Name
+    seed: int
+    switches: Switches
+    net: Net
+    optim: Optim
+    split: str
+    clip: ClipConfig
+    augment: Augment
+    contrast: Contrast
+    device: str
+    threads: int
+    workers: int
+    checkpoint_minutes: float
+
+
+class FinetuneJob(Strict):
+    method: Name
+    seed: int
+    net: Net
+    finetune: Finetune
+    train: str
+    test: str
+    device: str
+    threads: int
+    workers: int
+    checkpoint_minutes: float
+
+
+class FrozenJob(Strict):
+    """Linear probe and retrieval on the frozen pretrained backbone."""
+
+    method: Name
+    seed: int
+    net: Net
+    frames: int
+    test_size: int
+    clips: int
+    train: str
+    test: str
+    device: str
+    threads: int
+    workers: int
+
+
+class AnalysisJob(Strict):
+    net: Net
+    finetune: Finetune
+    analysis: Analysis
+    methods: tuple[Name, ...]  # left and right column of Table 2: baseline, mscl
+    seeds: tuple[int, ...]
+    test: str
+    device: str
+    threads: int
+
+
+class ReportJob(Strict):
+    config: Config
+
+
+def net(model: Model) -> Net:
+    return Net(**model.model_dump(include=set(Net.model_fields)))
+
+
+def _machine(config: Config, *, checkpoint: bool = False) -> dict:
+    compute = config.compute
+    values = {"device": compute.device, "threads": compute.threads, "workers": compute.workers}
+    return values | ({"checkpoint_minutes": compute.checkpoint_minutes} if checkpoint else {})
+
+
+def frames_job(config: Config, dataset: str) -> FramesJob:
+    return FramesJob(frames=config.datasets[dataset].frames, workers=config.compute.extract_workers)
+
+
+def flow_job(config: Config) -> FlowJob:
+    return FlowJob(flow=config.flow, mds=config.mds, workers=config.compute.extract_workers, device=config.compute.device)
+
+
+def flow_error_job(config: Config, dataset: str) -> FlowErrorJob:
+    data = config.datasets[dataset]
+    return FlowErrorJob(dataset=data, embedded=data.embedded, flow=config.flow)
+
+
+def pretrain_job(config: Config, model: str, method: str, seed: int) -> PretrainJob:
+    recipe = config.models[model]
+    return PretrainJob(
+        method=method, seed=seed, switches=config.switches(method), net=net(recipe), optim=recipe.pretrain,
+        split=config.pretrain.split, clip=config.clip, augment=config.augment, contrast=config.contrast,
+        **_machine(config, checkpoint=True),
+    )
+
+
+def finetune_job(config: Config, model: str, method: str, seed: int) -> FinetuneJob:
+    recipe = config.models[model]
+    return FinetuneJob(
+        method=method, seed=seed, net=net(recipe), finetune=recipe.finetune, train=config.finetune.train,
+        test=config.finetune.test, **_machine(config, checkpoint=True),
+    )
+
+
+def frozen_job(config: Config, model: str, method: str, seed: int) -> FrozenJob:
+    recipe = config.models[model]
+    return FrozenJob(
+        method=method, seed=seed, net=net(recipe), frames=recipe.finetune.frames, test_size=recipe.finetune.test_size,
+        clips=config.analysis.clips, train=config.finetune.train, test=config.finetune.test, **_machine(config),
+    )
+
+
+def compared(config: Config) -> tuple[str, str]:
+    """The two methods that Table 2 and the figures compare: the baseline (or the nearest there is) and the last method."""
+    last = "mscl" if "mscl" in config.methods else config.methods[-1]
+    rivals = [m for m in ("baseline", "moco", *config.methods) if m in config.methods and m != last]
+    return (rivals[0] if rivals else last, last)
+
+
+def analysis_job(config: Config, model: str) -> AnalysisJob:
+    recipe = config.models[model]
+    return AnalysisJob(
+        net=net(recipe), finetune=recipe.finetune, analysis=config.analysis, methods=compared(config),
+        seeds=config.seeds, test=config.finetune.test, device=config.compute.device, threads=config.compute.threads,
+    )
+
+
+def dumps(job: Strict) -> str:
+    """Canonical JSON of a job: the same settings give the same text."""
+    return json.dumps(job.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+
+def loads(kind: type[Strict], text: str) -> Any:
+    """Read a job from JSON text or from a JSON file; raise `ConfigError` when it does not fit `kind`."""
+    source = "--job" if text.lstrip().startswith("{") else text
+    try:
+        raw = json.loads(text if source == "--job" else Path(text).read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{source}: not a readable job: {error}") from None
+    return parse(kind, raw, source)
