@@ -10,14 +10,38 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mscl.layout import Layout, shard_paths
 from mscl.config import (
     Analysis, Augment, ClipConfig, Config, ConfigError, Contrast, Dataset, Embedded, Finetune,
     FlowConfig, FramesConfig, MDSConfig, Model, Name, Optim, Strict, Switches, parse,
 )
 
 
-class EmbeddedJob(Strict):
+class Source(Strict):
+    """A prepared data set: its manifest and the folders of its shards."""
+
+    name: Name
+    manifest: Path
+    frames: Path
+    flow: Path | None = None
+    shards: int
+
+    def frame_indexes(self) -> list[Path]:
+        return shard_paths(self.frames, self.shards)
+
+    def flow_indexes(self) -> list[Path]:
+        return shard_paths(self.flow, self.shards) if self.flow else []
+
+
+class DatasetJob(Strict):
+    name: Name
     dataset: Dataset
+
+
+class DataJob(Strict):
+    """Which data sets the data-health table covers; `flow` only where flow is computed."""
+
+    sources: tuple[Source, ...]
 
 
 class ManifestJob(Strict):
@@ -40,6 +64,7 @@ class FlowJob(Strict):
 class FlowErrorJob(Strict):
     """Compares stored flow with the renderer's exact flow."""
 
+    source: Source
     dataset: Dataset
     embedded: Embedded
     flow: FlowConfig
@@ -62,6 +87,7 @@ class PretrainJob(Strict):
     switches: Switches
     net: Net
     optim: Optim
+    sources: tuple[Source, ...]
     split: str
     clip: ClipConfig
     augment: Augment
@@ -77,6 +103,7 @@ class FinetuneJob(Strict):
     seed: int
     net: Net
     finetune: Finetune
+    source: Source
     train: str
     test: str
     device: str
@@ -94,6 +121,7 @@ class FrozenJob(Strict):
     frames: int
     test_size: int
     clips: int
+    source: Source
     train: str
     test: str
     device: str
@@ -105,6 +133,7 @@ class AnalysisJob(Strict):
     net: Net
     finetune: Finetune
     analysis: Analysis
+    source: Source
     methods: tuple[Name, ...]  # left and right column of Table 2: baseline, mscl
     seeds: tuple[int, ...]
     test: str
@@ -126,6 +155,35 @@ def _machine(config: Config, *, checkpoint: bool = False) -> dict:
     return values | ({"checkpoint_minutes": compute.checkpoint_minutes} if checkpoint else {})
 
 
+def source(config: Config, dataset: str, *, flow: bool = False) -> Source:
+    at = Layout(config)
+    return Source(name=dataset, manifest=at.manifest(dataset), frames=at.frames(dataset),
+                  flow=at.flow(dataset) if flow else None, shards=config.datasets[dataset].shards)
+
+
+def dataset_job(config: Config, dataset: str) -> DatasetJob:
+    return DatasetJob(name=dataset, dataset=config.datasets[dataset])
+
+
+def manifest_job(config: Config, dataset: str) -> ManifestJob:
+    return ManifestJob(name=dataset, dataset=config.datasets[dataset])
+
+
+def used_datasets(config: Config) -> list[str]:
+    """Every data set that a stage reads, in the configuration's order."""
+    return [d for d in config.datasets if d in config.pretrain.datasets or d == config.finetune.dataset]
+
+
+def flow_datasets(config: Config) -> list[str]:
+    """The data sets that need flow: those of pretraining, when some method looks at flow."""
+    return list(config.pretrain.datasets) if any(config.switches(m).flow for m in config.methods) else []
+
+
+def data_job(config: Config) -> DataJob:
+    with_flow = flow_datasets(config)
+    return DataJob(sources=tuple(source(config, d, flow=d in with_flow) for d in used_datasets(config)))
+
+
 def frames_job(config: Config, dataset: str) -> FramesJob:
     return FramesJob(frames=config.datasets[dataset].frames, workers=config.compute.extract_workers)
 
@@ -136,13 +194,14 @@ def flow_job(config: Config) -> FlowJob:
 
 def flow_error_job(config: Config, dataset: str) -> FlowErrorJob:
     data = config.datasets[dataset]
-    return FlowErrorJob(dataset=data, embedded=data.embedded, flow=config.flow)
+    return FlowErrorJob(source=source(config, dataset, flow=True), dataset=data, embedded=data.embedded, flow=config.flow)
 
 
 def pretrain_job(config: Config, model: str, method: str, seed: int) -> PretrainJob:
-    recipe = config.models[model]
+    recipe, switches = config.models[model], config.switches(method)
     return PretrainJob(
-        method=method, seed=seed, switches=config.switches(method), net=net(recipe), optim=recipe.pretrain,
+        method=method, seed=seed, switches=switches, net=net(recipe), optim=recipe.pretrain,
+        sources=tuple(source(config, d, flow=switches.flow) for d in config.pretrain.datasets),
         split=config.pretrain.split, clip=config.clip, augment=config.augment, contrast=config.contrast,
         **_machine(config, checkpoint=True),
     )
@@ -151,8 +210,8 @@ def pretrain_job(config: Config, model: str, method: str, seed: int) -> Pretrain
 def finetune_job(config: Config, model: str, method: str, seed: int) -> FinetuneJob:
     recipe = config.models[model]
     return FinetuneJob(
-        method=method, seed=seed, net=net(recipe), finetune=recipe.finetune, train=config.finetune.train,
-        test=config.finetune.test, **_machine(config, checkpoint=True),
+        method=method, seed=seed, net=net(recipe), finetune=recipe.finetune,
+        source=source(config, config.finetune.dataset), train=config.finetune.train, test=config.finetune.test, **_machine(config, checkpoint=True),
     )
 
 
@@ -160,7 +219,7 @@ def frozen_job(config: Config, model: str, method: str, seed: int) -> FrozenJob:
     recipe = config.models[model]
     return FrozenJob(
         method=method, seed=seed, net=net(recipe), frames=recipe.finetune.frames, test_size=recipe.finetune.test_size,
-        clips=config.analysis.clips, train=config.finetune.train, test=config.finetune.test, **_machine(config),
+        clips=config.analysis.clips, source=source(config, config.finetune.dataset), train=config.finetune.train, test=config.finetune.test, **_machine(config),
     )
 
 
@@ -175,7 +234,7 @@ def analysis_job(config: Config, model: str) -> AnalysisJob:
     recipe = config.models[model]
     return AnalysisJob(
         net=net(recipe), finetune=recipe.finetune, analysis=config.analysis, methods=compared(config),
-        seeds=config.seeds, test=config.finetune.test, device=config.compute.device, threads=config.compute.threads,
+        source=source(config, config.finetune.dataset), seeds=config.seeds, test=config.finetune.test, device=config.compute.device, threads=config.compute.threads,
     )
 
 

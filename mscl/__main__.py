@@ -1,0 +1,3 @@
+from mscl.cli import main
+
+main()

@@ -1,0 +1,160 @@
+"""`python -m mscl <stage>`: one thin command per stage; every workflow rule calls one.
+
+A stage reads its settings from `--job` (JSON text or a JSON file, see `mscl.jobs`) and nowhere else.
+Imports happen inside the commands, so that a stage loads only what it needs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mscl import jobs
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.split("\n")[0])
+
+Job = Annotated[str, typer.Option("--job", help="The stage's settings: JSON text or a JSON file.")]
+Out = Annotated[Path, typer.Option("--out", help="Where results go.")]
+
+
+@app.command()
+def check(config: Annotated[Path, typer.Argument(help="A whole configuration.")] = Path("config.yaml")) -> None:
+    """Validate a configuration and say what it asks for."""
+    from mscl.config import load_config
+
+    cfg = load_config(config)
+    print(f"{config}: {cfg.name} ({cfg.kind}): {len(cfg.models)} model(s) x {len(cfg.methods)} method(s) x {len(cfg.seeds)} seed(s)")
+
+
+@app.command()
+def dataset(job: Job, out: Out) -> None:
+    """Generate an embedded data set, or check that a given one is there; OUT lists its annotation files."""
+    from mscl.datasets.prepare import prepare
+
+    prepare(jobs.loads(jobs.DatasetJob, job), out)
+
+
+@app.command()
+def manifest(job: Job, out: Out) -> None:
+    """List a data set's videos in one table; missing ones are rows."""
+    from mscl.datasets.manifest import write_manifest
+
+    write_manifest(jobs.loads(jobs.ManifestJob, job), out)
+
+
+@app.command()
+def frames(job: Job, manifest: Path, shard: int, out: Out) -> None:
+    """Extract one shard's frames: OUT.parquet and the tar beside it."""
+    from mscl.video.extract import extract_shard
+
+    extract_shard(jobs.loads(jobs.FramesJob, job), manifest, shard, out.with_suffix(".tar"), out)
+
+
+@app.command()
+def flow(job: Job, frames: Path, out: Out) -> None:
+    """Compute flow and motion scores of one shard of frames: OUT.parquet and the tar beside it."""
+    from mscl.flow.shard import flow_shard
+
+    flow_shard(jobs.loads(jobs.FlowJob, job), frames, frames.with_suffix(".tar"), out.with_suffix(".tar"), out)
+
+
+@app.command()
+def flow_error(job: Job, out: Out) -> None:
+    """Compare stored flow with the renderer's exact flow."""
+    from mscl.flow.error import flow_error as measure
+
+    settings = jobs.loads(jobs.FlowErrorJob, job)
+    measure(settings, settings.source.flow_indexes(), out)
+
+
+@app.command()
+def data(job: Job, out: Out) -> None:
+    """Count usable and unusable videos of every data set, with reasons."""
+    from mscl.datasets.health import write_health
+
+    write_health(jobs.loads(jobs.DataJob, job), out)
+
+
+@app.command()
+def pretrain(job: Job, out: Out) -> None:
+    """Pretrain one method with one seed."""
+    from mscl.runcard import run_card
+    from mscl.training.pretrain import pretrain as train
+
+    settings = jobs.loads(jobs.PretrainJob, job)
+    inputs = [p for s in settings.sources for p in (s.manifest, *s.frame_indexes(), *s.flow_indexes())]
+    with run_card(out, "pretrain", settings, inputs, [out / "weights.safetensors"]):
+        train(settings, out)
+
+
+@app.command()
+def finetune(job: Job, out: Out, weights: Path | None = None) -> None:
+    """Finetune and test one pretrained backbone, or train from scratch when no --weights are given."""
+    from mscl.runcard import run_card
+    from mscl.training.finetune import finetune as train
+
+    settings = jobs.loads(jobs.FinetuneJob, job)
+    inputs = [settings.source.manifest, *settings.source.frame_indexes(), *([weights] if weights else [])]
+    with run_card(out, "finetune", settings, inputs, [out / n for n in ("weights.safetensors", "predictions.parquet", "metrics.json")]):
+        train(settings, weights, out)
+
+
+@app.command()
+def frozen(job: Job, out: Out, weights: Path | None = None) -> None:
+    """Linear probe and retrieval on a frozen backbone."""
+    from mscl.evaluation.frozen import evaluate_frozen
+    from mscl.runcard import run_card
+
+    settings = jobs.loads(jobs.FrozenJob, job)
+    inputs = [settings.source.manifest, *settings.source.frame_indexes(), *([weights] if weights else [])]
+    with run_card(out, "frozen", settings, inputs, [out / "metrics.json"]):
+        evaluate_frozen(settings, weights, out)
+
+
+@app.command()
+def analysis(job: Job, finetuned: Path, out: Out) -> None:
+    """Confused pairs and GradCAM of the two compared methods, from the runs below FINETUNED."""
+    from mscl.evaluation.analysis import run_analysis
+    from mscl.runcard import run_card
+
+    settings = jobs.loads(jobs.AnalysisJob, job)
+    runs = {m: [finetuned / m / f"seed{s}" for s in settings.seeds] for m in settings.methods}
+    predictions = {m: [r / "predictions.parquet" for r in paths] for m, paths in runs.items()}
+    weights = {m: paths[0] / "weights.safetensors" for m, paths in runs.items()}
+    inputs = [settings.source.manifest, *(p for ps in predictions.values() for p in ps), *weights.values()]
+    with run_card(out, "analysis", settings, inputs, [out / "pairs.csv"]):
+        run_analysis(settings, settings.source.manifest, settings.source.frame_indexes(), predictions, weights, out)
+
+
+@app.command()
+def report(job: Job, out: Out) -> None:
+    """Write every table and figure and the HTML page."""
+    from mscl.reporting.report import build_report
+
+    settings = jobs.loads(jobs.ReportJob, job)
+    build_report(settings, Path(settings.config.paths.results), out)
+
+
+@app.command()
+def tables(out: Annotated[Path, typer.Argument(help="The folder of a report.")]) -> None:
+    """Print a report's tables and the path of its page."""
+    from mscl.reporting.report import print_tables
+
+    print_tables(out)
+
+
+def main() -> None:
+    """Run a command; a mistake that mscl itself found is one sentence on stderr and exit code 1."""
+    try:
+        app()
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        if Path(__file__).parent not in Path(frames[-1].filename).parents or os.environ.get("MSCL_TRACE"):
+            raise  # not ours: the whole traceback helps
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None

@@ -1,0 +1,38 @@
+"""Which videos can be used and which cannot, with the reason for each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from mscl.io import write_json
+from mscl.jobs import DataJob, Source
+from mscl.video.store import Shards
+
+
+def health(source: Source) -> dict:
+    """Counts by split and status of one data set, and a row for every video that is not whole."""
+    manifest = pd.read_parquet(source.manifest)
+    frames = Shards(source.frame_indexes()).clips.set_index("clip_id")
+    status = frames.status.reindex(manifest.clip_id).fillna("missing").to_numpy()
+    reason = frames.reason.reindex(manifest.clip_id).fillna("not in the frame store").to_numpy()
+    rows = manifest[["clip_id", "split"]].assign(status=status, reason=reason)
+    found = {
+        "videos": len(rows),
+        "counts": {split: part.status.value_counts().to_dict() for split, part in rows.groupby("split")},
+        "frames": int(frames["count"].sum()) if "count" in frames else 0,
+        "not_ok": rows[(rows.status != "ok") | (rows.reason != "")].to_dict("records"),
+    }
+    if source.flow:
+        flow = Shards(source.flow_indexes()).clips
+        found["flow"] = flow.status.value_counts().to_dict()
+        found["flow_not_ok"] = flow[(flow.status != "ok") & flow.clip_id.isin(rows.clip_id[rows.status == "ok"])][
+            ["clip_id", "status", "reason"]
+        ].to_dict("records")
+        found["no_allowed_start"] = int((flow.note != "").sum()) if "note" in flow else 0
+    return found
+
+
+def write_health(job: DataJob, out: Path) -> None:
+    write_json(out, {source.name: health(source) for source in job.sources})

@@ -1,0 +1,1 @@
+"""Measures on finished models: top-k, confusing pairs, linear probe, retrieval, GradCAM."""

@@ -1,0 +1,39 @@
+"""Linear probe and retrieval of one frozen backbone (method.md §8)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from mscl.evaluation.probe import linear_probe
+from mscl.evaluation.retrieval import retrieval
+from mscl.io import write_json
+from mscl.jobs import FrozenJob
+from mscl.models.r3d import build_backbone, load_backbone_weights
+from mscl.training.data import UniformClips
+from mscl.training.engine import pick_device
+from mscl.training.features import extract_features
+from mscl.video.store import Shards
+
+def evaluate_frozen(job: FrozenJob, weights: Path | None, out: Path) -> None:
+    """Features of both splits -> `metrics.json` in `out`; `weights` None measures a random initialisation."""
+    device = pick_device(job.device, job.threads)
+    torch.manual_seed(job.seed)
+    backbone = build_backbone(job.net)
+    if weights is not None:
+        load_backbone_weights(backbone, weights)
+    backbone = backbone.to(device, memory_format=torch.channels_last_3d)
+    rows, store = pd.read_parquet(job.source.manifest), Shards(job.source.frame_indexes())
+    clips = [UniformClips(store, rows[(rows.split == s) & (rows.label >= 0)], job.frames, job.test_size, job.clips)
+             for s in (job.train, job.test)]
+    (train_x, test_x), (train_y, test_y) = zip(*((extract_features(backbone, c, device, job.workers), c.rows.label.to_numpy()) for c in clips))
+    classes = int(rows.label.max()) + 1
+    metrics = {
+        "probe_top1": linear_probe(train_x, train_y, test_x, test_y)["top1"],
+        "retrieval": retrieval(train_x, train_y, test_x, test_y),
+        "videos": len(test_y), "skipped": len(clips[1].skipped), "classes": classes, "chance": 1 / classes,
+    }
+    write_json(out / "metrics.json", metrics)
+    print(f"probe top-1 {metrics['probe_top1']:.3f}, R@1 {metrics['retrieval']['1']:.3f}, chance {metrics['chance']:.3f}")

@@ -1,0 +1,86 @@
+"""GradCAM of a video classifier (Selvaraju et al. 2017) and its figure: one row per method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from captum.attr import LayerGradCam
+from matplotlib import colormaps
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mscl.io import whole
+
+SHOWN = 8  # frames per row
+INCH = 1.35  # width of one drawn frame
+STRENGTH = 0.55  # opacity of the hottest pixel
+
+
+def gradcam(model: torch.nn.Module, clip_BCTHW: torch.Tensor, target: torch.Tensor | int) -> np.ndarray:
+    """Heat (B, T, H, W) float32 in [0, 1]: where the last residual stage holds evidence for `target`.
+
+    `model` has `backbone.layer4`; `target` is the class number, or one per clip. Each clip is divided by its own
+    maximum (all zeros when nothing speaks for the class). Upsampling is trilinear over time and space, so the
+    map is no finer than the stage's own grid.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        # PyTorch refuses in-place steps on a hooked leaf; a fresh leaf keeps the caller's tensor free of gradients.
+        clip = clip_BCTHW.detach().clone()
+        cam = LayerGradCam(model, model.backbone.layer4[-1]).attribute(clip, target=target, relu_attributions=True)
+    finally:
+        model.train(was_training)
+    heat = F.interpolate(cam.detach().float(), size=clip_BCTHW.shape[2:], mode="trilinear", align_corners=False)[:, 0]
+    peak = heat.amax(dim=(1, 2, 3), keepdim=True)
+    return torch.where(peak > 0, heat / peak.clamp_min(torch.finfo(heat.dtype).tiny), torch.zeros_like(heat)).cpu().numpy()
+
+
+def overlay(frame_HWC: np.ndarray, heat_HW: np.ndarray) -> np.ndarray:
+    """Frame with its heat on top, float RGB in [0, 1]; cold pixels keep the frame's own colour."""
+    alpha = STRENGTH * np.clip(heat_HW, 0, 1)[..., None] ** 0.7
+    return (1 - alpha) * frame_HWC / 255.0 + alpha * colormaps["turbo"](0.1 + 0.8 * heat_HW)[..., :3]
+
+
+def draw_rows(
+    frames_THWC: np.ndarray, heats: Mapping[str, np.ndarray], title: str, path: Path, captions: Mapping[str, str] | None = None,
+) -> None:
+    """Write a PNG: the clip's frames, then one row per method (in the order of `heats`) with its heat (T, H, W).
+
+    Shows up to 8 evenly chosen frames. `captions` adds a line under a method's name, such as its prediction.
+    The same input gives the same bytes.
+    """
+    count, height, width = frames_THWC.shape[:3]
+    for method, heat in heats.items():
+        if heat.shape != (count, height, width):
+            raise ValueError(f"draw_rows: heat of '{method}' has shape {heat.shape}, the frames {(count, height, width)}; draw both from one clip")
+    shown = np.unique(np.linspace(0, count - 1, min(SHOWN, count)).round().astype(int))
+    rows = [("Clip", "", None), *((m, (captions or {}).get(m, ""), h) for m, h in heats.items())]
+    cell, label = INCH * height / width, 2.2  # inches
+    size = (label + INCH * len(shown) + 0.15, 0.62 + (cell + 0.06) * len(rows) + 0.1)
+    figure = Figure(figsize=size, dpi=150, facecolor="white")
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(
+        len(rows), len(shown), left=label / size[0], right=1 - 0.1 / size[0], top=1 - 0.62 / size[1], bottom=0.1 / size[1],
+        wspace=0.04, hspace=0.04,
+    )
+    figure.text(0.1 / size[0], 1 - 0.2 / size[1], title, fontsize=13, weight="bold", va="center", parse_math=False)
+    for row, (name, caption, heat) in enumerate(rows):
+        for column, time in enumerate(shown):
+            axes = figure.add_subplot(grid[row, column])
+            picture = frames_THWC[time] / 255.0 if heat is None else overlay(frames_THWC[time], heat[time])
+            axes.imshow(np.clip(picture, 0, 1), interpolation="bicubic", aspect="auto")
+            axes.set_axis_off()
+            if row == 0:
+                axes.set_title(f"frame {time + 1}", fontsize=9, color="#666666", pad=3)
+        where = grid[row, 0].get_position(figure)
+        middle = (where.y0 + where.y1) / 2
+        raised = middle + (0.04 / size[1] if caption else 0)
+        figure.text(0.1 / size[0], raised, name, fontsize=11.5, weight="bold", va="bottom" if caption else "center", parse_math=False)
+        figure.text(0.1 / size[0], middle, caption, fontsize=9, color="#444444", va="top", linespacing=1.3, parse_math=False)
+    with whole(path) as part:
+        figure.savefig(part, format="png", metadata={"Software": None})

@@ -1,0 +1,1 @@
+"""Optical flow: estimation, storage, colour coding, motion scores (MDS)."""

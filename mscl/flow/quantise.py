@@ -1,0 +1,40 @@
+"""A flow field as a greyscale JPEG: the u plane above the v plane, eight bits each, with the field's own scale.
+
+u8 = round(127 * u / scale) + 128 with scale = max(|u|, |v|) over the field, so zero motion is exact (128) and the
+rounding is at most scale / 254; the JPEG adds its own small error. RGB codecs would mix the planes, hence grey.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import simplejpeg
+
+from mscl.video.store import decode_gray
+
+
+def encode_field(flow_HW2: np.ndarray, quality: int) -> tuple[bytes, float, float]:
+    """Return (JPEG, scale, radius): scale = max(|u|, |v|) (1.0 for no motion), radius = max of sqrt(u^2 + v^2), both pixels.
+
+    Raises ValueError when the field is not finite.
+    """
+    flow = np.asarray(flow_HW2, np.float32)
+    if not np.isfinite(flow).all():
+        raise ValueError("the flow field is not finite")
+    scale = float(np.abs(flow).max()) or 1.0
+    planes = np.rint(flow * (127 / scale)).astype(np.int16) + 128  # 1..255
+    stacked = np.concatenate([planes[..., 0], planes[..., 1]]).astype(np.uint8)
+    jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(stacked[:, :, None]), quality=quality, colorspace="GRAY")
+    return jpeg, scale, float(np.hypot(flow[..., 0], flow[..., 1]).max())
+
+
+def decode_planes(jpeg: bytes) -> np.ndarray:
+    """The stored planes as HW2 uint8; 128 is zero motion. Raises ValueError when they are no stored field."""
+    stacked = decode_gray(jpeg)
+    if len(stacked) % 2:
+        raise ValueError(f"not a stored flow field: {len(stacked)} rows do not make two planes")
+    return np.stack(np.split(stacked, 2), axis=-1)
+
+
+def decode_field(jpeg: bytes, scale: float) -> np.ndarray:
+    """The field as HW2 float32 (u, v), pixels of its own grid."""
+    return (decode_planes(jpeg).astype(np.float32) - 128) * np.float32(scale / 127)

@@ -1,0 +1,100 @@
+"""One shard of frames to flow: fields, motion scores and the starts that they allow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import torch
+from mscl.progress import tqdm
+
+from mscl.flow.estimate import Estimator, make_estimator
+from mscl.flow.mds import score_clip
+from mscl.flow.quantise import decode_field, encode_field
+from mscl.jobs import FlowJob
+from mscl.video.extract import in_order
+from mscl.video.store import Shards, ShardWriter, decode_rgb
+
+CHUNK = 64  # fields in memory at a time, so that a long video does not fill it
+
+SCHEMA = pa.schema([
+    ("clip_id", pa.string()), ("status", pa.string()), ("reason", pa.string()),
+    ("width", pa.int32()), ("height", pa.int32()),  # of one plane
+    ("frame", pa.list_(pa.int32())), ("offset", pa.list_(pa.int64())), ("size", pa.list_(pa.int64())),
+    ("scale", pa.list_(pa.float32())), ("radius", pa.list_(pa.float32())),
+    ("score", pa.list_(pa.float32())), ("allowed", pa.list_(pa.bool_())), ("note", pa.string()),
+])  # fmt: skip
+FAILED = {"width": 0, "height": 0, "frame": [], "scale": [], "radius": [], "score": [], "allowed": [], "note": ""}
+
+
+def flow_shard(job: FlowJob, frames_index: Path, frames_tar: Path, out_tar: Path, out_index: Path) -> None:
+    """Compute the flow of every usable clip of a frame shard; the others pass through with their status and reason.
+
+    A clip with no two kept frames `gap` apart gets status "short". `frames_tar` must lie beside its index.
+    """
+    if Path(frames_tar) != Path(frames_index).with_suffix(".tar"):
+        raise ValueError(f"{frames_tar}: the tar must lie beside its index {frames_index} under the same name")
+    frames = Shards([frames_index])
+    estimator = make_estimator(job.flow, job.device)
+    name = f"flow {Path(out_tar).parent.name}/{Path(out_tar).stem}"
+    threads = cv2.getNumThreads(), torch.get_num_threads()
+    cv2.setNumThreads(1)  # parallel over clips, not within a picture
+    if job.flow.method == "dis":
+        torch.set_num_threads(1)
+    try:
+        with ShardWriter(out_tar) as writer:
+            done = in_order(lambda row: _clip(job, frames, row, estimator), range(len(frames)), job.workers)
+            index = []
+            for row, jpegs in tqdm(done, name, len(frames), unit="video", mininterval=5):
+                offsets, sizes = writer.add(row["clip_id"], ((f"{i:06d}.jpg", jpeg) for i, jpeg in zip(row["frame"], jpegs)))
+                index.append(row | {"offset": offsets, "size": sizes})
+            writer.commit(pa.Table.from_pylist(index, SCHEMA), out_index)
+    finally:
+        cv2.setNumThreads(threads[0])
+        torch.set_num_threads(threads[1])
+        frames.close()
+
+
+def _clip(job: FlowJob, frames: Shards, row: int, estimator: Estimator) -> tuple[dict, list[bytes]]:
+    """One index row (without byte ranges) and its JPEGs."""
+    clip = frames.clips.iloc[row]
+    out = {"clip_id": clip["clip_id"], "status": clip["status"], "reason": clip["reason"], **FAILED}
+    if clip["status"] != "ok":
+        return out, []
+    pairs = field_pairs(frames.frames(row), job.flow.gap)
+    if not pairs:
+        last = frames.frames(row)[-1]
+        return out | {"status": "short", "reason": f"last kept frame is {last}, a flow field needs two frames {job.flow.gap} apart"}, []
+    try:
+        fields = [f for chunk in _estimate(frames, row, pairs, estimator) for f in (encode_field(x, job.flow.quality) for x in chunk)]
+    except ValueError as error:  # an undecodable frame or a field that is not finite
+        return out | {"status": "broken", "reason": str(error)}, []
+    jpegs, scale, radius = (list(part) for part in zip(*fields))
+    score, allowed, note = score_clip(_stored(jpegs, scale), job.mds)
+    height, width = decode_field(jpegs[0], 1.0).shape[:2]
+    kept = frames.frames(row)[[i for i, _ in pairs]]
+    out |= {"width": width, "height": height, "frame": kept, "scale": scale, "radius": radius, "score": score, "allowed": allowed, "note": note}
+    return out, jpegs
+
+
+def field_pairs(kept: np.ndarray, gap: int) -> list[tuple[int, int]]:
+    """Positions (a, b) in the kept raw frame numbers with kept[b] = kept[a] + gap."""
+    place = {int(frame): k for k, frame in enumerate(kept)}
+    return [(k, place[frame + gap]) for frame, k in place.items() if frame + gap in place]
+
+
+def _estimate(frames: Shards, row: int, pairs: list[tuple[int, int]], estimator: Estimator) -> Iterator[list[np.ndarray]]:
+    for at in range(0, len(pairs), CHUNK):
+        part = pairs[at : at + CHUNK]
+        first, last = part[0][0], max(b for _, b in part)
+        pictures = np.stack([decode_rgb(frames.read(row, k)) for k in range(first, last + 1)])
+        yield estimator(pictures, [(a - first, b - first) for a, b in part])
+
+
+def _stored(jpegs: list[bytes], scale: list[float]) -> Iterator[np.ndarray]:
+    """The fields as training will see them, in chunks."""
+    for at in range(0, len(jpegs), CHUNK):
+        yield np.stack([decode_field(j, s) for j, s in zip(jpegs[at : at + CHUNK], scale[at : at + CHUNK])])

@@ -1,0 +1,89 @@
+"""MoCo with an ageing queue: encoders, their momentum copies, InfoNCE (method.md §4)."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Encoder(nn.Module):
+    """A backbone and its 2-layer projection head: clips -> (stage maps, L2-normalised embedding z_BD)."""
+
+    def __init__(self, backbone: nn.Module, dim: int):
+        super().__init__()
+        self.backbone = backbone
+        width = backbone.feature_dim
+        self.head = nn.Sequential(nn.Linear(width, width), nn.ReLU(inplace=True), nn.Linear(width, dim))
+
+    def forward(self, x_BCTHW: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        maps = self.backbone.maps(x_BCTHW)
+        pooled_BC = maps[-1].mean((2, 3, 4))
+        return maps, F.normalize(self.head(pooled_BC).float(), dim=1)
+
+
+class Queue(nn.Module):
+    """The K most recent keys, each with its age in enqueue steps; starts with random directions."""
+
+    def __init__(self, size: int, dim: int, decay: float):
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("keys_KD", F.normalize(torch.randn(size, dim), dim=1))
+        self.register_buffer("age_K", torch.zeros(size, dtype=torch.long))
+        self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
+
+    def negatives(self) -> Tensor:
+        """Keys scaled by decay^age, (K, D)."""
+        return self.keys_KD * (self.decay ** self.age_K.to(self.keys_KD.dtype))[:, None]
+
+    @torch.no_grad()
+    def enqueue(self, k_BD: Tensor) -> None:
+        """Replace the oldest B keys; everyone else grows one step older."""
+        size, batch = len(self.keys_KD), len(k_BD)
+        if size % batch:
+            raise ValueError(f"the queue's length {size} is not a multiple of the batch {batch}")
+        start = int(self.pointer)
+        self.age_K += 1
+        self.keys_KD[start:start + batch] = k_BD.to(self.keys_KD.dtype)
+        self.age_K[start:start + batch] = 0
+        self.pointer.fill_((start + batch) % size)
+
+
+class MoCo(nn.Module):
+    """A query encoder, its momentum copy and its queue."""
+
+    def __init__(self, encoder: Encoder, queue: Queue):
+        super().__init__()
+        self.query = encoder
+        self.key = copy.deepcopy(encoder).requires_grad_(False)
+        self.queue = queue
+
+    @torch.no_grad()
+    def momentum_update(self, m: float) -> None:
+        """key <- m * key + (1 - m) * query, over parameters; batch-norm statistics are the key's own."""
+        torch._foreach_lerp_(list(self.key.parameters()), list(self.query.parameters()), 1.0 - m)
+
+    @torch.no_grad()
+    def encode_key(self, x_BCTHW: Tensor) -> Tensor:
+        return self.key(x_BCTHW)[1]
+
+
+def info_nce(q_BD: Tensor, k_BD: Tensor, queue: Queue, temperature: float) -> tuple[Tensor, Tensor]:
+    """InfoNCE of queries with their keys against the aged queue.
+
+    Returns the mean loss and the share of queries whose own key is nearer than every negative.
+    """
+    with torch.autocast(q_BD.device.type, enabled=False):
+        q_BD, k_BD = q_BD.float(), k_BD.float()
+        positive_B1 = (q_BD * k_BD).sum(1, keepdim=True)
+        logits = torch.cat([positive_B1, q_BD @ queue.negatives().T], 1) / temperature
+        target = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+        return F.cross_entropy(logits, target), (logits.argmax(1) == 0).float().mean()
+
+
+def key_momentum(progress: float, base: float) -> float:
+    """Key momentum at `progress` in [0,1] of the training: base at the start, 1 at the end, by a cosine."""
+    return 1.0 - (1.0 - base) * (math.cos(math.pi * progress) + 1.0) / 2.0

@@ -1,0 +1,97 @@
+"""The self-contained HTML page: the template's context and nothing else."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mscl.config import Config, Switches
+from mscl.reporting.formats import Table
+from mscl.reporting.results import Card, Results
+from mscl.reporting.tables import KIND
+
+SHOWN_FILES = 12  # hashes of a card shown on the page; its JSON file holds all
+SWITCHES = {
+    "pretrain": "Pretrained", "flow": "Flow MoCo + cross-modal", "rotated": "Rotated flow", "lmcl": "LMCL", "fra": "FRA negatives", "mds": "MDS",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page: PNG bytes, its file name below the report's figures/, and what it shows."""
+
+    name: str
+    title: str
+    caption: str
+    png: bytes
+
+    @property
+    def uri(self) -> str:
+        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+
+
+def render(results: Results, tables: dict[str, Table], pictures: dict[str, Sequence[Picture]]) -> str:
+    """The page as text. `tables` by name; `pictures` by section ("gradcam", "curves")."""
+    environment = Environment(
+        loader=PackageLoader("mscl.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        config=results.config, banner=KIND[results.config.kind], summary=summary(results), switches=switches(results.config), labels=SWITCHES,
+        tables=tables, pictures=pictures, missing=results.missing, cards=[_card(card) for card in results.cards.values()], commits=commits(results),
+    )
+
+
+def summary(results: Results) -> list[tuple[str, str]]:
+    """What was run, as (what, value)."""
+    config = results.config
+    done = int(results.runs["top1"].notna().sum())
+    rows = [
+        ("Pretraining data", f"{', '.join(config.pretrain.datasets)}, split {config.pretrain.split}"),
+        ("Target data", f"{config.finetune.dataset}: finetuned on {config.finetune.train}, tested on {config.finetune.test}"),
+    ]
+    for name, model in config.models.items():
+        pre, fine = model.pretrain, model.finetune
+        rows.append((f"Model {name}", (
+            f"{model.backbone}, width {model.width}, {model.size} px; pretraining {pre.epochs} epochs, batch {pre.batch}, {pre.optimizer} at {pre.lr:g}; "
+            f"finetuning {fine.epochs} epochs, batch {fine.batch}, {fine.optimizer} at {fine.lr:g}, {fine.frames} frames"
+        )))
+    rows += [
+        ("Methods", ", ".join(config.methods)), ("Seeds", ", ".join(map(str, config.seeds))), ("Flow", _flow(config)),
+        ("Runs finished", f"{done} of {len(results.runs)}"), ("Code", ", ".join(commits(results)) or "commit unknown"),
+    ]
+    return rows
+
+
+def _flow(config: Config) -> str:
+    flow = config.flow
+    return f"{flow.method.upper()}, frame i to i+{flow.gap}, at {flow.size[0]}x{flow.size[1]} (H x W)"
+
+
+def commits(results: Results) -> list[str]:
+    """The commits that the run cards name, short."""
+    found = {str(card.content.get("git_commit") or "") for card in results.cards.values()} - {""}
+    return sorted(f"{c[:10]} with local changes" if c.endswith("+") else c[:10] for c in found)
+
+
+def switches(config: Config) -> list[tuple[str, list[str]]]:
+    """Per method, what it is made of."""
+    def mark(value: object) -> str:
+        return value if isinstance(value, str) and value != "none" else "yes" if value is True else ""
+
+    return [(m, [mark(getattr(config.switches(m), name)) for name in Switches.model_fields]) for m in config.methods]
+
+
+def _card(card: Card) -> dict:
+    """A card for the page: its JSON with long lists of files shortened."""
+    content = dict(card.content)
+    for key in ("inputs", "outputs"):
+        files = content.get(key)
+        if isinstance(files, dict) and len(files) > SHOWN_FILES:
+            kept = dict(list(files.items())[:SHOWN_FILES])
+            content[key] = kept | {"…": f"{len(files) - SHOWN_FILES} more in cards/{card.id}.json"}
+    title = " · ".join(card.where.values()).replace("seed", "seed ")
+    return {"id": card.id, "title": title, "text": json.dumps(content, indent=1, ensure_ascii=False)}

@@ -1,0 +1,134 @@
+"""Supervised finetuning of a backbone and its test (method.md §8).
+
+    snakemake --cores all results/demo/finetune/motion_ssv2/r18/mscl/seed0/metrics.json
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from mscl.io import whole, write_json
+from mscl.jobs import FinetuneJob, dumps
+from mscl.models.r3d import build_backbone, load_backbone_weights
+from mscl.training.augment import flip, normalise
+from mscl.training.checkpoint import fingerprint, save_weights
+from mscl.training.data import FinetuneClips, UniformClips
+from mscl.training.engine import Run, autocast, pick_device
+from mscl.video.store import Shards
+
+
+class Classifier(nn.Module):
+    """Backbone, dropout, linear layer: x_BCTHW -> logits (B, classes). Keys are torchvision's."""
+
+    def __init__(self, net, finetune, classes: int):
+        super().__init__()
+        self.backbone = build_backbone(net)
+        self.dropout = nn.Dropout(finetune.dropout)
+        self.fc = nn.Linear(self.backbone.feature_dim, classes)
+        nn.init.normal_(self.fc.weight, std=0.01)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        return self.fc(self.dropout(self.backbone(x_BCTHW).float()))
+
+    def export(self) -> dict[str, Tensor]:
+        """Weights under torchvision's names: the backbone's at top level, then `fc`."""
+        return dict(self.backbone.state_dict()) | {f"fc.{k}": v for k, v in self.fc.state_dict().items()}
+
+
+def load_classifier(path: Path, net, finetune, classes: int) -> Classifier:
+    """A finetuned classifier in eval mode; raises ValueError when the file is another model's."""
+    from safetensors.torch import load_file
+
+    model = Classifier(net, finetune, classes)
+    load_backbone_weights(model.backbone, path)
+    weights = load_file(str(path))
+    try:
+        model.fc.load_state_dict({"weight": weights["fc.weight"], "bias": weights["fc.bias"]})
+    except (KeyError, RuntimeError):
+        raise ValueError(f"{path}: no classifier of {classes} classes in it; finetune again") from None
+    return model.eval()
+
+
+def make_step(model: Classifier, job: FinetuneJob):
+    def step(batch: dict, _progress: float, g: torch.Generator) -> dict[str, Tensor]:
+        x = normalise(batch["clip"])
+        if job.finetune.flip:
+            x = flip(x, (torch.rand(len(x), generator=g) < 0.5).to(x.device))
+        logits = model(x.contiguous(memory_format=torch.channels_last_3d))
+        loss = F.cross_entropy(logits, batch["label"])
+        return {"loss": loss, "train_top1": (logits.argmax(1) == batch["label"]).float().mean()}
+
+    return step
+
+
+@torch.no_grad()
+def predict(model: Classifier, clips: UniformClips, device: torch.device, workers: int) -> pd.DataFrame:
+    """One row per test video: the five best classes and their probabilities; skipped videos are rows too."""
+    model.eval()
+    rows = []
+    for batch in DataLoader(clips, batch_size=32, num_workers=workers):
+        x = normalise(batch["clip_KTHWC"].flatten(0, 1).to(device))
+        with autocast(device):
+            logits = model(x.contiguous(memory_format=torch.channels_last_3d))
+        p = logits.float().softmax(1).view(*batch["clip_KTHWC"].shape[:2], -1).mean(1)
+        best = p.topk(min(5, p.shape[1]), dim=1)
+        for i, top, probability in zip(batch["index"].tolist(), best.indices.tolist(), best.values.tolist()):
+            source = clips.rows.iloc[i]
+            rows.append({"clip_id": source.clip_id, "label": source.label, "top": top, "probability": probability,
+                         "status": "ok", "reason": ""})
+    skipped = clips.skipped[["clip_id", "label", "status", "reason"]].assign(top=[[] for _ in range(len(clips.skipped))])
+    skipped["probability"] = [[] for _ in range(len(skipped))]
+    return pd.DataFrame(rows + skipped.to_dict("records"), columns=["clip_id", "label", "top", "probability", "status", "reason"])
+
+
+def score(predictions: pd.DataFrame, classes: int) -> dict:
+    """Top-1 and top-5 over the videos that could be read, and how many could not."""
+    good = predictions[predictions.status == "ok"]
+    ranks = [list(top).index(label) if label in list(top) else 99 for top, label in zip(good.top, good.label)]
+    hits = pd.Series(ranks, dtype="float64")
+    return {"top1": float((hits < 1).mean()), "top5": float((hits < 5).mean()), "videos": len(good),
+            "skipped": len(predictions) - len(good), "classes": classes, "chance": 1 / classes}
+
+
+def finetune(job: FinetuneJob, pretrained: Path | None, out: Path) -> None:
+    """Train on `job.train`, test on `job.test`; write weights, predictions, metrics and history to `out`.
+
+    `pretrained` None trains from scratch: only the RGB query backbone of a pretraining is loaded.
+    """
+    device = pick_device(job.device, job.threads)
+    torch.manual_seed(job.seed)
+    rows, store = pd.read_parquet(job.source.manifest), Shards(job.source.frame_indexes())
+    classes = int(rows.label.max()) + 1
+    train = FinetuneClips(store, rows[rows.split == job.train], job.finetune, job.net.size, job.seed)
+    test = UniformClips(store, rows[(rows.split == job.test) & (rows.label >= 0)], job.finetune.frames, job.finetune.test_size)
+    for split, clips in ((job.train, train), (job.test, test)):
+        if not len(clips):
+            raise ValueError(f"{job.source.manifest}: no usable video in split '{split}'; see the statuses in the manifest and the frames index")
+    model = Classifier(job.net, job.finetune, classes)
+    if pretrained is not None:
+        load_backbone_weights(model.backbone, pretrained)
+    model = model.to(device, memory_format=torch.channels_last_3d)
+    settings = fingerprint(dumps(job) + repr(list(train.rows.clip_id)) + str(pretrained))
+    run = Run(model, train, job.finetune, job, settings, out / "checkpoint.pt")
+    history = run.fit(make_step(model, job), f"finetune {job.method}")
+    predictions = predict(model, test, device, job.workers)
+    write_finetuned(model, history, predictions, classes, job, out)
+    run.checkpoint.unlink(missing_ok=True)
+
+
+def write_finetuned(model: Classifier, history: pd.DataFrame, predictions: pd.DataFrame, classes: int, job, out: Path) -> None:
+    metrics = score(predictions, classes) | {"train_loss": float(history.loss.iloc[-1])}
+    with whole(out / "history.csv") as path:
+        history.to_csv(path, index=False)
+    with whole(out / "predictions.parquet") as path:
+        predictions.to_parquet(path, index=False)
+    write_json(out / "metrics.json", metrics)
+    save_weights(out / "weights.safetensors", model.export(), {"method": job.method, "classes": str(classes)})
+    print(f"top-1 {metrics['top1']:.3f} on {metrics['videos']} videos ({metrics['skipped']} skipped), chance {metrics['chance']:.3f}")

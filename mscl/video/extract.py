@@ -1,0 +1,108 @@
+"""One shard of videos to frames: ffmpeg in parallel, one tar and one index out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import simplejpeg
+from mscl.progress import tqdm
+
+from mscl.config import FramesConfig
+from mscl.jobs import FramesJob
+from mscl.video import decord_io
+from mscl.video.ffmpeg import Decoded, decode
+from mscl.video.store import ShardWriter
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+SCHEMA = pa.schema([
+    ("clip_id", pa.string()), ("status", pa.string()), ("reason", pa.string()),
+    ("width", pa.int32()), ("height", pa.int32()),  # of the JPEGs
+    ("fps", pa.float64()),  # NaN when unknown
+    ("raw_frames", pa.int32()),  # frames that decoded, kept or not; 0 when none did
+    ("frame", pa.list_(pa.int32())), ("pts", pa.list_(pa.float64())),
+    ("offset", pa.list_(pa.int64())), ("size", pa.list_(pa.int64())),
+])  # fmt: skip
+
+
+def extract_shard(job: FramesJob, manifest: Path, shard: int, out_tar: Path, out_index: Path) -> None:
+    """Extract every manifest row of `shard`; a bad video becomes a row with a reason, never a crash or another video.
+
+    start and end of the manifest are not applied: files of both formats are trimmed already.
+    """
+    rows = read_rows(manifest, shard)
+    name = f"frames {Path(out_tar).parent.name}/{shard:04d}"
+    with ShardWriter(out_tar) as writer:
+        done = in_order(lambda row: (row, _video(row, job.frames)), rows, job.workers)
+        index = [_store(writer, row, video, job.frames) for row, video in tqdm(done, name, len(rows), unit="video", mininterval=5)]
+        writer.commit(pa.Table.from_pylist(index, SCHEMA), out_index)
+
+
+def read_rows(manifest: Path, shard: int) -> list[dict]:
+    """The manifest rows of one shard, in order of clip_id; ValueError when the file is no manifest."""
+    columns = ["clip_id", "path", "status", "reason", "shard"]
+    try:
+        table = pq.read_table(manifest, columns=columns, partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"{manifest}: not a readable manifest, make it again ({' '.join(str(error).split())[:120]})") from None
+    absent = set(columns) - set(table.column_names)
+    if absent:
+        raise ValueError(f"{manifest}: not a manifest, it has no column {', '.join(sorted(absent))}")
+    return table.filter(pc.equal(table["shard"], shard)).sort_by("clip_id").to_pylist()
+
+
+def in_order(work: Callable[[In], Out], items: Iterable[In], workers: int) -> Iterator[Out]:
+    """Map `work` over `items` in threads, yielding in the order given, with at most 2*workers results waiting in memory."""
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) >= 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _video(row: dict, frames: FramesConfig) -> Decoded | None:
+    """Decode one manifest row; None for a video that the manifest already counts out."""
+    if row["status"] != "ok":
+        return None
+    video = decode(row["path"], frames)
+    if video.jpegs:
+        try:
+            video.fps = decord_io.rate(row["path"])
+        except decord_io.VideoError:
+            pass  # ffmpeg read it: its own word on the rate stays
+        video.fps = video.fps if np.isfinite(video.fps) else _measured_rate(video.pts)
+    return video
+
+
+def _measured_rate(pts: list[float]) -> float:
+    span = pts[-1] - pts[0] if len(pts) > 1 else 0.0
+    return (len(pts) - 1) / span if span > 0 else float("nan")
+
+
+def _store(writer: ShardWriter, row: dict, video: Decoded | None, frames: FramesConfig) -> dict:
+    jpegs = video.jpegs if video else []
+    kept = np.arange(len(jpegs), dtype=np.int32) * frames.step
+    offsets, sizes = writer.add(row["clip_id"], ((f"{i:06d}.jpg", jpeg) for i, jpeg in zip(kept, jpegs)))
+    height, width = simplejpeg.decode_jpeg_header(jpegs[0])[:2] if jpegs else (0, 0)
+    status, reason = (row["status"], row["reason"]) if video is None else ("ok" if jpegs else "broken", video.error)
+    return {
+        "clip_id": row["clip_id"], "status": status, "reason": reason, "width": width, "height": height,
+        "fps": video.fps if jpegs else float("nan"), "raw_frames": len(video.pts) if jpegs else 0,
+        "frame": kept, "pts": [video.pts[i] for i in kept] if jpegs else [], "offset": offsets, "size": sizes,
+    }  # fmt: skip

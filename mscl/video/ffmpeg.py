@@ -1,0 +1,126 @@
+"""One video to JPEG frames through one ffmpeg process, without temporary files or a shell."""
+
+from __future__ import annotations
+
+import functools
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import ffmpeg
+import imageio_ffmpeg
+
+from mscl.config import FramesConfig
+
+# Frames as ffmpeg's showinfo filter lists them, e.g. "n:   3 pts:   1536 pts_time:0.09375 ... s:320x240 ..."
+SHOWN = re.compile(rb"\bn: *\d+ +pts: *\S+ +pts_time:(\S+).*? s:(\d+x\d+)")
+ERROR = re.compile(r"\[(?:error|fatal|panic)\] (.*)|(File ended prematurely.*)")
+MUXER = re.compile(r"^\[(?:image2pipe|out#|mjpeg @)")  # complaints about our own pipe, not about the video
+RATE = re.compile(r"Stream #0:\d+.*Video:.* ([\d.]+)(k?) fps")
+REASON = 160  # characters of ffmpeg's own words kept
+
+
+@functools.cache
+def ffmpeg_exe() -> str:
+    """The system's ffmpeg when there is one on PATH, else the one that imageio-ffmpeg carries."""
+    return shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
+
+
+@functools.cache
+def _keep_timing() -> str:
+    """The option that passes frames on as they come: `-fps_mode` since ffmpeg 5.1, `-vsync` before."""
+    text = subprocess.run([ffmpeg_exe(), "-version"], capture_output=True, text=True, check=True).stdout
+    version = re.search(r"version n?(\d+)\.(\d+)", text)
+    return "vsync" if version and (int(version[1]), int(version[2])) < (5, 1) else "fps_mode"
+
+
+@dataclass
+class Decoded:
+    """What one video gave. `jpegs[k]` is raw frame k*step; `pts` (s, NaN if unstamped) has one entry per raw frame."""
+
+    jpegs: list[bytes] = field(default_factory=list)
+    pts: list[float] = field(default_factory=list)
+    fps: float = float("nan")  # as the container states it
+    error: str = ""  # the first decoding error in ffmpeg's words; "" for a clean file
+
+
+def arguments(path: str | Path, frames: FramesConfig) -> list[str]:
+    """The command that writes raw frames 0, step, 2*step... of the first video stream as MJPEG to stdout.
+
+    `file:` lets a name start with a dash or hold colons. `reinit_filter=0` keeps the frame counter and the output size
+    when the resolution changes midway. A JPEG is BT.601 by definition, hence `out_color_matrix`.
+    """
+    short = frames.short_side
+    video = ffmpeg.input(f"file:{path}", threads=1, reinit_filter=0)["v:0"]
+    video = video.filter("showinfo", checksum=0).filter("select", f"not(mod(n,{frames.step}))")
+    video = video.filter(
+        "scale", w=f"if(gt(iw,ih),-1,min({short},iw))", h=f"if(gt(iw,ih),min({short},ih),-1)", out_color_matrix="bt601"
+    )
+    out = video.output(
+        "pipe:", format="image2pipe", vcodec="mjpeg", threads=1, qmin=1, **{"q:v": frames.quality, "flags:v": "+bitexact", _keep_timing(): "passthrough"}
+    )
+    quiet = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info", "-filter_complex_threads", "1")
+    return out.global_args(*quiet).compile(cmd=ffmpeg_exe())
+
+
+def decode(path: str | Path, frames: FramesConfig) -> Decoded:
+    """Run ffmpeg on one video; never raises for a bad video: then `jpegs` is empty and `error` says why."""
+    try:
+        done = subprocess.run(arguments(path, frames), stdin=subprocess.DEVNULL, capture_output=True, timeout=frames.timeout, check=False)
+    except subprocess.TimeoutExpired:
+        return Decoded(error=f"decoding took longer than {frames.timeout} s (frames.timeout)")
+    shown = SHOWN.findall(done.stderr)
+    log = done.stderr.decode(errors="replace")
+    got = Decoded(split_jpegs(done.stdout), [_seconds(time) for time, _ in shown], _stated_rate(log), _first_error(log))
+    expected = -(-len(shown) // frames.step)
+    if len(got.jpegs) != expected:
+        got.error = got.error or f"{expected} frames decoded, {len(got.jpegs)} came through"
+        got.jpegs = got.jpegs[:expected]
+    if not got.jpegs:
+        got.error = got.error or "no frame decodes"
+    elif len({size for _, size in shown}) > 1:
+        got.error = got.error or "the frame size changes midway; every frame has the size of the first"
+    return got
+
+
+def split_jpegs(stream: bytes) -> list[bytes]:
+    """Cut concatenated JPEGs apart; an incomplete last one is dropped.
+
+    Header segments are skipped by their length (their bytes may look like markers); in the image data after the
+    start-of-scan segment the end marker FFD9 cannot occur by chance.
+    """
+    images, start = [], 0
+    while stream[start : start + 2] == b"\xff\xd8":
+        at, marker = start + 2, 0
+        while marker != 0xDA and at + 4 <= len(stream):
+            marker = stream[at + 1]
+            at += 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+        end = stream.find(b"\xff\xd9", at)
+        if end < 0:
+            break
+        images.append(stream[start : end + 2])
+        start = end + 2
+    return images
+
+
+def _seconds(text: bytes) -> float:
+    try:
+        return float(text)
+    except ValueError:  # NOPTS
+        return float("nan")
+
+
+def _stated_rate(log: str) -> float:
+    found = RATE.search(log)
+    return float(found[1]) * (1000 if found[2] else 1) if found else float("nan")
+
+
+def _first_error(log: str) -> str:
+    for line in log.splitlines():
+        found = ERROR.search(line)
+        if found and not MUXER.match(line):
+            text = found[1] or found[2]
+            return "no video stream" if "matches no streams" in text else re.sub(r" @ 0x[0-9a-f]+", "", text).strip()[:REASON]
+    return ""

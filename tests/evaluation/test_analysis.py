@@ -1,0 +1,115 @@
+import json
+import sys
+import types
+
+import numpy as np
+import pandas as pd
+import pytest
+import simplejpeg
+import torch
+from torch import nn
+
+from mscl.config import Analysis, Finetune
+from mscl.evaluation.analysis import run_analysis
+from mscl.jobs import AnalysisJob, Net, Source
+
+NAMES = ["Moving something left", "Moving something right", "Lifting something"]
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone = nn.Module()
+        self.backbone.layer4 = nn.Sequential(nn.Sequential(nn.Conv3d(3, 4, 3, (2, 4, 4), 1), nn.ReLU()))
+        self.fc = nn.Linear(4, len(NAMES))
+
+    def forward(self, x_BCTHW):
+        return self.fc(self.backbone.layer4(x_BCTHW).mean(dim=(2, 3, 4)))
+
+
+def job(methods=("baseline", "mscl"), gradcam=()):
+    return AnalysisJob(
+        net=Net(backbone="r3d_18", width=8, flow_width=8, neck=16, neck_blocks=1, size=32),
+        finetune=Finetune(lr=0.1, batch=2, epochs=1, frames=8, test_size=32), analysis=Analysis(pairs=1, gradcam=gradcam),
+        source=Source(name="d", manifest="m.parquet", frames="frames", shards=1), methods=methods, seeds=(3, 4), test="validation", device="cpu", threads=1,
+    )
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """Six videos, two of each class, in a real shard; predictions of two methods and seeds; a stand-in classifier."""
+    from mscl.video.store import ShardWriter
+
+    ids, labels = [f"v{i}" for i in range(6)], [0, 0, 1, 1, 2, 2]
+    manifest = pd.DataFrame({
+        "clip_id": ids, "path": ids, "split": "validation", "label": labels, "class_name": [NAMES[i] for i in labels],
+        "start": np.nan, "end": np.nan, "shard": 0, "status": "ok", "reason": "",
+    })
+    manifest.to_parquet(tmp_path / "m.parquet")
+    rng, rows = np.random.default_rng(0), []
+    with ShardWriter(tmp_path / "0000.tar") as writer:
+        for clip in ids:
+            jpegs = [(f"{2 * t:06d}.jpg", simplejpeg.encode_jpeg(rng.integers(0, 255, (36, 48, 3), np.uint8))) for t in range(10)]
+            offset, size = writer.add(clip, jpegs)
+            rows.append({
+                "clip_id": clip, "status": "ok", "reason": "", "width": 48, "height": 36, "fps": 12.0,
+                "frame": list(range(0, 20, 2)), "pts": [t / 6 for t in range(10)], "offset": list(offset), "size": list(size),
+            })
+        writer.commit(pd.DataFrame(rows), tmp_path / "0000.parquet")
+    guesses = {"baseline": [[1, 0, 0, 1, 2, 2], [1, 0, 1, 1, 2, 2]], "mscl": [[0, 0, 1, 1, 2, 0], [0, 0, 1, 1, 2, 2]]}
+    predictions = {}
+    for method, seeds in guesses.items():
+        for seed, classes in enumerate(seeds):
+            path = tmp_path / f"{method}{seed}.parquet"
+            tops = [[c, (c + 1) % 3] for c in classes]
+            pd.DataFrame({
+                "clip_id": ids, "label": labels, "top": tops, "probability": [[0.6, 0.3]] * 6, "status": "ok", "reason": "",
+            }).to_parquet(path)
+            predictions.setdefault(method, []).append(path)
+    stub = types.ModuleType("mscl.training.finetune")
+    stub.load_classifier = lambda path, net, finetune, classes: Tiny().eval()
+    monkeypatch.setitem(sys.modules, "mscl.training.finetune", stub)
+    weights = {m: tmp_path / f"{m}.safetensors" for m in predictions}
+    return tmp_path / "m.parquet", [tmp_path / "0000.parquet"], predictions, weights, tmp_path / "out"
+
+
+def test_pairs_and_figures(study):
+    run_analysis(job(), *study)
+    out = study[-1]
+    pairs = pd.read_csv(out / "pairs.csv", keep_default_na=False)
+    columns = ["block", "rank", "a", "b", "left_confused", "right_confused", "left_videos"]
+    assert pairs[columns].values.tolist() == [["left", 1, NAMES[0], NAMES[1], 3, 0, 8], ["right", 1, NAMES[0], NAMES[2], 0, 1, 8]]
+    document = json.loads((out / "gradcam.json").read_text())
+    first = document["figures"][0]
+    # v0 and v2 are the videos that only mscl gets right; the classes tie, so the pair's first is drawn.
+    assert (first["clip_id"], first["template"], first["file"]) == ("v0", NAMES[0], "gradcam/fig1.png")
+    assert first["predictions"]["mscl"]["correct"] and not first["predictions"]["baseline"]["correct"]
+    assert list(first["predictions"]) == ["mscl", "baseline"] and document["seed"] == 3
+    assert all((out / f["file"]).stat().st_size > 10_000 for f in document["figures"]) and len(document["figures"]) == 2
+
+
+def test_configured_templates_brackets_or_not(study):
+    run_analysis(job(gradcam=("Lifting [something]",)), *study)
+    document = json.loads((study[-1] / "gradcam.json").read_text())
+    assert [f["template"] for f in document["figures"]] == [NAMES[2]]
+    assert document["figures"][0]["reason"].startswith("right for mscl; no video")
+
+
+def test_an_unknown_template_is_named(study):
+    with pytest.raises(ValueError, match="did you mean 'Lifting something'"):
+        run_analysis(job(gradcam=("Lifting somethin",)), *study)
+
+
+def test_one_method_alone(study):
+    manifest, frames, predictions, weights, out = study
+    run_analysis(job(methods=("mscl", "mscl")), manifest, frames, {"mscl": predictions["mscl"]}, {"mscl": weights["mscl"]}, out)
+    document = json.loads((out / "gradcam.json").read_text())
+    assert list(document["figures"][0]["predictions"]) == ["mscl"]
+    assert set(pd.read_csv(out / "pairs.csv")["block"]) == {"right"}
+
+
+def test_a_missing_method_is_named(study):
+    manifest, frames, predictions, weights, out = study
+    with pytest.raises(ValueError, match="predictions of 'baseline'; run its finetune"):
+        run_analysis(job(), manifest, frames, {"mscl": predictions["mscl"]}, weights, out)

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from mscl.config import MDSConfig
+from mscl.flow.mds import allowed_starts, attention, differences, guided, motion, score_clip, start_scores
+
+
+def test_motion_of_a_single_pixel_by_hand():
+    """The 3x3 Sobel of an impulse: |dx| is 1 2 1 in the columns beside it, |dy| in the rows above and below."""
+    flow = np.zeros((1, 5, 5, 2), np.float32)
+    flow[0, 2, 2, 0] = 1
+    r2, two = 2**0.5, 2.0
+    assert motion(flow)[0] == pytest.approx(np.array([[0, 0, 0, 0, 0], [0, r2, two, r2, 0], [0, two, 0, two, 0], [0, r2, two, r2, 0], [0, 0, 0, 0, 0]]))
+    flow[0, 2, 2, 1] = 1  # the same in v: the squares add
+    assert motion(flow)[0, 1, 2] == pytest.approx(two * r2)
+
+
+def test_attention_by_hand():
+    m = np.zeros((1, 4, 4), np.float32)
+    m[0, :2, :2] = 8  # one of 2x2 cells
+    a = attention(m, 2)[0]
+    # bilinear, corners not aligned: cell centres lie at pixels 0.5 and 2.5, so the weights of the first cell are 1 .75 .25 0
+    assert a == pytest.approx(np.outer([1, 0.75, 0.25, 0], [1, 0.75, 0.25, 0]))
+
+
+def test_attention_pools_no_finer_than_pixels_and_survives_zero():
+    m = np.random.default_rng(0).uniform(size=(2, 6, 5)).astype(np.float32)
+    m[1] = 0
+    a = attention(m, 28)
+    assert a[0] == pytest.approx(m[0] / m[0].max())
+    assert not a[1].any()
+
+
+def test_guided_by_hand():
+    """A 1 x 2 field, motion right at one pixel: m = 0 (mirrored borders) is no boundary, so use 3 x 3."""
+    flow = np.zeros((1, 3, 3, 2), np.float32)
+    flow[0, 1, 1, 0] = 5
+    g = guided(flow, 28)[0]
+    a = attention(motion(flow), 28)[0]
+    white = np.ones((3, 3))
+    white[1, 1] = 0  # green and blue of red; the radius is 5 / (5 + 1e-5)
+    assert g[0] == pytest.approx(255 * a)
+    assert g[1] == pytest.approx(255 * a * white, abs=1e-2)
+
+
+def test_differences_are_mean_distances_whatever_the_chunks():
+    rng = np.random.default_rng(1)
+    flow = rng.normal(size=(7, 6, 8, 2)).astype(np.float32)
+    g = guided(flow, 4)
+    expected = [np.sqrt(((g[t] - g[t + 1]) ** 2).sum(0)).mean() for t in range(6)] + [0]
+    assert differences([flow], 4) == pytest.approx(expected, rel=1e-5)
+    assert differences([flow[:1], flow[1:4], flow[4:]], 4) == pytest.approx(expected, rel=1e-5)
+    assert len(differences([], 4)) == 0
+
+
+def test_scores_by_hand():
+    """Terms past the end are dropped and the sum is still divided by `fields`."""
+    d = np.array([1, 2, 4, 8, 16, 0], np.float32)
+    scores = start_scores(d, MDSConfig(stride=2, fields=2))
+    assert scores.tolist() == [(1 + 4) / 2, (2 + 8) / 2, (4 + 16) / 2, (8 + 0) / 2, 16 / 2, 0]
+    allowed, note = allowed_starts(scores)  # sorted 0 2.5 4 5 8 10: median 4.5
+    assert allowed.tolist() == [False, True, True, False, True, False] and note == ""
+
+
+def test_default_is_eight_terms_four_fields_apart():
+    d = np.zeros(40, np.float32)
+    d[[0, 4, 28, 32]] = 8
+    assert start_scores(d, MDSConfig())[[0, 4, 1]].tolist() == [3.0, 3.0, 0.0]
+
+
+@pytest.mark.parametrize(("fields", "word"), [(np.zeros((5, 8, 8, 2)), "does not change"), (np.ones((1, 8, 8, 2)), "only one flow field")])
+def test_video_without_allowed_start_falls_back_to_zero(fields, word):
+    scores, allowed, note = score_clip([fields.astype(np.float32)], MDSConfig())
+    assert len(scores) == len(allowed) == len(fields) and not allowed.any()
+    assert word in note and "start 0 is used" in note
+
+
+def test_scores_peak_where_motion_changes():
+    flow = np.zeros((40, 32, 32, 2), np.float32)
+    flow[:, 8:16, 8:16, 0] = 4
+    flow[20:, 8:16, 8:16] = (0, -4)  # turns once
+    d = differences([flow], 28)
+    assert d.argmax() == 19 and np.count_nonzero(d) == 1
+    _, allowed, note = score_clip([flow], MDSConfig(stride=1))
+    assert np.flatnonzero(allowed).tolist() == list(range(12, 20)) and note == ""

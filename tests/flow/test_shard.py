@@ -1,0 +1,103 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import simplejpeg
+
+import mscl.flow.error
+from mscl.config import FlowConfig, MDSConfig
+from mscl.flow.error import flow_error
+from mscl.flow.mds import score_clip
+from mscl.flow.quantise import decode_field
+from mscl.flow.shard import field_pairs, flow_shard
+from mscl.jobs import FlowErrorJob, FlowJob
+from mscl.video.store import Shards, ShardWriter
+
+FLOW = FlowConfig(method="dis", gap=4, size=(96, 128), short_side=48)
+H, W, SPEED = 60, 80, 1  # pixels, pixels per raw frame
+
+
+def pictures(frames):
+    rng = np.random.default_rng(0)
+    noise = np.kron(rng.integers(0, 256, (H // 4, W // 2)), np.ones((4, 4))).astype(np.uint8)
+    return [simplejpeg.encode_jpeg(np.repeat(noise[:, 40 - SPEED * n : 40 - SPEED * n + W, None], 3, 2), quality=95) for n in frames]
+
+
+@pytest.fixture
+def frames_index(tmp_path):
+    rows = []
+    with ShardWriter(tmp_path / "frames" / "0000.tar") as writer:
+        for clip, raw in {"good": range(0, 20, 2), "gone": [], "bad": [0, 2, 4], "short": [0, 2], "tiny": [0, 2, 4]}.items():
+            jpegs = [b"\xff\xd8junk"] * 3 if clip == "bad" else pictures(raw)
+            offsets, sizes = writer.add(clip, zip((f"{n:06d}.jpg" for n in raw), jpegs))
+            status, reason = ("missing", "no file") if clip == "gone" else ("ok", "")
+            rows.append({"clip_id": clip, "status": status, "reason": reason, "width": W, "height": H, "fps": 12.0,
+                         "frame": np.array(raw, np.int32), "pts": np.array(raw) / 12, "offset": offsets, "size": sizes})  # fmt: skip
+        writer.commit(pd.DataFrame(rows), tmp_path / "frames" / "0000.parquet")
+    return tmp_path / "frames" / "0000.parquet"
+
+
+def run(tmp_path, frames_index, workers=1, name="flow"):
+    out = tmp_path / name / "0000.parquet"
+    job = FlowJob(flow=FLOW, mds=MDSConfig(stride=1, fields=3), workers=workers, device="cpu")
+    flow_shard(job, frames_index, frames_index.with_suffix(".tar"), out.with_suffix(".tar"), out)
+    return Shards([out])
+
+
+def test_a_shard_of_flow(tmp_path, frames_index):
+    flow = run(tmp_path, frames_index)
+    clips = flow.clips.set_index("clip_id")
+    assert clips["status"].to_dict() == {"good": "ok", "gone": "missing", "bad": "broken", "short": "short", "tiny": "ok"}
+    assert clips.loc["gone", "reason"] == "no file"
+    assert "4 apart" in clips.loc["short", "reason"] and "not a decodable JPEG" in clips.loc["bad", "reason"]
+    row = flow.row("good")
+    assert flow.frames(row).tolist() == [0, 2, 4, 6, 8, 10, 12, 14]  # 16 and 18 have no frame four later
+    assert (clips.loc["good", "height"], clips.loc["good", "width"]) == (48, 64)
+    fields = np.stack([decode_field(flow.read(row, k), flow.column("scale", row)[k]) for k in range(8)])
+    assert np.median(fields[..., 0]) == pytest.approx(4 * SPEED * 48 / 60, abs=0.25) and np.median(fields[..., 1]) == pytest.approx(0, abs=0.1)
+    radius = np.linalg.norm(fields, axis=-1).max((1, 2))
+    assert flow.column("radius", row) == pytest.approx(radius, abs=0.3)
+    scores, allowed, _ = score_clip([fields], MDSConfig(stride=1, fields=3))
+    assert flow.column("score", row) == pytest.approx(scores)
+    assert flow.column("allowed", row).tolist() == allowed.tolist() and allowed.sum() == 4
+    assert clips.loc["good", "note"] == "" and "only one flow field" in clips.loc["tiny", "note"]
+
+
+def test_threads_do_not_change_the_bytes(tmp_path, frames_index):
+    one, three = run(tmp_path, frames_index, 1, "one"), run(tmp_path, frames_index, 3, "three")
+    assert one.tar_paths[0].read_bytes() == three.tar_paths[0].read_bytes()
+    assert one.index_paths[0].read_bytes() == three.index_paths[0].read_bytes()
+
+
+def test_a_tar_elsewhere_is_refused(tmp_path, frames_index):
+    with pytest.raises(ValueError, match="must lie beside its index"):
+        flow_shard(FlowJob(flow=FLOW, mds=MDSConfig(), workers=1, device="cpu"), frames_index, tmp_path / "x.tar", tmp_path / "o.tar", tmp_path / "o.parquet")
+
+
+def test_pairs_need_both_frames():
+    assert field_pairs(np.array([0, 2, 4, 6, 10]), 4) == [(0, 2), (1, 3), (3, 4)]
+    assert field_pairs(np.array([0, 5]), 4) == []
+
+
+def test_flow_error_against_the_truth(tmp_path, frames_index, monkeypatch):
+    flow = run(tmp_path, frames_index)
+    true = 4 * SPEED * 48 / 60
+
+    def exact(embedded, format, clip_id, i, j, size_hw):
+        assert (format, j - i, size_hw) == ("ssv2", 4, (48, 64))
+        field = np.zeros((*size_hw, 2), np.float32)
+        field[..., 0] = true
+        valid = np.zeros(size_hw, bool)
+        valid[8:-8, 8:-8] = True
+        return field, valid
+
+    monkeypatch.setattr(mscl.flow.error, "exact_flow", exact)
+    job = FlowErrorJob.model_construct(dataset=type("D", (), {"format": "ssv2"}), embedded=None, flow=FLOW)
+    flow_error(job, flow.index_paths, tmp_path / "deep" / "error.json")
+    report = json.loads((tmp_path / "deep" / "error.json").read_text())
+    assert (report["clips"], report["fields"], report["grid"], report["method"]) == (2, 9, [48, 64], "dis")
+    assert report["epe_zero"] == report["epe_zero_object"] == pytest.approx(true, abs=1e-5)
+    assert 0 < report["epe_median"] < 0.4 and report["epe_object"] == report["epe_mean"]
+    assert report["epe_quantisation"] < 0.05 and report["epe_relative"] == pytest.approx(report["epe_mean"] / true, rel=1e-4)
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["error.json"]

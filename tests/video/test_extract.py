@@ -1,0 +1,169 @@
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mscl.config import FramesConfig
+from mscl.jobs import FramesJob
+from mscl.video import decord_io
+from mscl.video.extract import extract_shard, in_order
+from mscl.video.ffmpeg import _keep_timing, decode, ffmpeg_exe, split_jpegs
+from mscl.video.store import Shards, decode_gray, decode_rgb
+
+REAL = Path(os.environ.get("MSCL_REAL_VIDEOS", Path(__file__).parents[3] / "shared" / "videos"))
+FRAMES = 37
+WIDTH, HEIGHT = 96, 64
+
+
+def grey(n):
+    """Brightness that tells frame n from its neighbours after two lossy codings."""
+    return 20 + 6 * n
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    """37 frames of constant brightness, one per frame number; the gaps between frames vary (truly variable rate)."""
+    path = tmp_path_factory.mktemp("video") / "-odd name: with 'quotes' & (more), 100%.mkv"
+    raw = np.stack([np.full((HEIGHT, WIDTH, 3), grey(n), np.uint8) for n in range(FRAMES)])
+    subprocess.run(
+        [ffmpeg_exe(), "-v", "error", "-nostdin", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{WIDTH}x{HEIGHT}", "-r", "25", "-i", "pipe:0",
+         "-vf", "setpts='floor(if(lt(N,10),N,10+(N-10)*3)/25/TB+0.5)'", f"-{_keep_timing()}", "passthrough",
+         "-c:v", "mpeg4", "-q:v", "2", "-g", "12", "-y", f"file:{path}"],
+        input=raw.tobytes(), check=True,
+    )  # fmt: skip
+    return path
+
+
+def extract(tmp_path, rows, frames=None, workers=2):
+    """rows: (clip_id, path) or a whole manifest row."""
+    base = {"split": "train", "label": 0, "status": "ok", "reason": "", "shard": 3, "start": 0.2, "end": 0.3}
+    rows = [base | (r if isinstance(r, dict) else {"clip_id": r[0], "path": str(r[1])}) for r in rows]
+    pd.DataFrame(rows).to_parquet(tmp_path / "manifest.parquet")
+    out = tmp_path / "frames" / "0003.parquet"
+    extract_shard(FramesJob(frames=frames or FramesConfig(), workers=workers), tmp_path / "manifest.parquet", 3, out.with_suffix(".tar"), out)
+    return Shards([out])
+
+
+def brightness(shards, row):
+    return np.array([decode_gray(shards.read(row, k)).mean() for k in range(len(shards.frames(row)))])
+
+
+@pytest.mark.parametrize("step", [1, 2, 5])
+def test_keeps_exactly_every_step_th_raw_frame(tmp_path, video, step):
+    shards = extract(tmp_path, [("a", video)], FramesConfig(step=step))
+    frames = shards.frames(0)
+    assert list(frames) == list(range(0, FRAMES, step))
+    assert np.abs(brightness(shards, 0) - grey(frames)).max() < 3  # half the distance between two frames
+    expected = [(n if n < 10 else 10 + (n - 10) * 3) / 25 for n in frames]
+    assert shards.column("pts", 0) == pytest.approx(expected, abs=0.002)  # matroska stamps are milliseconds
+    assert shards.clips["raw_frames"].iloc[0] == FRAMES
+
+
+def test_same_pictures_as_decord(tmp_path, video):
+    shards = extract(tmp_path, [("a", video)])
+    theirs = decord_io.read(video, shards.frames(0))
+    ours = np.stack([decode_rgb(shards.read(0, k)) for k in range(len(theirs))])
+    assert theirs.shape == ours.shape
+    assert np.abs(ours.astype(int) - theirs).max() <= 4
+
+
+def test_short_side_shrinks_and_never_enlarges(tmp_path, video):
+    small = extract(tmp_path, [("a", video)], FramesConfig(short_side=16)).clips.iloc[0]
+    assert (small["width"], small["height"]) == (24, 16)
+    same = extract(tmp_path, [("a", video)], FramesConfig(short_side=256)).clips.iloc[0]
+    assert (same["width"], same["height"]) == (WIDTH, HEIGHT)
+
+
+def test_a_shard_is_deterministic_sorted_and_holds_only_its_rows(tmp_path, video):
+    rows = [("z", video), ("m", video), ("a", video), {"clip_id": "other", "path": str(video), "shard": 4}]
+    first = extract(tmp_path, rows, workers=3)
+    assert list(first.clips["clip_id"]) == ["a", "m", "z"]
+    kept = [(p, p.read_bytes()) for p in (first.index_paths[0], first.tar_paths[0])]
+    extract(tmp_path, rows, workers=1)
+    assert all(path.read_bytes() == old for path, old in kept)
+
+
+def test_missing_empty_and_broken_become_rows(tmp_path, video):
+    junk = tmp_path / "junk.mp4"
+    junk.write_bytes(b"no video at all")
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    rows = [
+        {"clip_id": "a", "path": "gone.mp4", "status": "missing", "reason": "no file gone.mp4"},
+        ("b", junk), ("c", tmp_path / "vanished.mp4"), ("d", cut), ("e", video),
+    ]  # fmt: skip
+    clips = extract(tmp_path, rows).clips.set_index("clip_id")
+    assert list(clips["status"]) == ["missing", "broken", "broken", "ok", "ok"]
+    assert clips.loc["a", "reason"] == "no file gone.mp4"
+    assert "Invalid data" in clips.loc["b", "reason"] or "moov" in clips.loc["b", "reason"]
+    assert "No such file" in clips.loc["c", "reason"]
+    assert clips.loc["d", "reason"] and 0 < clips.loc["d", "count"] < clips.loc["e", "count"]
+    assert clips.loc["e", "reason"] == ""
+
+
+def test_time_limit(monkeypatch, video):
+    monkeypatch.setattr("mscl.video.ffmpeg.arguments", lambda *_: ["sleep", "20"])
+    got = decode(video, FramesConfig(timeout=1))
+    assert not got.jpegs and "longer than 1 s" in got.error
+
+
+def test_foreign_manifest(tmp_path):
+    pd.DataFrame({"clip_id": ["a"]}).to_parquet(tmp_path / "m.parquet")
+    with pytest.raises(ValueError, match=r"m\.parquet: not a"):
+        extract_shard(FramesJob(frames=FramesConfig(), workers=1), tmp_path / "m.parquet", 0, tmp_path / "0.tar", tmp_path / "0.parquet")
+    assert [p.name for p in tmp_path.iterdir()] == ["m.parquet"]
+
+
+def test_results_come_in_order_with_few_in_flight():
+    seen = []
+    results = in_order(lambda n: seen.append(n) or n * n, iter(range(50)), 2)
+    assert next(results) == 0
+    assert len(seen) <= 5
+    assert list(results) == [n * n for n in range(1, 50)]
+
+
+def test_split_jpegs_skips_end_markers_inside_headers():
+    comment = b"\xff\xfe\x00\x06\xff\xd9\xff\xd8"
+    one = b"\xff\xd8" + comment + b"\xff\xda\x00\x04ab" + b"data\xff\x00\xff\xd9"
+    assert split_jpegs(one * 3) == [one] * 3
+    assert split_jpegs(one + one[:-3]) == [one]
+    assert split_jpegs(b"") == []
+
+
+def test_decord_says_what_is_wrong(tmp_path, video):
+    assert decord_io.probe(video)[0::2] == (FRAMES, WIDTH)
+    with pytest.raises(decord_io.VideoError, match="no such video file"):
+        decord_io.probe(tmp_path / "none.mp4")
+    with pytest.raises(decord_io.VideoError, match=f"has {FRAMES} frames, asked for frame 99"):
+        decord_io.read(video, [0, 99])
+    (tmp_path / "x.mp4").write_bytes(b"junk")
+    with pytest.raises(decord_io.VideoError, match="cannot open it"):
+        decord_io.probe(tmp_path / "x.mp4")
+
+
+@pytest.mark.skipif(not (REAL / "odd").is_dir(), reason="no real footage; set MSCL_REAL_VIDEOS")
+def test_every_odd_file_is_usable_or_says_why(tmp_path):
+    files = sorted((REAL / "odd").iterdir())
+    shards = extract(tmp_path, [(f.name, f) for f in files])
+    assert len(shards) == len(files)
+    for row, clip in shards.clips.iterrows():
+        if clip["status"] == "ok":
+            shapes = {decode_rgb(shards.read(row, k)).shape for k in range(clip["count"])}
+            assert shapes == {(clip["height"], clip["width"], 3)}
+            assert min(clip["height"], clip["width"]) <= 256
+            assert len(shards.column("pts", row)) == clip["count"] == -(-clip["raw_frames"] // 2)
+        else:
+            assert clip["status"] == "broken" and clip["reason"] and clip["count"] == 0
+    clips = shards.clips.set_index("clip_id")
+    assert set(clips.index[clips["status"] == "broken"]) == {"Mpeg4.mp4", "mp4-with-audio.mp4", "zero_bytes.webm"}
+    assert set(clips.index[(clips["status"] == "ok") & (clips["reason"] != "")]) == {"corrupted.mp4", "resolution_changes.mp4", "truncated.mkv"}
+    assert tuple(clips.loc["video_90.mov", ["width", "height"]]) == (256, 454)  # upright
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is not None, reason="a system ffmpeg comes first")
+def test_ffmpeg_comes_with_the_package():
+    assert "imageio_ffmpeg" in ffmpeg_exe()

@@ -1,0 +1,54 @@
+"""A content hash of the part of the package that a stage runs, so that an edit reruns what it touches.
+
+The hash covers a module and every `mscl` module it imports, as syntax trees without docstrings:
+comments and formatting change nothing. Settings and plumbing are left out: their values reach a
+stage through its job, which is a parameter of its rule.
+"""
+
+import ast
+import functools
+import hashlib
+from pathlib import Path
+
+PLUMBING = {"mscl", "mscl.config", "mscl.jobs", "mscl.layout", "mscl.runcard", "mscl.io", "mscl.cli"}
+
+
+def _path(root: Path, module: str) -> Path | None:
+    base = root.joinpath(*module.split("."))
+    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
+
+
+def _imports(tree: ast.AST) -> set[str]:
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found |= {node.module} | {f"{node.module}.{a.name}" for a in node.names}
+    return {m for m in found if m.split(".")[0] == "mscl"}
+
+
+def _strip_docstrings(tree: ast.AST) -> None:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(getattr(body[0], "value", None), ast.Constant):
+            del body[0]
+
+
+@functools.cache
+def _module(root: Path, module: str) -> tuple[str, frozenset[str]]:
+    tree = ast.parse(_path(root, module).read_text())
+    _strip_docstrings(tree)
+    return ast.dump(tree), frozenset(_imports(tree))
+
+
+def code_hash(root: Path, *modules: str) -> str:
+    """Hash of `modules` and all they import below `root`/mscl."""
+    seen, todo = {}, list(modules)
+    while todo:
+        module = todo.pop()
+        if module in seen or module in PLUMBING or _path(root, module) is None:
+            continue
+        seen[module], imports = _module(root, module)
+        todo += imports
+    return hashlib.sha256("".join(seen[m] for m in sorted(seen)).encode()).hexdigest()[:12]

@@ -1,0 +1,108 @@
+# Data sets -> manifests -> frames -> flow, shard by shard.
+
+
+def annotations_present(wildcards):
+    """Annotation files that are there: an edit of one reruns what follows. Embedded ones are the rule's own."""
+    dataset = cfg.datasets[wildcards.dataset]
+    files = [dataset.root / name for name in dataset.annotations.values()]
+    return [] if dataset.embedded else [str(f) for f in files if f.exists()]
+
+
+rule dataset:
+    input:
+        annotations_present,
+    output:
+        f"{at.data}/datasets/{{dataset}}.json",
+    params:
+        job=job(jobs.dataset_job, "dataset"),
+        code=code("mscl.datasets.prepare"),
+    log:
+        f"{LOGS}/dataset/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/dataset/{{dataset}}.tsv"
+    threads: 2
+    resources:
+        cpus_per_task=2,
+        mem_mb=2000,
+        runtime=60,
+    message:
+        "Preparing data set {wildcards.dataset}"
+    shell:
+        "python -m mscl dataset --job {params.job:q} --out {output:q} 2>&1 | tee {log:q}"
+
+
+rule manifest:
+    input:
+        f"{at.data}/datasets/{{dataset}}.json",
+    output:
+        at.manifest("{dataset}"),
+    params:
+        job=job(jobs.manifest_job, "dataset"),
+        code=code("mscl.datasets.manifest"),
+    log:
+        f"{LOGS}/manifest/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/manifest/{{dataset}}.tsv"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    message:
+        "Listing the videos of {wildcards.dataset}"
+    shell:
+        "python -m mscl manifest --job {params.job:q} --out {output:q} 2>&1 | tee {log:q}"
+
+
+rule frames:
+    input:
+        at.manifest("{dataset}"),
+    output:
+        index=at.frames("{dataset}") + "/{shard}.parquet",
+        tar=at.frames("{dataset}") + "/{shard}.tar",
+    params:
+        job=job(jobs.frames_job, "dataset"),
+        code=code("mscl.video.extract"),
+    log:
+        f"{LOGS}/frames/{{dataset}}/{{shard}}.log",
+    benchmark:
+        f"{BENCHMARKS}/frames/{{dataset}}/{{shard}}.tsv"
+    threads: cfg.compute.extract_workers
+    resources:
+        cpus_per_task=cfg.compute.extract_workers,
+        mem_mb=4000,
+        runtime=240,
+    message:
+        "Extracting frames of {wildcards.dataset}, shard {wildcards.shard}"
+    shell:
+        "python -m mscl frames --job {params.job:q} {input:q} {wildcards.shard} --out {output.index:q} 2>&1 | tee {log:q}"
+
+
+rule flow:
+    input:
+        index=at.frames("{dataset}") + "/{shard}.parquet",
+        tar=at.frames("{dataset}") + "/{shard}.tar",
+    output:
+        index=at.flow("{dataset}") + "/{shard}.parquet",
+        tar=at.flow("{dataset}") + "/{shard}.tar",
+    params:
+        job=job(jobs.flow_job),
+        code=code("mscl.flow.shard"),
+    log:
+        f"{LOGS}/flow/{{dataset}}/{{shard}}.log",
+    benchmark:
+        f"{BENCHMARKS}/flow/{{dataset}}/{{shard}}.tsv"
+    threads: cfg.compute.extract_workers
+    resources:
+        cpus_per_task=cfg.compute.extract_workers,
+        mem_mb=8000,
+        runtime=480,
+        gpu=lambda wildcards: gpus() if cfg.flow.method == "raft" else 0,
+    message:
+        "Computing flow ({cfg.flow.method}) of {wildcards.dataset}, shard {wildcards.shard}"
+    shell:
+        "python -m mscl flow --job {params.job:q} {input.index:q} --out {output.index:q} 2>&1 | tee {log:q}"
+
+
+rule prepared:
+    input:
+        [shards(at.frames, d) for d in jobs.used_datasets(cfg)],
+        [shards(at.flow, d) for d in jobs.flow_datasets(cfg)],

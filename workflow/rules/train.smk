@@ -1,0 +1,123 @@
+# Pretraining, finetuning, and tests of the frozen features: method x model x seed.
+
+
+def pretraining_data(wildcards):
+    """Manifests and shards of the pretraining data; flow only for a method that looks at it."""
+    looks_at_flow = cfg.switches(wildcards.method).flow
+    found = []
+    for dataset in cfg.pretrain.datasets:
+        found.append(at.manifest(dataset))
+        for store in (at.frames, at.flow) if looks_at_flow else (at.frames,):
+            found += shards(store, dataset) + shards(store, dataset, ".tar")
+    return found
+
+
+def pretrained_weights(wildcards):
+    """None for a method without pretraining."""
+    if not cfg.switches(wildcards.method).pretrain:
+        return []
+    return at.pretrain(wildcards.model, wildcards.method, wildcards.seed) + "/weights.safetensors"
+
+
+RUN = ("{model}", "{method}", "{seed}")
+
+
+rule pretrain:
+    input:
+        pretraining_data,
+    output:
+        weights=at.pretrain(*RUN) + "/weights.safetensors",
+        history=at.pretrain(*RUN) + "/history.csv",
+        card=at.pretrain(*RUN) + "/run.json",
+    params:
+        job=job(jobs.pretrain_job, "model", "method", "seed"),
+        code=code("mscl.training.pretrain"),
+        out=at.pretrain(*RUN),
+    log:
+        f"{LOGS}/pretrain/{{model}}/{{method}}/seed{{seed}}.log",
+    benchmark:
+        f"{BENCHMARKS}/pretrain/{{model}}/{{method}}/seed{{seed}}.tsv"
+    threads: cfg.compute.threads
+    resources:
+        cpus_per_task=cfg.compute.threads + cfg.compute.workers,
+        mem_mb=16000,
+        runtime=2880,
+        gpu=gpus,
+    message:
+        "Pretraining {wildcards.model} by {wildcards.method}, seed {wildcards.seed}"
+    shell:
+        "python -m mscl pretrain --job {params.job:q} --out {params.out:q} 2>&1 | tee -a {log:q}"
+
+
+rule finetune:
+    input:
+        weights=pretrained_weights,
+        manifest=at.manifest(at.target),
+        frames=shards(at.frames, at.target),
+        tars=shards(at.frames, at.target, ".tar"),
+    output:
+        weights=at.finetune(*RUN) + "/weights.safetensors",
+        predictions=at.finetune(*RUN) + "/predictions.parquet",
+        metrics=at.finetune(*RUN) + "/metrics.json",
+        history=at.finetune(*RUN) + "/history.csv",
+        card=at.finetune(*RUN) + "/run.json",
+    params:
+        job=job(jobs.finetune_job, "model", "method", "seed"),
+        code=code("mscl.training.finetune"),
+        out=at.finetune(*RUN),
+        weights=lambda wildcards, input: f"--weights {input.weights}" if input.weights else "",
+    log:
+        f"{LOGS}/finetune/{{model}}/{{method}}/seed{{seed}}.log",
+    benchmark:
+        f"{BENCHMARKS}/finetune/{{model}}/{{method}}/seed{{seed}}.tsv"
+    threads: cfg.compute.threads
+    resources:
+        cpus_per_task=cfg.compute.threads + cfg.compute.workers,
+        mem_mb=16000,
+        runtime=1440,
+        gpu=gpus,
+    message:
+        "Finetuning {wildcards.model} from {wildcards.method}, seed {wildcards.seed}"
+    shell:
+        "python -m mscl finetune --job {params.job:q} {params.weights} --out {params.out:q} 2>&1 | tee -a {log:q}"
+
+
+rule frozen:
+    input:
+        weights=pretrained_weights,
+        manifest=at.manifest(at.target),
+        frames=shards(at.frames, at.target),
+        tars=shards(at.frames, at.target, ".tar"),
+    output:
+        metrics=at.frozen(*RUN) + "/metrics.json",
+        card=at.frozen(*RUN) + "/run.json",
+    params:
+        job=job(jobs.frozen_job, "model", "method", "seed"),
+        code=code("mscl.evaluation.frozen"),
+        out=at.frozen(*RUN),
+        weights=lambda wildcards, input: f"--weights {input.weights}" if input.weights else "",
+    log:
+        f"{LOGS}/frozen/{{model}}/{{method}}/seed{{seed}}.log",
+    benchmark:
+        f"{BENCHMARKS}/frozen/{{model}}/{{method}}/seed{{seed}}.tsv"
+    threads: cfg.compute.threads
+    resources:
+        cpus_per_task=cfg.compute.threads + cfg.compute.workers,
+        mem_mb=16000,
+        runtime=240,
+        gpu=gpus,
+    message:
+        "Probe and retrieval on {wildcards.model} from {wildcards.method}, seed {wildcards.seed}"
+    shell:
+        "python -m mscl frozen --job {params.job:q} {params.weights} --out {params.out:q} 2>&1 | tee {log:q}"
+
+
+rule pretrained:
+    input:
+        [f"{at.pretrain(m, n, s)}/weights.safetensors" for m in MODELS for n in METHODS for s in SEEDS if cfg.switches(n).pretrain],
+
+
+rule evaluated:
+    input:
+        [f"{at.finetune(m, n, s)}/metrics.json" for m in MODELS for n in METHODS for s in SEEDS],
+        [f"{at.frozen(m, n, s)}/metrics.json" for m in MODELS for n in METHODS for s in SEEDS if cfg.analysis.probe],
