@@ -46,10 +46,16 @@ def both_predictions(predictions: Mapping[str, Path], methods: tuple[str, str]) 
     sides = []
     for side, method in zip(("left", "right"), methods, strict=True):
         rows = usable(pd.read_parquet(predictions[method]))
-        sides.append(pd.DataFrame({
-            "clip_id": rows["clip_id"], "label": rows["label"].astype(int), f"{side}_class": [int(t[0]) for t in rows["top"]],
-            f"{side}_probability": [float(p[0]) for p in rows["probability"]],
-        }))
+        sides.append(
+            pd.DataFrame(
+                {
+                    "clip_id": rows["clip_id"],
+                    "label": rows["label"].astype(int),
+                    f"{side}_class": [int(t[0]) for t in rows["top"]],
+                    f"{side}_probability": [float(p[0]) for p in rows["probability"]],
+                }
+            )
+        )
     table = sides[0].merge(sides[1].drop(columns="label"), on="clip_id").sort_values("clip_id", ignore_index=True)
     table["gain"] = (table["right_class"] == table["label"]) & (table["left_class"] != table["label"])
     return table
@@ -95,8 +101,12 @@ def choose_example(both: pd.DataFrame, label: int) -> tuple[pd.Series, str] | No
 
 
 def run_analysis(
-    job: AnalysisJob, manifest: Path, frames: Sequence[Path], predictions: Mapping[str, Sequence[Path]],
-    weights: Mapping[str, Path], out_dir: Path,
+    job: AnalysisJob,
+    manifest: Path,
+    frames: Sequence[Path],
+    predictions: Mapping[str, Sequence[Path]],
+    weights: Mapping[str, Path],
+    out_dir: Path,
 ) -> None:
     """Write pairs.csv, gradcam/fig1.png … and gradcam.json below `out_dir`.
 
@@ -123,7 +133,11 @@ def run_analysis(
             notes.append(f"No figure for '{template}': both methods together classified no test video of it.")
             continue
         row, why = example
-        reason = why.format(left=job.methods[0], right=job.methods[1]) if job.methods[0] != job.methods[1] else f"one method, {job.methods[1]}"
+        reason = (
+            why.format(left=job.methods[0], right=job.methods[1])
+            if job.methods[0] != job.methods[1]
+            else f"one method, {job.methods[1]}"
+        )
         figures.append(_describe(job, row, names, f"gradcam/fig{len(figures) + 1}.png", reason))
     if not figures and not notes:
         notes.append("No figure: no test video was classified by both methods.")
@@ -138,23 +152,35 @@ def _describe(job: AnalysisJob, row: pd.Series, names: Sequence[str], file: str,
     """What gradcam.json says of one figure."""
     sides = {
         method: {
-            "class": names[int(row[f"{side}_class"])], "probability": round(float(row[f"{side}_probability"]), 4),
+            "class": names[int(row[f"{side}_class"])],
+            "probability": round(float(row[f"{side}_probability"]), 4),
             "correct": bool(row[f"{side}_class"] == row["label"]),
         }
         for side, method in zip(("right", "left"), reversed(job.methods), strict=True)  # the paper draws MSCL on top
     }
-    return {"file": file, "clip_id": str(row["clip_id"]), "template": names[int(row["label"])], "reason": reason, "predictions": sides}
+    return {
+        "file": file,
+        "clip_id": str(row["clip_id"]),
+        "template": names[int(row["label"])],
+        "reason": reason,
+        "predictions": sides,
+    }
 
 
 def _draw(
-    job: AnalysisJob, manifest: pd.DataFrame, frames: Sequence[Path], weights: Mapping[str, Path], figures: Sequence[dict], out_dir: Path,
+    job: AnalysisJob,
+    manifest: pd.DataFrame,
+    frames: Sequence[Path],
+    weights: Mapping[str, Path],
+    figures: Sequence[dict],
+    out_dir: Path,
 ) -> None:
-    """Draw the figures that `figures` describes."""
+    """Draw the figures that `figures` describes, and add to each the grid of the stage it shows."""
     if not figures:
         return
     import torch
 
-    from mscl.evaluation.gradcam import draw_rows, gradcam
+    from mscl.evaluation.gradcam import draw_rows, gradcam, stage_grid
     from mscl.training.augment import normalise
     from mscl.training.data import UniformClips
     from mscl.training.engine import pick_device
@@ -167,18 +193,33 @@ def _draw(
     clips = UniformClips(Shards(list(frames)), rows, frames=job.finetune.frames, size=job.finetune.test_size, clips=1)
     place = {str(clip): number for number, clip in enumerate(clips.rows["clip_id"])}
     classes = len(class_names(manifest))
-    models = {m: load_classifier(weights[m], job.net, job.finetune, classes).to(device) for m in dict.fromkeys(reversed(job.methods))}
+    models = {
+        m: load_classifier(weights[m], job.net, job.finetune, classes).to(device) for m in dict.fromkeys(reversed(job.methods))
+    }
     for figure in figures:
         item = clips[place[figure["clip_id"]]]
         frames_THWC = np.asarray(item["clip_KTHWC"][0])
         clip_BCTHW = normalise(torch.from_numpy(frames_THWC)[None].to(device))
         heats = {m: gradcam(model, clip_BCTHW, int(item["label"]))[0] for m, model in models.items()}
+        figure["grid"] = list(stage_grid(next(iter(models.values())), clip_BCTHW))
         title = f"“{figure['template']}”  ({figure['clip_id']})"
-        draw_rows(frames_THWC, heats, title, out_dir / figure["file"], {m: _caption(figure["predictions"][m]) for m in heats})
+        draw_rows(
+            frames_THWC,
+            heats,
+            title,
+            out_dir / figure["file"],
+            {m: _caption(figure["predictions"][m], bool(h.any())) for m, h in heats.items()},
+        )
 
 
-def _caption(prediction: Mapping) -> str:
-    """A method's answer in at most four short lines."""
+def _caption(prediction: Mapping, heat: bool = True) -> str:
+    """A method's answer in a few short lines, and that its row is cold where nothing speaks for the true class."""
     said = textwrap.shorten(prediction["class"], 62, placeholder=" …")
     mark = "right" if prediction["correct"] else "wrong"
-    return "\n".join([*textwrap.wrap(said, 26), f"p = {prediction['probability']:.2f} ({mark})"])
+    return "\n".join(
+        [
+            *textwrap.wrap(said, 26),
+            f"p = {prediction['probability']:.2f} ({mark})",
+            *([] if heat else ["no heat: nothing speaks for it"]),
+        ]
+    )

@@ -34,8 +34,12 @@ def confused_pairs(labels: Sequence[int], predictions: Sequence[int], class_name
     first, second = np.nonzero(np.triu(both, k=1))
     names = np.asarray(class_names, dtype=object)
     confused, total = both[first, second], videos[first] + videos[second]
-    table = pd.DataFrame({"a": names[first], "b": names[second], "confused": confused, "videos": total, "proportion": confused / total})
-    return table[PAIR_COLUMNS].sort_values(["proportion", "confused", "a", "b"], ascending=[False, False, True, True], ignore_index=True)
+    table = pd.DataFrame(
+        {"a": names[first], "b": names[second], "confused": confused, "videos": total, "proportion": confused / total}
+    )
+    return table[PAIR_COLUMNS].sort_values(
+        ["proportion", "confused", "a", "b"], ascending=[False, False, True, True], ignore_index=True
+    )
 
 
 def join_pairs(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:

@@ -40,6 +40,18 @@ def gradcam(model: torch.nn.Module, clip_BCTHW: torch.Tensor, target: torch.Tens
     return torch.where(peak > 0, heat / peak.clamp_min(torch.finfo(heat.dtype).tiny), torch.zeros_like(heat)).cpu().numpy()
 
 
+@torch.no_grad()
+def stage_grid(model: torch.nn.Module, clip_BCTHW: torch.Tensor) -> tuple[int, int, int]:
+    """(T, H, W) of the last residual stage for such a clip: the real resolution of its heat."""
+    shapes: list[torch.Size] = []
+    hook = model.backbone.layer4[-1].register_forward_hook(lambda _module, _input, output: shapes.append(output.shape))
+    try:
+        model(clip_BCTHW)
+    finally:
+        hook.remove()
+    return tuple(shapes[0][2:])
+
+
 def overlay(frame_HWC: np.ndarray, heat_HW: np.ndarray) -> np.ndarray:
     """Frame with its heat on top, float RGB in [0, 1]; cold pixels keep the frame's own colour."""
     alpha = STRENGTH * np.clip(heat_HW, 0, 1)[..., None] ** 0.7
@@ -47,7 +59,11 @@ def overlay(frame_HWC: np.ndarray, heat_HW: np.ndarray) -> np.ndarray:
 
 
 def draw_rows(
-    frames_THWC: np.ndarray, heats: Mapping[str, np.ndarray], title: str, path: Path, captions: Mapping[str, str] | None = None,
+    frames_THWC: np.ndarray,
+    heats: Mapping[str, np.ndarray],
+    title: str,
+    path: Path,
+    captions: Mapping[str, str] | None = None,
 ) -> None:
     """Write a PNG: the clip's frames, then one row per method (in the order of `heats`) with its heat (T, H, W).
 
@@ -57,7 +73,9 @@ def draw_rows(
     count, height, width = frames_THWC.shape[:3]
     for method, heat in heats.items():
         if heat.shape != (count, height, width):
-            raise ValueError(f"draw_rows: heat of '{method}' has shape {heat.shape}, the frames {(count, height, width)}; draw both from one clip")
+            raise ValueError(
+                f"draw_rows: heat of '{method}' has shape {heat.shape}, the frames {(count, height, width)}; draw both from one clip"
+            )
     shown = np.unique(np.linspace(0, count - 1, min(SHOWN, count)).round().astype(int))
     rows = [("Clip", "", None), *((m, (captions or {}).get(m, ""), h) for m, h in heats.items())]
     cell, label = INCH * height / width, 2.2  # inches
@@ -65,8 +83,14 @@ def draw_rows(
     figure = Figure(figsize=size, dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
-        len(rows), len(shown), left=label / size[0], right=1 - 0.1 / size[0], top=1 - 0.62 / size[1], bottom=0.1 / size[1],
-        wspace=0.04, hspace=0.04,
+        len(rows),
+        len(shown),
+        left=label / size[0],
+        right=1 - 0.1 / size[0],
+        top=1 - 0.62 / size[1],
+        bottom=0.1 / size[1],
+        wspace=0.04,
+        hspace=0.04,
     )
     figure.text(0.1 / size[0], 1 - 0.2 / size[1], title, fontsize=13, weight="bold", va="center", parse_math=False)
     for row, (name, caption, heat) in enumerate(rows):
@@ -80,7 +104,9 @@ def draw_rows(
         where = grid[row, 0].get_position(figure)
         middle = (where.y0 + where.y1) / 2
         raised = middle + (0.04 / size[1] if caption else 0)
-        figure.text(0.1 / size[0], raised, name, fontsize=11.5, weight="bold", va="bottom" if caption else "center", parse_math=False)
+        figure.text(
+            0.1 / size[0], raised, name, fontsize=11.5, weight="bold", va="bottom" if caption else "center", parse_math=False
+        )
         figure.text(0.1 / size[0], middle, caption, fontsize=9, color="#444444", va="top", linespacing=1.3, parse_math=False)
     with whole(path) as part:
         figure.savefig(part, format="png", metadata={"Software": None})

@@ -20,7 +20,10 @@ def centred(features_ND: np.ndarray) -> np.ndarray:
 
 
 def retrieval(
-    gallery_ND: np.ndarray, gallery_labels: Sequence[int], query_MD: np.ndarray, query_labels: Sequence[int],
+    gallery_ND: np.ndarray,
+    gallery_labels: Sequence[int],
+    query_MD: np.ndarray,
+    query_labels: Sequence[int],
     ks: Sequence[int] = (1, 5, 10, 20, 50),
 ) -> dict[str, float]:
     """R@k in [0, 1], keyed by str(k): the share of queries with one of the k nearest of their class.
@@ -31,7 +34,9 @@ def retrieval(
     gallery_labels, query_labels = np.asarray(gallery_labels), np.asarray(query_labels)
     for name, rows, labels in (("gallery", gallery_ND, gallery_labels), ("query", query_MD, query_labels)):
         if len(rows) != len(labels) or not len(rows):
-            raise ValueError(f"retrieval: {len(rows)} {name} features but {len(labels)} labels; need one label per feature, and at least one")
+            raise ValueError(
+                f"retrieval: {len(rows)} {name} features but {len(labels)} labels; need one label per feature, and at least one"
+            )
     gallery, query = centred(gallery_ND), centred(query_MD)
     ahead = np.empty(len(query), dtype=np.int64)  # videos of other classes that come before the nearest of the own class
     for start in range(0, len(query), CHUNK):

@@ -29,6 +29,8 @@ def metrics_from_predictions(predictions: pd.DataFrame, classes: int) -> dict:
     rows = usable(predictions)
     highest = max([int(rows["label"].max()), *(int(max(t)) for t in rows["top"])]) if len(rows) else -1
     if highest >= classes:
-        raise ValueError(f"predictions: class {highest} is not one of {classes} classes; the manifest and the model differ, run finetune again")
+        raise ValueError(
+            f"predictions: class {highest} is not one of {classes} classes; the manifest and the model differ, run finetune again"
+        )
     accuracy = {f"top{k}": top_k_accuracy(rows["top"].tolist(), rows["label"].tolist(), k) for k in (1, 5)}
     return accuracy | {"videos": len(rows), "skipped": len(predictions) - len(rows)}

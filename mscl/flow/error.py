@@ -37,13 +37,16 @@ def flow_error(job: FlowErrorJob, flow_indexes: Sequence[Path], out: Path, clips
     shards = Shards(flow_indexes)
     rows = np.flatnonzero(shards.clips["status"] == "ok")
     if not len(rows):
-        raise ValueError(f"{Path(flow_indexes[0]).parent}: no clip has flow, so there is no error to measure; see the status and reason columns")
+        raise ValueError(
+            f"{Path(flow_indexes[0]).parent}: no clip has flow, so no error to measure; see its status and reason columns"
+        )
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(clips, len(rows))).round().astype(int))]
     fields = [errors for row in rows for errors in _clip_errors(job, shards, row)]
     motion, flow, stored = (np.concatenate(part) for part in zip(*fields))
     moving, first = motion > MOVING, shards.clips.iloc[rows[0]]
     report = {
-        "clips": len(rows), "fields": len(fields), "epe_mean": _mean(flow), "epe_median": float(np.median(flow)) if len(flow) else None,
+        "clips": len(rows), "fields": len(fields), "epe_mean": _mean(flow),
+        "epe_median": float(np.median(flow)) if len(flow) else None,
         "epe_object": _mean(flow[moving]), "epe_zero": _mean(motion), "epe_zero_object": _mean(motion[moving]),
         "epe_relative": _mean(flow) / _mean(motion) if motion.any() else None, "epe_quantisation": _mean(stored),
         "object_share": _mean(moving), "grid": [int(first["height"]), int(first["width"])], "method": job.flow.method,

@@ -112,12 +112,16 @@ def load_raft(flow: FlowConfig) -> torch.nn.Module:
         with open(flow.weights, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != flow.sha256.lower():
-            raise ValueError(f"{flow.weights}: has sha256 {found}, but flow.sha256 is {flow.sha256}; download it again or correct flow.sha256")
+            raise ValueError(
+                f"{flow.weights}: has sha256 {found}, but flow.sha256 is {flow.sha256}; download it again or correct flow.sha256"
+            )
     model = torchvision.models.optical_flow.raft_large(weights=None)
     try:
         model.load_state_dict(_read_weights(Path(flow.weights)))
     except Exception as error:  # noqa: BLE001 torch raises whatever a foreign file makes it stumble over
-        raise ValueError(f"{flow.weights}: not a state dict of torchvision's raft_large ({' '.join(str(error).split())[:120]})") from None
+        raise ValueError(
+            f"{flow.weights}: not a state dict of torchvision's raft_large ({' '.join(str(error).split())[:120]})"
+        ) from None
     return model
 
 

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import torch
-from mscl.progress import tqdm
 
 from mscl.flow.estimate import Estimator, make_estimator
 from mscl.flow.mds import score_clip
 from mscl.flow.quantise import decode_field, encode_field
 from mscl.jobs import FlowJob
+from mscl.progress import tqdm
 from mscl.video.extract import in_order
 from mscl.video.store import Shards, ShardWriter, decode_rgb
 
@@ -67,16 +67,30 @@ def _clip(job: FlowJob, frames: Shards, row: int, estimator: Estimator) -> tuple
     pairs = field_pairs(frames.frames(row), job.flow.gap)
     if not pairs:
         last = frames.frames(row)[-1]
-        return out | {"status": "short", "reason": f"last kept frame is {last}, a flow field needs two frames {job.flow.gap} apart"}, []
+        return out | {
+            "status": "short",
+            "reason": f"last kept frame is {last}, a flow field needs two frames {job.flow.gap} apart",
+        }, []
     try:
-        fields = [f for chunk in _estimate(frames, row, pairs, estimator) for f in (encode_field(x, job.flow.quality) for x in chunk)]
+        fields = [
+            f for chunk in _estimate(frames, row, pairs, estimator) for f in (encode_field(x, job.flow.quality) for x in chunk)
+        ]
     except ValueError as error:  # an undecodable frame or a field that is not finite
         return out | {"status": "broken", "reason": str(error)}, []
     jpegs, scale, radius = (list(part) for part in zip(*fields))
     score, allowed, note = score_clip(_stored(jpegs, scale), job.mds)
     height, width = decode_field(jpegs[0], 1.0).shape[:2]
     kept = frames.frames(row)[[i for i, _ in pairs]]
-    out |= {"width": width, "height": height, "frame": kept, "scale": scale, "radius": radius, "score": score, "allowed": allowed, "note": note}
+    out |= {
+        "width": width,
+        "height": height,
+        "frame": kept,
+        "scale": scale,
+        "radius": radius,
+        "score": score,
+        "allowed": allowed,
+        "note": note,
+    }
     return out, jpegs
 
 

@@ -14,8 +14,14 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 DASHES = ("-", "--", "-.", ":")
 
 
-def curves(histories: Mapping[tuple[str, str, int], pd.DataFrame], models: Sequence[str], methods: Sequence[str], column: str, label: str,
-           scale: float = 1.0) -> bytes | None:
+def curves(
+    histories: Mapping[tuple[str, str, int], pd.DataFrame],
+    models: Sequence[str],
+    methods: Sequence[str],
+    column: str,
+    label: str,
+    scale: float = 1.0,
+) -> bytes | None:
     """A PNG of `column` over epochs: thin lines are seeds, thick ones their mean. None when no history has the column.
 
     `histories` is keyed by (model, method, seed). The same input gives the same bytes.
@@ -29,7 +35,14 @@ def curves(histories: Mapping[tuple[str, str, int], pd.DataFrame], models: Seque
     for axes, model in zip(figure.subplots(1, len(shown), squeeze=False, sharey=True)[0], shown, strict=True):
         for number, method in enumerate(methods):
             tables = [table for (m, k, _), table in usable.items() if (m, k) == (model, method)]
-            _draw(axes, tables, column, scale, {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)]}, method)
+            _draw(
+                axes,
+                tables,
+                column,
+                scale,
+                {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)]},
+                method,
+            )
         _clean(axes, model if len(models) > 1 else "", label if axes.get_subplotspec().is_first_col() else "")
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     picture = io.BytesIO()

@@ -11,7 +11,16 @@ from pandas.io.formats.style import Styler
 
 from mscl.io import whole
 
-_LATEX = {"±": r"$\pm$", "×": r"$\times$", "–": "--", "—": "---", "ρ": r"$\rho$", "†": r"$^{\dagger}$", "²": r"$^2$", "…": r"\dots{}"}
+_LATEX = {
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "–": "--",
+    "—": "---",
+    "ρ": r"$\rho$",
+    "†": r"$^{\dagger}$",
+    "²": r"$^2$",
+    "…": r"\dots{}",
+}
 
 
 @dataclass
@@ -37,14 +46,17 @@ class Table:
     @property
     def right(self) -> list[str]:
         """Columns of numbers, set flush right."""
-        number = re.compile(r"^[-–]?$|^[\d.,]+( ± [\d.,]+)?( .?B| s| %)?$")
+        number = re.compile(r"^[-–]?$|^(\d+ h )?[\d.,]+( ± [\d.,]+)?( min| s)?$")
         return [c for c in self.shown.columns if c not in self.wide and all(number.match(str(v)) for v in self.shown[c])]
 
     def csv(self) -> str:
         """Machine-readable, with a column of the run cards of each row."""
         data = (self.shown if self.data is None else self.data).copy()
-        if self.cards:
-            rows = [sorted({card for (row, _), cards in self.cards.items() if row == number for card in cards}) for number in range(len(data))]
+        if self.cards and len(data) == len(self.shown) and "card" not in data:
+            rows = [
+                sorted({card for (row, _), cards in self.cards.items() if row == number for card in cards})
+                for number in range(len(data))
+            ]
             data["cards"] = [";".join(f"cards/{card}.json" for card in cards) for cards in rows]
         return data.to_csv(index=False, lineterminator="\n")
 
@@ -52,7 +64,11 @@ class Table:
         """The shown table as plain lists, for other programs."""
         rows = self.shown.astype(str).values.tolist()
         return {
-            "title": self.title, "columns": list(self.shown.columns), "rows": rows, "bold": sorted(map(list, self.bold)), "caption": self.caption,
+            "title": self.title,
+            "columns": list(self.shown.columns),
+            "rows": rows,
+            "bold": sorted(map(list, self.bold)),
+            "caption": self.caption,
             "notes": self.notes,
         }
 
@@ -66,17 +82,27 @@ class Table:
             shown.iat[row, shown.columns.get_loc(column)] += f" {links}" if links else ""
         align = ["right" if c in self.right else "left" for c in shown.columns]
         body = shown.to_markdown(index=False, colalign=align, disable_numparse=True) if len(shown) else ""
-        return "\n\n".join([f"## {self.title}", *([body] if body else []), *([self.caption] if self.caption else []), *self.notes]) + "\n"
+        return (
+            "\n\n".join([f"## {self.title}", *([body] if body else []), *([self.caption] if self.caption else []), *self.notes])
+            + "\n"
+        )
 
     def latex(self) -> str:
         """A booktabs table with every special character escaped; needs \\usepackage{booktabs}."""
-        style = Styler(self.shown.astype(str), uuid_len=0).hide(axis="index").format(latex_escape).format_index(latex_escape, axis="columns")
+        style = (
+            Styler(self.shown.astype(str), uuid_len=0)
+            .hide(axis="index")
+            .format(latex_escape)
+            .format_index(latex_escape, axis="columns")
+        )
         marks = pd.DataFrame("", index=self.shown.index, columns=self.shown.columns)
         for row, column in self.bold:
             marks.iat[row, marks.columns.get_loc(column)] = "textbf:--rwrap"
         style = style.apply(lambda _: marks, axis=None)
-        width = 0.8 / max(1, len(self.wide))
-        form = "".join(f"p{{{width:.2f}\\linewidth}}" if c in self.wide else "r" if c in self.right else "l" for c in self.shown.columns)
+        width = max(0.2, 0.9 - 0.1 * len(self.shown.columns)) / max(1, len(self.wide))
+        form = "".join(
+            f"p{{{width:.2f}\\linewidth}}" if c in self.wide else "r" if c in self.right else "l" for c in self.shown.columns
+        )
         text = style.to_latex(hrules=True, column_format=form or "l")
         comments = [f"% {line}" for line in (self.title, self.caption, *self.notes) if line]
         return "\n".join([" ".join(line.split()) for line in comments]) + "\n" + text
@@ -89,7 +115,11 @@ def latex_escape(text: object) -> str:
 
 
 _SPECIAL = {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
 }
 

@@ -16,7 +16,12 @@ from mscl.reporting.tables import KIND
 
 SHOWN_FILES = 12  # hashes of a card shown on the page; its JSON file holds all
 SWITCHES = {
-    "pretrain": "Pretrained", "flow": "Flow MoCo + cross-modal", "rotated": "Rotated flow", "lmcl": "LMCL", "fra": "FRA negatives", "mds": "MDS",
+    "pretrain": "Pretrained",
+    "flow": "Flow MoCo + cross-modal",
+    "rotated": "Rotated flow",
+    "lmcl": "LMCL",
+    "fra": "FRA negatives",
+    "mds": "MDS",
 }
 
 
@@ -37,11 +42,23 @@ class Picture:
 def render(results: Results, tables: dict[str, Table], pictures: dict[str, Sequence[Picture]]) -> str:
     """The page as text. `tables` by name; `pictures` by section ("gradcam", "curves")."""
     environment = Environment(
-        loader=PackageLoader("mscl.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=PackageLoader("mscl.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("report.html.j2").render(
-        config=results.config, banner=KIND[results.config.kind], summary=summary(results), switches=switches(results.config), labels=SWITCHES,
-        tables=tables, pictures=pictures, missing=results.missing, cards=[_card(card) for card in results.cards.values()], commits=commits(results),
+        config=results.config,
+        banner=KIND[results.config.kind],
+        summary=summary(results),
+        switches=switches(results.config),
+        labels=SWITCHES,
+        tables=tables,
+        pictures=pictures,
+        missing=results.missing,
+        cards=[_card(card) for card in results.cards.values()],
+        commits=commits(results),
     )
 
 
@@ -55,13 +72,21 @@ def summary(results: Results) -> list[tuple[str, str]]:
     ]
     for name, model in config.models.items():
         pre, fine = model.pretrain, model.finetune
-        rows.append((f"Model {name}", (
-            f"{model.backbone}, width {model.width}, {model.size} px; pretraining {pre.epochs} epochs, batch {pre.batch}, {pre.optimizer} at {pre.lr:g}; "
-            f"finetuning {fine.epochs} epochs, batch {fine.batch}, {fine.optimizer} at {fine.lr:g}, {fine.frames} frames"
-        )))
+        rows.append(
+            (
+                f"Model {name}",
+                (
+                    f"{model.backbone}, width {model.width}, {model.size} px; pretraining {pre.epochs} epochs, batch {pre.batch}, {pre.optimizer} at {pre.lr:g}; "
+                    f"finetuning {fine.epochs} epochs, batch {fine.batch}, {fine.optimizer} at {fine.lr:g}, {fine.frames} frames"
+                ),
+            )
+        )
     rows += [
-        ("Methods", ", ".join(config.methods)), ("Seeds", ", ".join(map(str, config.seeds))), ("Flow", _flow(config)),
-        ("Runs finished", f"{done} of {len(results.runs)}"), ("Code", ", ".join(commits(results)) or "commit unknown"),
+        ("Methods", ", ".join(config.methods)),
+        ("Seeds", ", ".join(map(str, config.seeds))),
+        ("Flow", _flow(config)),
+        ("Runs finished", f"{done} of {len(results.runs)}"),
+        ("Code", ", ".join(commits(results)) or "commit unknown"),
     ]
     return rows
 
@@ -79,6 +104,7 @@ def commits(results: Results) -> list[str]:
 
 def switches(config: Config) -> list[tuple[str, list[str]]]:
     """Per method, what it is made of."""
+
     def mark(value: object) -> str:
         return value if isinstance(value, str) and value != "none" else "yes" if value is True else ""
 

@@ -45,8 +45,15 @@ def build_report(job: ReportJob, results: Path, out: Path) -> None:
 def make_tables(found: Results) -> dict[str, Table]:
     """Every table of the report by name, in the order of report.md."""
     every = [
-        tables.table1(found), tables.table2(found), tables.table2_published(), tables.table3(found), tables.runs_table(found),
-        health.data_table(found), health.unusable_table(found), health.flow_error_table(found), health.compute_table(found),
+        tables.table1(found),
+        tables.table2(found),
+        tables.table2_published(),
+        tables.table3(found),
+        tables.runs_table(found),
+        health.data_table(found),
+        health.unusable_table(found),
+        health.flow_error_table(found),
+        health.compute_table(found),
     ]
     return {table.name: table for table in every if table is not None}
 
@@ -67,8 +74,11 @@ def _gradcam(found: Results) -> list[Picture]:
                 f"{method} says “{p['class']}” (p = {p['probability']:.2f}, {'right' if p['correct'] else 'wrong'})"
                 for method, p in figure["predictions"].items()
             )
+            grid = figure.get("grid") or []
+            own = f" from its own grid of {' x '.join(map(str, grid))} (T x H x W)" if grid else ""
+            still = "; with one step in time the heat cannot change between frames" if grid and grid[0] == 1 else ""
             caption = (
-                f"GradCAM for the true class on the last residual stage, upsampled over time and space, each clip scaled to its own maximum. "
+                f"GradCAM for the true class on the last residual stage, upsampled over time and space{own}, each clip scaled to its own maximum{still}. "
                 f"Video {figure['clip_id']}: {said}. Seed {drawn.get('seed')}. Chosen: {figure['reason']}."
             )
             title = f"Figure {len(pictures) + 1}{several}. “{figure['template']}”"
@@ -80,9 +90,24 @@ def _curves(found: Results) -> list[Picture]:
     """Loss of pretraining and training accuracy of finetuning."""
     config = found.config
     wanted = [
-        ("pretrain_loss.png", "Pretraining loss", found.pretraining, "loss", "loss", 1.0,
-         "Sum of a method's terms: methods with more terms have larger losses, so levels cannot be compared between methods, only shapes."),
-        ("finetune_top1.png", "Finetuning", found.finetuning, "train_top1", "training top-1, %", 100.0, "Top-1 on the training split while finetuning."),
+        (
+            "pretrain_loss.png",
+            "Pretraining loss",
+            found.pretraining,
+            "loss",
+            "loss",
+            1.0,
+            "Sum of a method's terms: methods with more terms have larger losses, so levels cannot be compared between methods, only shapes.",
+        ),
+        (
+            "finetune_top1.png",
+            "Finetuning",
+            found.finetuning,
+            "train_top1",
+            "training top-1, %",
+            100.0,
+            "Top-1 on the training split while finetuning.",
+        ),
     ]
     pictures = []
     for name, title, histories, column, label, scale, caption in wanted:
@@ -96,7 +121,12 @@ def _curves(found: Results) -> list[Picture]:
 def _markdown(found: Results, made: dict[str, Table], pictures: dict[str, list[Picture]]) -> str:
     """report.md: the page without its run cards."""
     config = found.config
-    parts = [f"# {config.name}\n", f"**{config.kind}**: {tables.KIND[config.kind]}\n", *(f"* {what}: {value}" for what, value in summary(found)), ""]
+    parts = [
+        f"# {config.name}\n",
+        f"**{config.kind}**: {tables.KIND[config.kind]}\n",
+        *(f"* {what}: {value}" for what, value in summary(found)),
+        "",
+    ]
     parts += [table.markdown() for table in made.values()]
     for picture in (p for section in pictures.values() for p in section):
         parts.append(f"## {picture.title}\n\n![{picture.title}](figures/{picture.name})\n\n{picture.caption}\n")
@@ -130,9 +160,11 @@ def print_tables(out: Path) -> None:
             grid.add_column(Text(column), overflow="fold")
         for number, row in enumerate(table["rows"]):
             bold = {column for line, column in table["bold"] if line == number}
-            cells = (Text(cell, style="bold" if c in bold else "") for c, cell in zip(table["columns"], row, strict=True) if c in shown)
+            cells = (
+                Text(cell, style="bold" if c in bold else "") for c, cell in zip(table["columns"], row, strict=True) if c in shown
+            )
             grid.add_row(*cells, style="dim" if "published" in row else "")
-        console.print(grid)
+        console.print(grid if table["rows"] else Text(table["title"], style="bold"))
         for note in table["notes"]:
             console.print(Text(note), style="yellow")
     console.print(Text(stored["banner"]))

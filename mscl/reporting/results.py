@@ -46,6 +46,7 @@ class Reader:
 
     def __init__(self, config: Config, root: Path):
         self.root, self.missing, self.cards = root, [], {}
+        self.shown = config.paths.results  # how sentences call the root
         self.at = Layout(config)
         self.at.results = root
 
@@ -55,7 +56,9 @@ class Reader:
 
     def table(self, path: Path, what: str) -> pd.DataFrame | None:
         """A CSV or parquet table, or None with a sentence in `missing`."""
-        return self._read(path, what, lambda: pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, keep_default_na=False))
+        return self._read(
+            path, what, lambda: pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, keep_default_na=False)
+        )
 
     def _read(self, path: Path, what: str, read):
         if not path.exists():
@@ -64,7 +67,9 @@ class Reader:
         try:
             return read()
         except (OSError, ValueError) as error:
-            self.missing.append(f"{what} cannot be read: {self._name(path)}: {' '.join(str(error).split())[:120]}; delete the file and run its stage again.")
+            self.missing.append(
+                f"{what} cannot be read: {self._name(path)}: {' '.join(str(error).split())[:120]}; delete the file and run its stage again."
+            )
             return None
 
     def card(self, path: Path, **where: str) -> str:
@@ -77,7 +82,7 @@ class Reader:
         return identity
 
     def _name(self, path: Path) -> str:
-        return f"{self.root.name}/{path.relative_to(self.root).as_posix()}"
+        return (self.shown / path.relative_to(self.root)).as_posix()
 
 
 def read_results(config: Config, root: Path) -> Results:
@@ -102,8 +107,16 @@ def read_results(config: Config, root: Path) -> Results:
     data = reader.json(root / "data.json", "The health of the data")
     error = reader.json(root / "flow_error.json", "The flow error") if (root / "flow_error.json").exists() else None
     return Results(
-        config, pd.DataFrame(rows), pretraining, finetuning, pairs, gradcam, data if isinstance(data, dict) else None, error,
-        reader.cards, reader.missing,
+        config,
+        pd.DataFrame(rows),
+        pretraining,
+        finetuning,
+        pairs,
+        gradcam,
+        data if isinstance(data, dict) else None,
+        error,
+        reader.cards,
+        reader.missing,
     )
 
 

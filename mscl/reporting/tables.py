@@ -14,7 +14,7 @@ from mscl.reporting.results import RETRIEVAL, Results
 
 KIND = {
     "demo": "Demo numbers are not paper numbers: they show that the whole path runs, on generated videos and tiny networks, "
-            "and say nothing about the method.",
+    "and say nothing about the method.",
     "evidence": "Evidence on generated videos: differences between methods can be read, absolute numbers cannot be compared with the paper's.",
     "real": "Real videos, but not the paper's recipe: numbers cannot be compared with the paper's one to one.",
     "paper": "The paper's data and recipe, as far as they are known: measured rows may be compared with published ones.",
@@ -48,7 +48,9 @@ def span(values: pd.Series) -> str:
 def groups(results: Results) -> list[tuple[str, str, pd.DataFrame]]:
     """(model, method, its runs) in the configuration's order."""
     runs = results.runs
-    return [(m, k, runs[(runs["model"] == m) & (runs["method"] == k)]) for m in results.config.models for k in results.config.methods]
+    return [
+        (m, k, runs[(runs["model"] == m) & (runs["method"] == k)]) for m in results.config.models for k in results.config.methods
+    ]
 
 
 def of_table(results: Results, *begins: str) -> list[str]:
@@ -62,35 +64,130 @@ def table1(results: Results) -> Table:
     papers = published()
     for row in papers[papers["metric"] == "SSv2 top-1"].itertuples():
         note = f"{row.source}; {row.note}" if row.note else row.source
-        shown.append([row.method, "published", row.backbone, row.pretrain, row.size or DASH, row.epochs or DASH, "SSv2", row.value, DASH, DASH, DASH, note])
-        data.append([row.method, "published", "", row.backbone, row.pretrain, row.size, row.epochs, "SSv2", float(row.value), None, 0, None, None, note])
+        shown.append(
+            [
+                row.method,
+                "published",
+                row.backbone,
+                row.pretrain,
+                row.size or DASH,
+                row.epochs or DASH,
+                "SSv2",
+                row.value,
+                DASH,
+                DASH,
+                DASH,
+                note,
+            ]
+        )
+        data.append(
+            [
+                row.method,
+                "published",
+                "",
+                row.backbone,
+                row.pretrain,
+                row.size,
+                row.epochs,
+                "SSv2",
+                float(row.value),
+                None,
+                0,
+                None,
+                None,
+                note,
+            ]
+        )
     for model, method, runs in groups(results):
         done = runs[runs["top1"].notna()]
         recipe, trained = config.models[model], config.switches(method).pretrain
         source, epochs = ("+".join(config.pretrain.datasets), str(recipe.pretrain.epochs)) if trained else ("none", DASH)
         size = f"{recipe.finetune.frames}x{recipe.finetune.test_size}"
         chance = done["chance"].mean() * 100
-        note = f"{config.name}, {config.kind}" + ("" if len(done) == len(runs) else f"; {len(done)} of {len(runs)} seeds finished")
+        note = f"{config.name}, {config.kind}" + (
+            "" if len(done) == len(runs) else f"; {len(done)} of {len(runs)} seeds finished"
+        )
         cards[len(shown), "Top-1 %"] = [c for c in done["finetune_card"] if c]
-        shown.append([
-            method, "measured", f"{model} ({recipe.backbone})", source, size, epochs, config.finetune.dataset, percent(done["top1"]), str(len(done)),
-            span(done["videos"]), DASH if math.isnan(chance) else f"{chance:.1f}", note,
-        ])
+        shown.append(
+            [
+                method,
+                "measured",
+                f"{model} ({recipe.backbone})",
+                source,
+                size,
+                epochs,
+                config.finetune.dataset,
+                percent(done["top1"]),
+                str(len(done)),
+                span(done["videos"]),
+                DASH if math.isnan(chance) else f"{chance:.1f}",
+                note,
+            ]
+        )
         mean, std = done["top1"].mean() * 100, done["top1"].std(ddof=1) * 100
-        data.append([
-            method, "measured", config.kind, f"{model} ({recipe.backbone})", source, size, epochs if trained else "", config.finetune.dataset, mean, std,
-            len(done), span(done["videos"]), chance, note,
-        ])
-    columns = ["Method", "Origin", "Backbone", "Pretrained on", "Clip", "Epochs", "Target", "Top-1 %", "Seeds", "Test videos", "Chance %", "Source"]
-    machine = ["method", "origin", "kind", "backbone", "pretrain", "clip", "epochs", "target", "top1", "top1_std", "seeds", "test_videos", "chance", "source"]
+        data.append(
+            [
+                method,
+                "measured",
+                config.kind,
+                f"{model} ({recipe.backbone})",
+                source,
+                size,
+                epochs if trained else "",
+                config.finetune.dataset,
+                mean,
+                std,
+                len(done),
+                span(done["videos"]),
+                chance,
+                note,
+            ]
+        )
+    columns = [
+        "Method",
+        "Origin",
+        "Backbone",
+        "Pretrained on",
+        "Clip",
+        "Epochs",
+        "Target",
+        "Top-1 %",
+        "Seeds",
+        "Test videos",
+        "Chance %",
+        "Source",
+    ]
+    machine = [
+        "method",
+        "origin",
+        "kind",
+        "backbone",
+        "pretrain",
+        "clip",
+        "epochs",
+        "target",
+        "top1",
+        "top1_std",
+        "seeds",
+        "test_videos",
+        "chance",
+        "source",
+    ]
     target = f"split {config.finetune.test} of {config.finetune.dataset}"
     caption = (
         f"Top-1 accuracy after finetuning. Published rows are SSv2 numbers copied from their source. Measured rows are {target}, by this run. "
         f"{KIND[config.kind]} {SPREAD} Clip is frames x pixels at test."
     )
     return Table(
-        "table1", "Table 1. Action classification", pd.DataFrame(shown, columns=columns), caption, of_table(results, "The finetuning of", "metrics.json"),
-        pd.DataFrame(data, columns=machine), cards, groups=[row[1] for row in shown], wide=("Source",),
+        "table1",
+        "Table 1. Action classification",
+        pd.DataFrame(shown, columns=columns),
+        caption,
+        of_table(results, "The finetuning of", "metrics.json"),
+        pd.DataFrame(data, columns=machine),
+        cards,
+        groups=[row[1] for row in shown],
+        wide=("Source",),
     )
 
 
@@ -107,8 +204,15 @@ def table2(results: Results) -> Table:
             shares = {"left": row.left_proportion, "right": row.right_proportion}
             best = min(shares, key=shares.get) if shares["left"] != shares["right"] else ""
             alone = row.left_method == row.right_method
-            shown.append([model, row.left_method if row.block == "left" else row.right_method, f"{row.a} | {row.b}", *map(str, counts.values()),
-                          str(row.right_videos)])
+            shown.append(
+                [
+                    model,
+                    row.left_method if row.block == "left" else row.right_method,
+                    f"{row.a} | {row.b}",
+                    *map(str, counts.values()),
+                    str(row.right_videos),
+                ]
+            )
             parts.append(row.block)
             if best and not alone:
                 bold.add((line, {"left": "Baseline", "right": "MSCL"}[best]))
@@ -136,9 +240,16 @@ def table2(results: Results) -> Table:
     notes += [f"{model}: {NO_PAIRS}" for model, pairs in results.pairs.items() if pairs.empty]
     machine = pd.DataFrame(data).drop(columns="Index", errors="ignore")
     return Table(
-        "table2", "Table 2. Confusing pairs, measured", frame, caption if len(frame) else FORMULA, notes, machine if len(machine) else None,
-        {(row, titles[column]): found for (row, column), found in cards.items()}, {(row, titles[column]) for row, column in bold},
-        wide=("Confusing pair",), groups=parts,
+        "table2",
+        "Table 2. Confusing pairs, measured",
+        frame,
+        caption if len(frame) else FORMULA,
+        notes,
+        machine if len(machine) else None,
+        {(row, titles[column]): found for (row, column), found in cards.items()},
+        {(row, titles[column]) for row, column in bold},
+        wide=("Confusing pair",),
+        groups=parts,
     )
 
 
@@ -153,7 +264,12 @@ def table2_published() -> Table:
     caption = "Published: the supplement's Table 2, SSv2, R50, copied. Top rows: most confusing to the baseline; bottom rows: most confusing to MSCL."
     frame.columns.name = None
     return Table(
-        "table2_published", "Table 2. Confusing pairs, published", frame, caption, bold=bold, wide=("Confusing pair",),
+        "table2_published",
+        "Table 2. Confusing pairs, published",
+        frame,
+        caption,
+        bold=bold,
+        wide=("Confusing pair",),
         groups=["left published"] * half + ["right published"] * (len(frame) - half),
     )
 
@@ -171,13 +287,29 @@ def table3(results: Results) -> Table:
         for name in wanted:
             cards[len(shown), NAMES[name]] = [c for c in runs[runs[name].notna()][f"{STAGE_OF[name]}_card"] if c]
         chance = runs["chance"].mean() * 100
-        shown.append([
-            model, method, str(int(runs["top1"].notna().sum())), *(percent(runs[n]) for n in wanted), DASH if math.isnan(chance) else f"{chance:.1f}",
-        ])
-        spread = {f"{n}{suffix}": 100 * value for n in wanted for suffix, value in (("", runs[n].mean()), ("_std", runs[n].std(ddof=1)))}
-        data.append({"model": model, "method": method, "kind": config.kind, "seeds": int(runs["top1"].notna().sum())} | spread | {"chance": chance})
+        shown.append(
+            [
+                model,
+                method,
+                str(int(runs["top1"].notna().sum())),
+                *(percent(runs[n]) for n in wanted),
+                DASH if math.isnan(chance) else f"{chance:.1f}",
+            ]
+        )
+        spread = {
+            f"{n}{suffix}": 100 * value for n in wanted for suffix, value in (("", runs[n].mean()), ("_std", runs[n].std(ddof=1)))
+        }
+        data.append(
+            {"model": model, "method": method, "kind": config.kind, "seeds": int(runs["top1"].notna().sum())}
+            | spread
+            | {"chance": chance}
+        )
     columns = ["Model", "Method", "Seeds", *(NAMES[n] for n in wanted), "Chance"]
-    other = [f"{r.metric} {r.value} ({r.method}, {r.backbone})" for r in published().itertuples() if r.table == "headline" and "UCF101" in r.metric]
+    other = [
+        f"{r.metric} {r.value} ({r.method}, {r.backbone})"
+        for r in published().itertuples()
+        if r.table == "headline" and "UCF101" in r.metric
+    ]
     caption = (
         f"All measures on {config.finetune.dataset}, in percent. Top-1 and top-5 after finetuning; probe and retrieval on the frozen backbone (untrained where a method has no pretraining). "
         f"{KIND[config.kind]} {SPREAD} Published on another data set, for orientation only: {'; '.join(other)}."
@@ -186,7 +318,13 @@ def table3(results: Results) -> Table:
     if not config.analysis.probe:
         notes.append("The probe and retrieval were not measured: analysis.probe is false.")
     return Table(
-        "table3", "Table 3. All measures", pd.DataFrame(shown, columns=columns), caption, notes, pd.DataFrame(data), cards,
+        "table3",
+        "Table 3. All measures",
+        pd.DataFrame(shown, columns=columns),
+        caption,
+        notes,
+        pd.DataFrame(data),
+        cards,
         groups=["measured"] * len(shown),
     )
 
@@ -203,6 +341,11 @@ def runs_table(results: Results) -> Table:
     columns = ["Model", "Method", "Seed", *(NAMES[n] for n in wanted), "Test videos", "Skipped"]
     data = results.runs[["model", "method", "seed", *wanted, "videos", "skipped", "chance"]]
     return Table(
-        "runs", "Every run", pd.DataFrame(shown, columns=columns), "One row per model, method and seed, in percent (the CSV holds shares).",
-        data=data, cards=cards, groups=["measured"] * len(shown),
+        "runs",
+        "Every run",
+        pd.DataFrame(shown, columns=columns),
+        "One row per model, method and seed, in percent (the CSV holds shares).",
+        data=data,
+        cards=cards,
+        groups=["measured"] * len(shown),
     )

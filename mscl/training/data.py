@@ -6,12 +6,15 @@ not change a sample, and a resumed run draws what it would have drawn.
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pandas as pd
-from PIL import Image
 from torch.utils.data import Dataset
 
-from mscl.video.store import Shards, decode_gray, decode_rgb
+from mscl.flow.quantise import decode_planes
+from mscl.video.store import Shards, decode_rgb
+
+cv2.setNumThreads(0)  # a loader process is one thread
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom as shares of the frame
 
@@ -39,10 +42,15 @@ def centre_box(aspect: float, ratio: float = 1.0) -> Box:
 
 
 def _crop(image: np.ndarray, box: Box, size: int) -> np.ndarray:
-    """Cut `box` out of an HWC or HW image and resize it to size x size (antialiased bilinear)."""
+    """Cut `box` (to the nearest pixel) out of an HWC or HW image and resize it to size x size.
+
+    Area averaging where it shrinks, bilinear where it grows.
+    """
     h, w = image.shape[:2]
-    pixels = (box[0] * w, box[1] * h, box[2] * w, box[3] * h)
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=pixels))
+    left, top = round(box[0] * w), round(box[1] * h)
+    right, bottom = max(round(box[2] * w), left + 1), max(round(box[3] * h), top + 1)
+    shrinks = min(right - left, bottom - top) >= size
+    return cv2.resize(image[top:bottom, left:right], (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def read_clip(shards: Shards, row: int, positions: np.ndarray, box: Box, size: int) -> np.ndarray:
@@ -57,11 +65,7 @@ def read_clip(shards: Shards, row: int, positions: np.ndarray, box: Box, size: i
 
 def read_flow(shards: Shards, row: int, positions: np.ndarray, box: Box, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Fields at `positions`: planes (T, size, size, 2) uint8 and factors scale / (radius + 1e-5), (T,) float32."""
-    planes = []
-    for k in positions:
-        stacked = decode_gray(shards.read(row, int(k)))
-        half = stacked.shape[0] // 2
-        planes.append(np.stack([_crop(stacked[:half], box, size), _crop(stacked[half:], box, size)], -1))
+    planes = [_crop(decode_planes(shards.read(row, int(k))), box, size) for k in positions]
     scale, radius = (shards.column(name, row)[positions] for name in ("scale", "radius"))
     return np.stack(planes), (scale / (radius + 1e-5)).astype(np.float32)
 

@@ -63,5 +63,9 @@ def read(path: str | Path, indices: Sequence[int]) -> np.ndarray:
 
 def _short(error: Exception) -> str:
     """The last sentence of decord's multi-line, source-quoting messages."""
-    lines = [line for line in str(error).splitlines() if "Check failed" in line or "ERROR" in line] or str(error).splitlines()[:1] or [""]
+    lines = (
+        [line for line in str(error).splitlines() if "Check failed" in line or "ERROR" in line]
+        or str(error).splitlines()[:1]
+        or [""]
+    )
     return lines[0].split("Check failed:")[-1].split("] ")[-1].strip()[:160]

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import simplejpeg
-from mscl.progress import tqdm
 
 from mscl.config import FramesConfig
 from mscl.jobs import FramesJob
+from mscl.progress import tqdm
 from mscl.video import decord_io
 from mscl.video.ffmpeg import Decoded, decode
 from mscl.video.store import ShardWriter
@@ -43,7 +43,9 @@ def extract_shard(job: FramesJob, manifest: Path, shard: int, out_tar: Path, out
     name = f"frames {Path(out_tar).parent.name}/{shard:04d}"
     with ShardWriter(out_tar) as writer:
         done = in_order(lambda row: (row, _video(row, job.frames)), rows, job.workers)
-        index = [_store(writer, row, video, job.frames) for row, video in tqdm(done, name, len(rows), unit="video", mininterval=5)]
+        index = [
+            _store(writer, row, video, job.frames) for row, video in tqdm(done, name, len(rows), unit="video", mininterval=5)
+        ]
         writer.commit(pa.Table.from_pylist(index, SCHEMA), out_index)
 
 

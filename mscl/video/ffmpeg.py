@@ -59,7 +59,12 @@ def arguments(path: str | Path, frames: FramesConfig) -> list[str]:
         "scale", w=f"if(gt(iw,ih),-1,min({short},iw))", h=f"if(gt(iw,ih),min({short},ih),-1)", out_color_matrix="bt601"
     )
     out = video.output(
-        "pipe:", format="image2pipe", vcodec="mjpeg", threads=1, qmin=1, **{"q:v": frames.quality, "flags:v": "+bitexact", _keep_timing(): "passthrough"}
+        "pipe:",
+        format="image2pipe",
+        vcodec="mjpeg",
+        threads=1,
+        qmin=1,
+        **{"q:v": frames.quality, "flags:v": "+bitexact", _keep_timing(): "passthrough"},
     )
     quiet = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info", "-filter_complex_threads", "1")
     return out.global_args(*quiet).compile(cmd=ffmpeg_exe())
@@ -68,7 +73,9 @@ def arguments(path: str | Path, frames: FramesConfig) -> list[str]:
 def decode(path: str | Path, frames: FramesConfig) -> Decoded:
     """Run ffmpeg on one video; never raises for a bad video: then `jpegs` is empty and `error` says why."""
     try:
-        done = subprocess.run(arguments(path, frames), stdin=subprocess.DEVNULL, capture_output=True, timeout=frames.timeout, check=False)
+        done = subprocess.run(
+            arguments(path, frames), stdin=subprocess.DEVNULL, capture_output=True, timeout=frames.timeout, check=False
+        )
     except subprocess.TimeoutExpired:
         return Decoded(error=f"decoding took longer than {frames.timeout} s (frames.timeout)")
     shown = SHOWN.findall(done.stderr)

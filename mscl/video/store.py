@@ -55,7 +55,7 @@ class ShardWriter:
         self.path = Path(tar_path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._part = _temporary(self.path)
-        self._tar: tarfile.TarFile | None = tarfile.open(self._part, "w", format=tarfile.GNU_FORMAT)  # noqa: SIM115 closed by commit or __exit__
+        self._tar: tarfile.TarFile | None = tarfile.open(self._part, "w", format=tarfile.GNU_FORMAT)  # noqa: SIM115
         self._litter = [self._part]
 
     def add(self, clip_id: str, names_payloads: Iterable[tuple[str, bytes]]) -> tuple[np.ndarray, np.ndarray]:
@@ -117,7 +117,9 @@ class Shards:
         plain = [f.name for f in fields if f.name not in lists]
         for path, table in zip(self.index_paths, tables):
             if set(table.column_names) != {*plain, *lists}:
-                raise ValueError(f"{path}: its columns differ from those of {self.index_paths[0]}; remake the shard with this version")
+                raise ValueError(
+                    f"{path}: its columns differ from those of {self.index_paths[0]}; remake the shard with this version"
+                )
         self._lists = {name: _flat([t.column(name) for t in tables], name) for name in lists if name not in LAZY}
         self._lazy = [name for name in lists if name in LAZY]
         self.clips = pa.concat_tables([t.select(plain) for t in tables], promote_options="permissive").to_pandas()
@@ -129,7 +131,9 @@ class Shards:
         self._rows = {clip: row for row, clip in enumerate(self.clips["clip_id"])}
         if len(self._rows) != len(self.clips):
             twice = self.clips["clip_id"][self.clips["clip_id"].duplicated()].iloc[0]
-            raise ValueError(f"{self.index_paths[0].parent}: clip '{twice}' stands twice in the shards; give each data set its own Shards")
+            raise ValueError(
+                f"{self.index_paths[0].parent}: clip '{twice}' stands twice in the shards; give each data set its own Shards"
+            )
         self._files: dict[int, int] = {}
         self._owner = os.getpid()
 
@@ -144,13 +148,17 @@ class Shards:
         try:
             return self._rows[clip_id]
         except KeyError:
-            raise ValueError(f"{self.index_paths[0].parent}: no clip '{clip_id}' in the {len(self.index_paths)} shards; extract it again") from None
+            raise ValueError(
+                f"{self.index_paths[0].parent}: no clip '{clip_id}' in the {len(self.index_paths)} shards; extract it again"
+            ) from None
 
     def column(self, name: str, row: int) -> np.ndarray:
         """The list column `name` of one clip, as a read-only view."""
         if name not in self._lists:
             if name not in self._lazy:
-                raise ValueError(f"{self.index_paths[0]}: no list column '{name}'; it has {', '.join([*self._lists, *self._lazy])}")
+                raise ValueError(
+                    f"{self.index_paths[0]}: no list column '{name}'; it has {', '.join([*self._lists, *self._lazy])}"
+                )
             self._lists[name] = _flat([_read_index(p, [name]).column(name) for p in self.index_paths], name)
         bounds, values = self._lists[name]
         return values[bounds[row] : bounds[row + 1]]
@@ -168,7 +176,7 @@ class Shards:
         payload = os.pread(self._file(int(self._shard[row])), size, int(offsets[k]))
         if len(payload) != size or payload[:2] != b"\xff\xd8":
             tar = self.tar_paths[int(self._shard[row])]
-            raise ValueError(f"{tar}: no JPEG at byte {offsets[k]} for clip '{self.clips['clip_id'].iat[row]}'; the file changed, remake the shard")
+            raise ValueError(f"{tar}: no JPEG at byte {offsets[k]} for clip '{self.clips['clip_id'].iat[row]}'; remake the shard")
         return payload
 
     def _file(self, shard: int) -> int:
@@ -203,7 +211,9 @@ def _read_index(path: Path, columns: list[str] | None = None) -> pa.Table:
     except FileNotFoundError:
         raise ValueError(f"{path}: no such shard index; make it first") from None
     except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"{path}: not a readable parquet file, remake the shard ({' '.join(str(error).split())[:120]})") from None
+        raise ValueError(
+            f"{path}: not a readable parquet file, remake the shard ({' '.join(str(error).split())[:120]})"
+        ) from None
     missing = [c for c in REQUIRED if c not in schema.names]
     if missing:
         raise ValueError(f"{path}: not a shard index, it has no column {', '.join(missing)}")
@@ -221,7 +231,9 @@ def _check_tar(index: Path, tar: Path, table: pa.Table) -> None:
         raise ValueError(f"{tar}: missing beside its index {index.name}; remake the shard") from None
     need = (table.schema.metadata or {}).get(TAR_SIZE)
     if need is not None and have != int(need):
-        raise ValueError(f"{tar}: has {have} bytes where its index {index.name} expects {int(need)}; it is truncated or of another run, remake the shard")
+        raise ValueError(
+            f"{tar}: has {have} bytes where its index {index.name} expects {int(need)}; truncated or foreign, remake the shard"
+        )
     offsets = _flat([table.column("offset")], "offset")[1]
     sizes = _flat([table.column("size")], "size")[1]
     if len(offsets) and int((offsets + sizes).max()) > have:

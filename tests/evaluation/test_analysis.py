@@ -31,8 +31,14 @@ class Tiny(nn.Module):
 def job(methods=("baseline", "mscl"), gradcam=()):
     return AnalysisJob(
         net=Net(backbone="r3d_18", width=8, flow_width=8, neck=16, neck_blocks=1, size=32),
-        finetune=Finetune(lr=0.1, batch=2, epochs=1, frames=8, test_size=32), analysis=Analysis(pairs=1, gradcam=gradcam),
-        source=Source(name="d", manifest="m.parquet", frames="frames", shards=1), methods=methods, seeds=(3, 4), test="validation", device="cpu", threads=1,
+        finetune=Finetune(lr=0.1, batch=2, epochs=1, frames=8, test_size=32),
+        analysis=Analysis(pairs=1, gradcam=gradcam),
+        source=Source(name="d", manifest="m.parquet", frames="frames", shards=1),
+        methods=methods,
+        seeds=(3, 4),
+        test="validation",
+        device="cpu",
+        threads=1,
     )
 
 
@@ -42,20 +48,40 @@ def study(tmp_path, monkeypatch):
     from mscl.video.store import ShardWriter
 
     ids, labels = [f"v{i}" for i in range(6)], [0, 0, 1, 1, 2, 2]
-    manifest = pd.DataFrame({
-        "clip_id": ids, "path": ids, "split": "validation", "label": labels, "class_name": [NAMES[i] for i in labels],
-        "start": np.nan, "end": np.nan, "shard": 0, "status": "ok", "reason": "",
-    })
+    manifest = pd.DataFrame(
+        {
+            "clip_id": ids,
+            "path": ids,
+            "split": "validation",
+            "label": labels,
+            "class_name": [NAMES[i] for i in labels],
+            "start": np.nan,
+            "end": np.nan,
+            "shard": 0,
+            "status": "ok",
+            "reason": "",
+        }
+    )
     manifest.to_parquet(tmp_path / "m.parquet")
     rng, rows = np.random.default_rng(0), []
     with ShardWriter(tmp_path / "0000.tar") as writer:
         for clip in ids:
             jpegs = [(f"{2 * t:06d}.jpg", simplejpeg.encode_jpeg(rng.integers(0, 255, (36, 48, 3), np.uint8))) for t in range(10)]
             offset, size = writer.add(clip, jpegs)
-            rows.append({
-                "clip_id": clip, "status": "ok", "reason": "", "width": 48, "height": 36, "fps": 12.0,
-                "frame": list(range(0, 20, 2)), "pts": [t / 6 for t in range(10)], "offset": list(offset), "size": list(size),
-            })
+            rows.append(
+                {
+                    "clip_id": clip,
+                    "status": "ok",
+                    "reason": "",
+                    "width": 48,
+                    "height": 36,
+                    "fps": 12.0,
+                    "frame": list(range(0, 20, 2)),
+                    "pts": [t / 6 for t in range(10)],
+                    "offset": list(offset),
+                    "size": list(size),
+                }
+            )
         writer.commit(pd.DataFrame(rows), tmp_path / "0000.parquet")
     guesses = {"baseline": [[1, 0, 0, 1, 2, 2], [1, 0, 1, 1, 2, 2]], "mscl": [[0, 0, 1, 1, 2, 0], [0, 0, 1, 1, 2, 2]]}
     predictions = {}
@@ -63,9 +89,16 @@ def study(tmp_path, monkeypatch):
         for seed, classes in enumerate(seeds):
             path = tmp_path / f"{method}{seed}.parquet"
             tops = [[c, (c + 1) % 3] for c in classes]
-            pd.DataFrame({
-                "clip_id": ids, "label": labels, "top": tops, "probability": [[0.6, 0.3]] * 6, "status": "ok", "reason": "",
-            }).to_parquet(path)
+            pd.DataFrame(
+                {
+                    "clip_id": ids,
+                    "label": labels,
+                    "top": tops,
+                    "probability": [[0.6, 0.3]] * 6,
+                    "status": "ok",
+                    "reason": "",
+                }
+            ).to_parquet(path)
             predictions.setdefault(method, []).append(path)
     stub = types.ModuleType("mscl.training.finetune")
     stub.load_classifier = lambda path, net, finetune, classes: Tiny().eval()

@@ -48,7 +48,10 @@ def test_table2_blocks():
     table = compare_pairs(left, right, top=2)
     # a|b is the worst of the left one, but the right one is not better: it belongs to the right block.
     assert table[["block", "rank", "a", "b", "left_confused", "right_confused"]].values.tolist() == [
-        ["left", 1, "a", "c", 8, 3], ["left", 2, "c", "d", 1, 0], ["right", 1, "a", "b", 9, 9], ["right", 2, "b", "c", 2, 4],
+        ["left", 1, "a", "c", 8, 3],
+        ["left", 2, "c", "d", 1, 0],
+        ["right", 1, "a", "b", 9, 9],
+        ["right", 2, "b", "c", 2, 4],
     ]
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from mscl.evaluation.gradcam import draw_rows, gradcam
+from mscl.evaluation.gradcam import draw_rows, gradcam, stage_grid
 
 TIME, ROW, COLUMN = 5, 12, 4
 
@@ -26,7 +26,7 @@ class Brightness(nn.Module):
 
 def clip():
     clip_BCTHW = torch.zeros(2, 3, 8, 16, 16)
-    clip_BCTHW[:, 0, TIME, ROW:ROW + 2, COLUMN:COLUMN + 2] = 1
+    clip_BCTHW[:, 0, TIME, ROW : ROW + 2, COLUMN : COLUMN + 2] = 1
     clip_BCTHW[:, 1] = 0.5
     return clip_BCTHW
 
@@ -38,6 +38,7 @@ def test_heat_is_where_and_when_the_class_is():
     time, row, column = np.unravel_index(heat[0].argmax(), heat[0].shape)
     assert time == TIME and row in (ROW, ROW + 1) and column in (COLUMN, COLUMN + 1)
     assert heat.min() == 0 and heat.max() == 1 and heat[0, :TIME].max() == 0
+    assert stage_grid(model, clip()) == (8, 8, 8)
     assert model.training and all(p.grad is None for p in model.parameters())
 
 
@@ -49,7 +50,9 @@ def test_figure_is_the_same_bytes_twice(tmp_path):
     frames = (np.random.default_rng(0).random((16, 24, 32, 3)) * 255).astype(np.uint8)
     heat = np.linspace(0, 1, 16 * 24 * 32, dtype=np.float32).reshape(16, 24, 32)
     for name in ("a.png", "b.png"):
-        draw_rows(frames, {"mscl": heat, "baseline": heat[::-1]}, "Pushing $5 or $6_^ left", tmp_path / name, {"mscl": "left\np = 0.81"})
+        draw_rows(
+            frames, {"mscl": heat, "baseline": heat[::-1]}, "Pushing $5 or $6_^ left", tmp_path / name, {"mscl": "left\np = 0.81"}
+        )
     first, second = (tmp_path / "a.png").read_bytes(), (tmp_path / "b.png").read_bytes()
     assert first == second and first.startswith(b"\x89PNG") and b"tEXt" not in first
 

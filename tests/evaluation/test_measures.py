@@ -21,7 +21,9 @@ def test_retrieval_subtracts_each_splits_own_mean():
     rng = np.random.default_rng(0)
     gallery, query = rng.normal(size=(40, 4)), rng.normal(size=(30, 4))
     labels = rng.integers(0, 4, 40), rng.integers(0, 4, 30)
-    assert retrieval(gallery + 5, labels[0], query - 90, labels[1]) == pytest.approx(retrieval(gallery, labels[0], query, labels[1]), abs=0.04)
+    assert retrieval(gallery + 5, labels[0], query - 90, labels[1]) == pytest.approx(
+        retrieval(gallery, labels[0], query, labels[1]), abs=0.04
+    )
 
 
 def test_a_collapsed_representation_scores_nothing():

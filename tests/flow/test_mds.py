@@ -10,7 +10,9 @@ def test_motion_of_a_single_pixel_by_hand():
     flow = np.zeros((1, 5, 5, 2), np.float32)
     flow[0, 2, 2, 0] = 1
     r2, two = 2**0.5, 2.0
-    assert motion(flow)[0] == pytest.approx(np.array([[0, 0, 0, 0, 0], [0, r2, two, r2, 0], [0, two, 0, two, 0], [0, r2, two, r2, 0], [0, 0, 0, 0, 0]]))
+    assert motion(flow)[0] == pytest.approx(
+        np.array([[0, 0, 0, 0, 0], [0, r2, two, r2, 0], [0, two, 0, two, 0], [0, r2, two, r2, 0], [0, 0, 0, 0, 0]])
+    )
     flow[0, 2, 2, 1] = 1  # the same in v: the squares add
     assert motion(flow)[0, 1, 2] == pytest.approx(two * r2)
 
@@ -68,7 +70,9 @@ def test_default_is_eight_terms_four_fields_apart():
     assert start_scores(d, MDSConfig())[[0, 4, 1]].tolist() == [3.0, 3.0, 0.0]
 
 
-@pytest.mark.parametrize(("fields", "word"), [(np.zeros((5, 8, 8, 2)), "does not change"), (np.ones((1, 8, 8, 2)), "only one flow field")])
+@pytest.mark.parametrize(
+    ("fields", "word"), [(np.zeros((5, 8, 8, 2)), "does not change"), (np.ones((1, 8, 8, 2)), "only one flow field")]
+)
 def test_video_without_allowed_start_falls_back_to_zero(fields, word):
     scores, allowed, note = score_clip([fields.astype(np.float32)], MDSConfig())
     assert len(scores) == len(allowed) == len(fields) and not allowed.any()

@@ -21,7 +21,9 @@ H, W, SPEED = 60, 80, 1  # pixels, pixels per raw frame
 def pictures(frames):
     rng = np.random.default_rng(0)
     noise = np.kron(rng.integers(0, 256, (H // 4, W // 2)), np.ones((4, 4))).astype(np.uint8)
-    return [simplejpeg.encode_jpeg(np.repeat(noise[:, 40 - SPEED * n : 40 - SPEED * n + W, None], 3, 2), quality=95) for n in frames]
+    return [
+        simplejpeg.encode_jpeg(np.repeat(noise[:, 40 - SPEED * n : 40 - SPEED * n + W, None], 3, 2), quality=95) for n in frames
+    ]
 
 
 @pytest.fixture
@@ -33,7 +35,8 @@ def frames_index(tmp_path):
             offsets, sizes = writer.add(clip, zip((f"{n:06d}.jpg" for n in raw), jpegs))
             status, reason = ("missing", "no file") if clip == "gone" else ("ok", "")
             rows.append({"clip_id": clip, "status": status, "reason": reason, "width": W, "height": H, "fps": 12.0,
-                         "frame": np.array(raw, np.int32), "pts": np.array(raw) / 12, "offset": offsets, "size": sizes})  # fmt: skip
+                         "frame": np.array(raw, np.int32), "pts": np.array(raw) / 12, "offset": offsets,
+                         "size": sizes})  # fmt: skip
         writer.commit(pd.DataFrame(rows), tmp_path / "frames" / "0000.parquet")
     return tmp_path / "frames" / "0000.parquet"
 
@@ -55,7 +58,9 @@ def test_a_shard_of_flow(tmp_path, frames_index):
     assert flow.frames(row).tolist() == [0, 2, 4, 6, 8, 10, 12, 14]  # 16 and 18 have no frame four later
     assert (clips.loc["good", "height"], clips.loc["good", "width"]) == (48, 64)
     fields = np.stack([decode_field(flow.read(row, k), flow.column("scale", row)[k]) for k in range(8)])
-    assert np.median(fields[..., 0]) == pytest.approx(4 * SPEED * 48 / 60, abs=0.25) and np.median(fields[..., 1]) == pytest.approx(0, abs=0.1)
+    assert np.median(fields[..., 0]) == pytest.approx(4 * SPEED * 48 / 60, abs=0.25) and np.median(
+        fields[..., 1]
+    ) == pytest.approx(0, abs=0.1)
     radius = np.linalg.norm(fields, axis=-1).max((1, 2))
     assert flow.column("radius", row) == pytest.approx(radius, abs=0.3)
     scores, allowed, _ = score_clip([fields], MDSConfig(stride=1, fields=3))
@@ -72,7 +77,13 @@ def test_threads_do_not_change_the_bytes(tmp_path, frames_index):
 
 def test_a_tar_elsewhere_is_refused(tmp_path, frames_index):
     with pytest.raises(ValueError, match="must lie beside its index"):
-        flow_shard(FlowJob(flow=FLOW, mds=MDSConfig(), workers=1, device="cpu"), frames_index, tmp_path / "x.tar", tmp_path / "o.tar", tmp_path / "o.parquet")
+        flow_shard(
+            FlowJob(flow=FLOW, mds=MDSConfig(), workers=1, device="cpu"),
+            frames_index,
+            tmp_path / "x.tar",
+            tmp_path / "o.tar",
+            tmp_path / "o.parquet",
+        )
 
 
 def test_pairs_need_both_frames():

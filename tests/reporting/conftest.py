@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,23 +12,40 @@ from mscl.config import load_config
 from mscl.evaluation.analysis import _caption, pairs_of, pairs_table
 from mscl.evaluation.gradcam import draw_rows
 from mscl.evaluation.topk import metrics_from_predictions
-from mscl.jobs import ReportJob
+from mscl.jobs import ReportJob, compared
 
 NAMES = [
-    "Pushing something from left to right", "Pushing something from right to left", "Moving something up", "Moving something down",
-    "Showing something & turning it by 50%", "Putting something_1 behind something",
+    "Pushing something from left to right",
+    "Pushing something from right to left",
+    "Moving something up",
+    "Moving something down",
+    "Showing something & turning it by 50%",
+    "Putting something_1 behind something",
 ]
 SKILL = {"scratch": 0.35, "baseline": 0.6, "mscl": 0.8}
 
 
 def settings(methods=("scratch", "baseline", "mscl"), seeds=(0, 1), kind="demo"):
     recipe = {"lr": 0.02, "batch": 4, "epochs": 6}
-    videos = {"format": "ssv2", "root": "data/toy", "annotations": {"labels": "l.json", "train": "t.json", "validation": "v.json"}, "shards": 2}
-    return load_config({
-        "name": "toy", "kind": kind, "paths": {"data": "data", "results": "results"}, "seeds": list(seeds), "methods": list(methods),
-        "datasets": {"toy": videos}, "pretrain": {"datasets": ["toy"]}, "finetune": {"dataset": "toy"},
-        "models": {"r18": {"backbone": "r3d_18", "pretrain": recipe, "finetune": recipe}},
-    })
+    videos = {
+        "format": "ssv2",
+        "root": "data/toy",
+        "annotations": {"labels": "l.json", "train": "t.json", "validation": "v.json"},
+        "shards": 2,
+    }
+    return load_config(
+        {
+            "name": "toy",
+            "kind": kind,
+            "paths": {"data": "data", "results": "results"},
+            "seeds": list(seeds),
+            "methods": list(methods),
+            "datasets": {"toy": videos},
+            "pretrain": {"datasets": ["toy"]},
+            "finetune": {"dataset": "toy"},
+            "models": {"r18": {"backbone": "r3d_18", "pretrain": recipe, "finetune": recipe}},
+        }
+    )
 
 
 def put(path: Path, document) -> None:
@@ -36,12 +54,24 @@ def put(path: Path, document) -> None:
 
 
 def card(folder: Path, stage: str, seed, seconds: float) -> None:
-    put(folder / "run.json", {
-        "stage": stage, "command": ["python", "-m", "mscl", stage, "<&>"], "job": {"seed": seed}, "seed": seed, "threads": 1,
-        "inputs": {f"data/frames/toy/{n:04d}.parquet": "ab" * 32 for n in range(20)}, "outputs": {"weights.safetensors": "cd" * 32},
-        "git_commit": "0123456789abcdef", "versions": {"torch": "2.13.0"}, "hardware": {"cpu": "Example CPU", "cores": 2},
-        "started": "2024-05-01T12:00:00+00:00", "wall_seconds": seconds, "peak_memory_mb": 1234.5,
-    })
+    put(
+        folder / "run.json",
+        {
+            "stage": stage,
+            "command": ["python", "-m", "mscl", stage, "<&>"],
+            "job": {"seed": seed},
+            "seed": seed,
+            "threads": 1,
+            "inputs": {f"data/frames/toy/{n:04d}.parquet": "ab" * 32 for n in range(20)},
+            "outputs": {"weights.safetensors": "cd" * 32},
+            "git_commit": "0123456789abcdef",
+            "versions": {"torch": "2.13.0"},
+            "hardware": {"cpu": "Example CPU", "cores": 2},
+            "started": "2024-05-01T12:00:00+00:00",
+            "wall_seconds": seconds,
+            "peak_memory_mb": 1234.5,
+        },
+    )
 
 
 def predictions(rng, skill: float, per_class: int = 20) -> pd.DataFrame:
@@ -50,8 +80,16 @@ def predictions(rng, skill: float, per_class: int = 20) -> pd.DataFrame:
         label = number % len(NAMES)
         first = label if rng.random() < skill else int(label ^ 1 if rng.random() < 0.7 else rng.integers(len(NAMES)))
         rest = [c for c in rng.permutation(len(NAMES)) if c != first][:4]
-        rows.append({"clip_id": f"v{number:03d}", "label": label, "top": [first, *map(int, rest)], "probability": [0.6, 0.2, 0.1, 0.05, 0.05],
-                     "status": "ok", "reason": ""})
+        rows.append(
+            {
+                "clip_id": f"v{number:03d}",
+                "label": label,
+                "top": [first, *map(int, rest)],
+                "probability": [0.6, 0.2, 0.1, 0.05, 0.05],
+                "status": "ok",
+                "reason": "",
+            }
+        )
     rows.append({"clip_id": "v999", "label": 0, "top": [], "probability": [], "status": "broken", "reason": "no frame"})
     return pd.DataFrame(rows).astype({"label": "int32"})
 
@@ -70,48 +108,111 @@ def write_tree(root: Path, config) -> None:
                     folder = root / "pretrain" / below
                     card(folder, "pretrain", seed, 1234)
                     loss = 3 * np.exp(-epochs / 4) + 2 * skill + 0.1 * rng.random(6)
-                    pd.DataFrame({"epoch": epochs, "lr": 0.02, "loss": loss, "clips_per_second": 40.0}).to_csv(folder / "history.csv", index=False)
+                    pd.DataFrame({"epoch": epochs, "lr": 0.02, "loss": loss, "clips_per_second": 40.0}).to_csv(
+                        folder / "history.csv", index=False
+                    )
                 folder = root / "finetune" / "toy" / below
                 card(folder, "finetune", seed, 61.5)
                 table = predictions(rng, skill)
                 table.to_parquet(folder / "predictions.parquet")
                 paths.setdefault(method, []).append(folder / "predictions.parquet")
-                put(folder / "metrics.json", metrics_from_predictions(table, len(NAMES)) | {"classes": len(NAMES), "chance": 1 / len(NAMES), "train_loss": 0.1})
+                put(
+                    folder / "metrics.json",
+                    metrics_from_predictions(table, len(NAMES))
+                    | {"classes": len(NAMES), "chance": 1 / len(NAMES), "train_loss": 0.1},
+                )
                 top1 = skill * (1 - np.exp(-(epochs + 1) / 3))
-                pd.DataFrame({"epoch": epochs, "lr": 0.02, "loss": 2 - top1, "train_top1": top1}).to_csv(folder / "history.csv", index=False)
+                pd.DataFrame({"epoch": epochs, "lr": 0.02, "loss": 2 - top1, "train_top1": top1}).to_csv(
+                    folder / "history.csv", index=False
+                )
                 folder = root / "frozen" / "toy" / below
                 card(folder, "frozen", seed, 12)
-                put(folder / "metrics.json", {
-                    "probe_top1": skill * 0.8, "retrieval": {k: min(1, skill * f) for k, f in zip(("1", "5", "10", "20", "50"), (0.6, 0.9, 1, 1.1, 1.2))},
-                    "videos": 120, "skipped": 1, "classes": len(NAMES), "chance": 1 / len(NAMES),
-                })
+                put(
+                    folder / "metrics.json",
+                    {
+                        "probe_top1": skill * 0.8,
+                        "retrieval": {
+                            k: min(1, skill * f) for k, f in zip(("1", "5", "10", "20", "50"), (0.6, 0.9, 1, 1.1, 1.2))
+                        },
+                        "videos": 120,
+                        "skipped": 1,
+                        "classes": len(NAMES),
+                        "chance": 1 / len(NAMES),
+                    },
+                )
         analysis(root / "analysis" / "toy" / model, config, paths)
-    put(root / "data.json", {"toy": {
-        "videos": 320, "counts": {"train": {"ok": 199, "missing": 1}, "validation": {"ok": 119, "broken": 1}}, "frames": 5000,
-        "not_ok": [
-            {"clip_id": "v999", "split": "validation", "status": "broken", "reason": "no frame could be decoded <moov atom>"},
-            {"clip_id": "v998", "split": "train", "status": "missing", "reason": "no file videos/v998.webm"},
-        ],
-        "flow": {"ok": 318, "empty": 2}, "flow_not_ok": [], "no_allowed_start": 3,
-    }})
-    put(root / "flow_error.json", {"dis": {"epe_mean": 0.31, "epe_median": 0.12, "fields": 120}})
+    put(
+        root / "data.json",
+        {
+            "toy": {
+                "videos": 320,
+                "counts": {"train": {"ok": 199, "missing": 1}, "validation": {"ok": 119, "broken": 1}},
+                "frames": 5000,
+                "not_ok": [
+                    {
+                        "clip_id": "v999",
+                        "split": "validation",
+                        "status": "broken",
+                        "reason": "no frame could be decoded <moov atom>",
+                    },
+                    {"clip_id": "v998", "split": "train", "status": "missing", "reason": "no file videos/v998.webm"},
+                ],
+                "flow": {"ok": 318, "empty": 2},
+                "flow_not_ok": [],
+                "no_allowed_start": 3,
+            }
+        },
+    )
+    put(
+        root / "flow_error.json",
+        {"clips": 40, "fields": 120, "epe_mean": 0.31, "epe_median": None, "grid": [48, 64], "method": "dis"},
+    )
 
 
 def analysis(folder: Path, config, paths) -> None:
-    left, right = [m for m in ("baseline", "mscl") if m in config.methods][-2:] if "mscl" in config.methods else [config.methods[-1]] * 2
+    left, right = compared(config)
     folder.mkdir(parents=True)
     card(folder, "analysis", None, 8)
-    pairs_table(pairs_of(paths[left], NAMES), pairs_of(paths[right], NAMES), (left, right), 3).to_csv(folder / "pairs.csv", index=False)
+    pairs_table(pairs_of(paths[left], NAMES), pairs_of(paths[right], NAMES), (left, right), 3).to_csv(
+        folder / "pairs.csv", index=False
+    )
     t, y, x = np.mgrid[0:16, 0:48, 0:64]
     frames = np.stack([x * 3, y * 4, np.full_like(x, 90)], -1).astype(np.uint8)
     frames[(x - 4 * t) ** 2 + (y - 24) ** 2 < 60] = (240, 240, 230)
-    heats = {right: np.exp(-((x - 4 * t) ** 2 + (y - 24) ** 2) / 150.0), left: np.exp(-((x - 30) ** 2 + (y - 30) ** 2) / 400.0) * (abs(t - 8) < 4)}
-    said = {right: {"class": NAMES[0], "probability": 0.81, "correct": True}, left: {"class": NAMES[1], "probability": 0.55, "correct": False}}
+    heats = {
+        right: np.exp(-((x - 4 * t) ** 2 + (y - 24) ** 2) / 150.0),
+        left: np.exp(-((x - 30) ** 2 + (y - 30) ** 2) / 400.0) * (abs(t - 8) < 4),
+    }
+    said = {
+        right: {"class": NAMES[0], "probability": 0.81, "correct": True},
+        left: {"class": NAMES[1], "probability": 0.55, "correct": False},
+    }
     captions = {m: _caption(p) for m, p in said.items()}
     draw_rows(frames, heats, f"“{NAMES[0]}”  (v000)", folder / "gradcam" / "fig1.png", captions)
-    put(folder / "gradcam.json", {"methods": [left, right], "seed": config.seeds[0], "notes": [], "figures": [{
-        "file": "gradcam/fig1.png", "clip_id": "v000", "template": NAMES[0], "reason": f"right for {right}, wrong for {left}", "predictions": said,
-    }]})
+    put(
+        folder / "gradcam.json",
+        {
+            "methods": [left, right],
+            "seed": config.seeds[0],
+            "notes": [],
+            "figures": [
+                {
+                    "file": "gradcam/fig1.png",
+                    "clip_id": "v000",
+                    "template": NAMES[0],
+                    "reason": f"right for {right}, wrong for {left}",
+                    "predictions": said,
+                    "grid": [1, 4, 4],
+                }
+            ],
+        },
+    )
+
+
+@pytest.fixture(scope="session")
+def synthetic():
+    """The makers above, for tests that need another tree."""
+    return SimpleNamespace(settings=settings, write_tree=write_tree, put=put)
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,8 @@ def video(tmp_path_factory):
     path = tmp_path_factory.mktemp("video") / "-odd name: with 'quotes' & (more), 100%.mkv"
     raw = np.stack([np.full((HEIGHT, WIDTH, 3), grey(n), np.uint8) for n in range(FRAMES)])
     subprocess.run(
-        [ffmpeg_exe(), "-v", "error", "-nostdin", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{WIDTH}x{HEIGHT}", "-r", "25", "-i", "pipe:0",
+        [ffmpeg_exe(), "-v", "error", "-nostdin", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{WIDTH}x{HEIGHT}",
+         "-r", "25", "-i", "pipe:0",
          "-vf", "setpts='floor(if(lt(N,10),N,10+(N-10)*3)/25/TB+0.5)'", f"-{_keep_timing()}", "passthrough",
          "-c:v", "mpeg4", "-q:v", "2", "-g", "12", "-y", f"file:{path}"],
         input=raw.tobytes(), check=True,
@@ -44,7 +45,13 @@ def extract(tmp_path, rows, frames=None, workers=2):
     rows = [base | (r if isinstance(r, dict) else {"clip_id": r[0], "path": str(r[1])}) for r in rows]
     pd.DataFrame(rows).to_parquet(tmp_path / "manifest.parquet")
     out = tmp_path / "frames" / "0003.parquet"
-    extract_shard(FramesJob(frames=frames or FramesConfig(), workers=workers), tmp_path / "manifest.parquet", 3, out.with_suffix(".tar"), out)
+    extract_shard(
+        FramesJob(frames=frames or FramesConfig(), workers=workers),
+        tmp_path / "manifest.parquet",
+        3,
+        out.with_suffix(".tar"),
+        out,
+    )
     return Shards([out])
 
 
@@ -114,7 +121,9 @@ def test_time_limit(monkeypatch, video):
 def test_foreign_manifest(tmp_path):
     pd.DataFrame({"clip_id": ["a"]}).to_parquet(tmp_path / "m.parquet")
     with pytest.raises(ValueError, match=r"m\.parquet: not a"):
-        extract_shard(FramesJob(frames=FramesConfig(), workers=1), tmp_path / "m.parquet", 0, tmp_path / "0.tar", tmp_path / "0.parquet")
+        extract_shard(
+            FramesJob(frames=FramesConfig(), workers=1), tmp_path / "m.parquet", 0, tmp_path / "0.tar", tmp_path / "0.parquet"
+        )
     assert [p.name for p in tmp_path.iterdir()] == ["m.parquet"]
 
 
@@ -160,7 +169,11 @@ def test_every_odd_file_is_usable_or_says_why(tmp_path):
             assert clip["status"] == "broken" and clip["reason"] and clip["count"] == 0
     clips = shards.clips.set_index("clip_id")
     assert set(clips.index[clips["status"] == "broken"]) == {"Mpeg4.mp4", "mp4-with-audio.mp4", "zero_bytes.webm"}
-    assert set(clips.index[(clips["status"] == "ok") & (clips["reason"] != "")]) == {"corrupted.mp4", "resolution_changes.mp4", "truncated.mkv"}
+    assert set(clips.index[(clips["status"] == "ok") & (clips["reason"] != "")]) == {
+        "corrupted.mp4",
+        "resolution_changes.mp4",
+        "truncated.mkv",
+    }
     assert tuple(clips.loc["video_90.mov", ["width", "height"]]) == (256, 454)  # upright
 
 

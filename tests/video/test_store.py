@@ -21,8 +21,18 @@ def write(path, clips, extra=None):
         for clip, values in clips.items():
             offsets, sizes = writer.add(clip, ((f"{2 * k:06d}.jpg", jpeg(v)) for k, v in enumerate(values)))
             frame = np.arange(len(values), dtype=np.int32) * 2
-            rows.append({"clip_id": clip, "status": "ok" if values else "broken", "reason": "" if values else "why",
-                         "width": np.int32(24), "frame": frame, "pts": frame / 10.0, "offset": offsets, "size": sizes})
+            rows.append(
+                {
+                    "clip_id": clip,
+                    "status": "ok" if values else "broken",
+                    "reason": "" if values else "why",
+                    "width": np.int32(24),
+                    "frame": frame,
+                    "pts": frame / 10.0,
+                    "offset": offsets,
+                    "size": sizes,
+                }
+            )
         writer.commit(pd.DataFrame(rows), path)
     return path
 

@@ -1,0 +1,116 @@
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+
+from mscl.jobs import ReportJob
+from mscl.reporting.report import build_report, print_tables
+
+
+class Page(HTMLParser):
+    """Collects ids, links and everything a browser would load."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.links, self.loaded, self.tags = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.tags.append(tag)
+        self.ids += [found["id"]] if "id" in found else []
+        self.links += [found["href"]] if tag == "a" else []
+        self.loaded += [found[k] for k in ("src", "srcset", "data", "poster") if k in found] + (
+            [found["href"]] if tag == "link" else []
+        )
+
+
+@pytest.fixture(scope="module")
+def page(shared_report):
+    return Page((shared_report / "index.html").read_text())
+
+
+def test_the_page_loads_nothing(shared_report, page):
+    assert page.loaded and all(link.startswith("data:image/png;base64,") for link in page.loaded)
+    text = re.sub(r"data:image/png;base64,[^\"]*", "", (shared_report / "index.html").read_text())
+    assert not re.search(r"url\(|@import|https?://", text)
+
+
+def test_every_link_resolves_and_no_id_stands_twice(page):
+    assert len(page.ids) == len(set(page.ids))
+    assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
+    assert sum(link.startswith("#card-") for link in page.links) > 40
+
+
+def test_every_card_is_a_file_and_a_section(shared_report, page):
+    files = {path.stem for path in (shared_report / "cards").glob("*.json")}
+    assert files == {i.removeprefix("card-") for i in page.ids if i.startswith("card-")} and len(files) == 17
+    card = json.loads((shared_report / "cards" / "finetune-r18-mscl-seed1.json").read_text())
+    assert card["seed"] == 1 and len(card["inputs"]) == 20
+
+
+def test_text_of_others_is_escaped(shared_report):
+    text = (shared_report / "index.html").read_text()
+    assert (
+        "&lt;moov atom&gt;" in text
+        and "<moov" not in text
+        and "Showing something &amp; turning it" in text
+        and "&lt;&amp;&gt;" in text
+    )
+
+
+def test_the_banner_says_what_the_numbers_are(shared_report, shared_tree, tmp_path, synthetic):
+    assert "Demo numbers are not paper numbers" in (shared_report / "index.html").read_text()
+    build_report(ReportJob(config=synthetic.settings(kind="paper")), shared_tree, tmp_path)
+    text = (tmp_path / "index.html").read_text()
+    assert 'class="banner paper"' in text and "Demo numbers" not in text
+
+
+def test_a_figure_says_how_fine_it_is(shared_report):
+    assert "own grid of 1 x 4 x 4 (T x H x W)" in (shared_report / "report.md").read_text()
+
+
+def test_every_table_in_every_form(shared_report):
+    names = {"table1", "table2", "table2_published", "table3", "runs", "data", "unusable", "flow_error", "compute"}
+    assert {p.name for p in (shared_report / "tables").iterdir()} == {f"{n}.{s}" for n in names for s in ("csv", "md", "tex")} | {
+        "tables.json"
+    }
+    text = (shared_report / "report.md").read_text()
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        assert (shared_report / link).exists(), link
+
+
+def test_the_same_results_give_the_same_bytes_and_leftovers_go(shared_report, shared_tree, job, tmp_path):
+    shutil.copytree(shared_report, tmp_path / "again")
+    for old in ("cards/old.json", "tables/old.csv", "figures/old.png"):
+        (tmp_path / "again" / old).write_text("old")
+    build_report(job, shared_tree, tmp_path / "again")
+    files = {p.relative_to(shared_report) for p in shared_report.rglob("*") if p.is_file()}
+    assert files == {p.relative_to(tmp_path / "again") for p in (tmp_path / "again").rglob("*") if p.is_file()}
+    assert all((shared_report / f).read_bytes() == (tmp_path / "again" / f).read_bytes() for f in files)
+
+
+def test_an_empty_tree_gives_a_report_that_says_what_is_missing(job, tmp_path):
+    build_report(job, tmp_path / "nothing", tmp_path / "out")
+    text = (tmp_path / "out" / "index.html").read_text()
+    assert (
+        "The finetuning of r18, mscl, seed 0 is missing: no results/finetune/toy/r18/mscl/seed0/metrics.json; run its stage."
+        in text
+    )
+    assert "No GradCAM figure was made" in text and "MoDist" in text
+
+
+def test_print_tables(shared_report, capsys, tmp_path):
+    print_tables(shared_report)
+    text = capsys.readouterr().out
+    assert (
+        "Table 1" in text
+        and "MoDist" in text
+        and "measured" in text
+        and "index.html" in text.replace("\n", "")
+        and "not paper numbers" in text
+    )
+    with pytest.raises(ValueError, match="run the report stage first"):
+        print_tables(tmp_path)

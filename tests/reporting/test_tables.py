@@ -1,0 +1,210 @@
+import math
+import shutil
+
+import pandas as pd
+import pytest
+
+from mscl.evaluation.confusion import NO_PAIRS
+from mscl.reporting.formats import Table, latex_escape
+from mscl.reporting.health import compute_table, data_table, duration, flow_error_table, unusable_table
+from mscl.reporting.results import read_results
+from mscl.reporting.tables import percent, published, span, table1, table2, table2_published, table3
+
+
+@pytest.fixture
+def tree(shared_tree, tmp_path):
+    shutil.copytree(shared_tree, tmp_path / "results")
+    return tmp_path / "results"
+
+
+def test_percent_and_span_by_hand():
+    assert percent(pd.Series([0.5, 0.6, math.nan])) == "55.0 ± 7.1"  # sample deviation of 50 and 60
+    assert percent(pd.Series([0.125])) == "12.5" and percent(pd.Series([math.nan])) == "–"
+    assert span(pd.Series([7, 7])) == "7" and span(pd.Series([7, 9])) == "7–9" and span(pd.Series([], dtype=int)) == "–"
+
+
+def test_table1_is_counted_from_the_predictions(tree, job):
+    folder = tree / "finetune" / "toy" / "r18" / "mscl"
+    for seed, right in ((0, 3), (1, 1)):
+        rows = [(f"v{i}", 0, [0 if i < right else 1, 2], [0.9, 0.1]) for i in range(4)] + [("v9", 0, [], [])]
+        pd.DataFrame(rows, columns=["clip_id", "label", "top", "probability"]).to_parquet(
+            folder / f"seed{seed}" / "predictions.parquet"
+        )
+    results = read_results(job.config, tree)
+    table = table1(results)
+    row = table.shown[table.shown["Method"] == "mscl"].iloc[0]
+    assert (row["Top-1 %"], row["Seeds"], row["Test videos"], row["Chance %"]) == ("50.0 ± 35.4", "2", "4", "16.7")
+    assert sum("metrics.json of r18, mscl" in note for note in table.notes) == 2  # metrics.json still tells the old number
+
+
+def test_published_and_measured_rows_are_told_apart(shared_tree, job):
+    table = table1(read_results(job.config, shared_tree))
+    shown = table.shown
+    paper = shown[shown["Origin"] == "published"]
+    assert paper[["Method", "Backbone", "Top-1 %"]].values.tolist() == [
+        ["MoDist", "R50", "57.4"],
+        ["rhoMoCo", "R50", "54.4"],
+        ["CORP_f", "R50", "41.1"],
+        ["CORP_m", "R50", "48.8"],
+        ["MSCL", "R50", "58.7"],
+        ["MSCL", "R3D-18", "50.3"],
+    ]
+    measured = shown[shown["Origin"] == "measured"]
+    assert (
+        measured["Method"].tolist() == list(job.config.methods)
+        and set(measured["Target"]) == {"toy"}
+        and set(paper["Target"]) == {"SSv2"}
+    )
+    assert "Demo numbers are not paper numbers" in table.caption and set(table.data["kind"]) == {"", "demo"}
+    assert not any(shown["Origin"].iat[row] == "published" for row, _ in table.cards)
+
+
+def test_table2_published_is_the_supplements(shared_tree):
+    table = table2_published()
+    assert table.shown["Baseline"].tolist() == ["26", "50", "31", "51", "39", "31"] and table.shown["MSCL"].tolist() == [
+        "16",
+        "37",
+        "18",
+        "66",
+        "45",
+        "37",
+    ]
+    assert {column for row, column in table.bold if row < 3} == {"MSCL"} and {
+        column for row, column in table.bold if row > 2
+    } == {"Baseline"}
+    assert len(published()) == 20
+
+
+def test_table2_measured_marks_the_better_count(tree, job):
+    row = {"left_method": "baseline", "right_method": "mscl", "left_videos": 40, "right_videos": 40}
+    pairs = [
+        row
+        | {
+            "a": "x",
+            "b": "y",
+            "left_confused": 9,
+            "right_confused": 2,
+            "left_proportion": 0.225,
+            "right_proportion": 0.05,
+            "block": "left",
+            "rank": 1,
+        },
+        row
+        | {
+            "a": "x",
+            "b": "z",
+            "left_confused": 3,
+            "right_confused": 3,
+            "left_proportion": 0.075,
+            "right_proportion": 0.075,
+            "block": "right",
+            "rank": 1,
+        },
+        row
+        | {
+            "a": "y",
+            "b": "z",
+            "left_confused": 1,
+            "right_confused": 0,
+            "left_proportion": 0.025,
+            "right_proportion": 0,
+            "block": "",
+            "rank": 0,
+        },
+    ]
+    pd.DataFrame(pairs).to_csv(tree / "analysis" / "toy" / "r18" / "pairs.csv", index=False)
+    table = table2(read_results(job.config, tree))
+    assert table.shown.values.tolist() == [["baseline", "x | y", "9", "2", "40"], ["mscl", "x | z", "3", "3", "40"]]
+    assert table.bold == {(0, "mscl")} and len(table.cards[0, "baseline"]) == 2 and "confused(a, b) =" in table.caption
+
+
+def test_table2_without_pairs_says_so(tree, job):
+    path = tree / "analysis" / "toy" / "r18" / "pairs.csv"
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+    table = table2(read_results(job.config, tree))
+    assert table.shown.empty and NO_PAIRS in table.notes[0] and NO_PAIRS in table.markdown() and "toprule" in table.latex()
+
+
+def test_one_method_alone_has_one_column(synthetic, tmp_path):
+    config = synthetic.settings(methods=("mscl",), seeds=(0,))
+    synthetic.write_tree(tmp_path, config)
+    results = read_results(config, tmp_path)
+    assert list(table2(results).shown.columns) == ["Most confusing to", "Confusing pair", "mscl", "Videos"]
+    assert "±" not in table3(results).shown.to_string() and results.missing == []
+
+
+def test_missing_pieces_are_sentences(tree, job):
+    shutil.rmtree(tree / "finetune" / "toy" / "r18" / "mscl" / "seed1")
+    shutil.rmtree(tree / "analysis")
+    (tree / "frozen" / "toy" / "r18" / "mscl" / "seed0" / "metrics.json").write_text("{")
+    (tree / "data.json").unlink()
+    (tree / "flow_error.json").unlink()
+    results = read_results(job.config, tree)
+    assert results.missing[0].startswith(
+        "The probe and retrieval of r18, mscl, seed 0 cannot be read: results/frozen/toy/r18/mscl/seed0/metrics.json"
+    )
+    assert (
+        "The finetuning of r18, mscl, seed 1 is missing: no results/finetune/toy/r18/mscl/seed1/metrics.json; run its stage."
+        in results.missing
+    )
+    row = table1(results).shown.iloc[-1]
+    assert row["Source"] == "toy, demo; 1 of 2 seeds finished" and row["Seeds"] == "1"
+    assert table2(results).shown.empty and "pairs of r18 is missing" in table2(results).notes[0]
+    assert flow_error_table(results) is None and "is missing" in data_table(results).notes[0]
+
+
+def test_probe_switched_off(shared_tree, job):
+    config = job.config.model_copy(update={"analysis": job.config.analysis.model_copy(update={"probe": False})})
+    table = table3(read_results(config, shared_tree))
+    assert "Probe top-1" not in table.shown and "analysis.probe is false" in table.notes[-1]
+
+
+def test_health_tables(shared_tree, job):
+    results = read_results(job.config, shared_tree)
+    assert data_table(results).shown.values.tolist() == [
+        ["toy", "train", "200", "199", "1", "0"],
+        ["toy", "validation", "120", "119", "0", "1"],
+    ]
+    assert "no start in 3 videos" in data_table(results).notes[-1]
+    assert unusable_table(results).shown["Reason"].tolist()[1] == "no file videos/v998.webm"
+    assert dict(flow_error_table(results).shown.values)["Grid of the fields (H x W)"] == "48 x 64"
+    table = compute_table(results)
+    assert table.shown.iloc[0].tolist() == ["pretrain", "r18", "baseline", "2", "21 min", "1234"] and len(table.data) == 17
+    assert [duration(s) for s in (4, 125, 7260)] == ["4.0 s", "2 min", "2 h 01 min"]
+
+
+def test_latex_is_escaped():
+    assert latex_escape(r"50% of a_b & {c} #1 $5 ~^\ <x>") == (
+        r"50\% of a\_b \& \{c\} \#1 \$5 \textasciitilde{}\textasciicircum{}\textbackslash{} \textless{}x\textgreater{}"
+    )
+    frame = pd.DataFrame({"a_b": ["50% & more", "1 ± 2"], "n": ["3", "–"]})
+    text = Table("t", "100% title", frame, bold={(0, "a_b")}).latex()
+    assert (
+        r"\toprule" in text
+        and r"a\_b & n \\" in text
+        and r"\textbf{50\% \& more} & 3 \\" in text
+        and r"1 $\pm$ 2 & -- \\" in text
+    )
+
+
+def test_markdown_keeps_pipes_and_links_cards():
+    frame = pd.DataFrame({"Pair": ["a | b_c"], "n": ["3"]})
+    text = Table("t", "T", frame, cards={(0, "n"): ["finetune-x"]}, bold={(0, "n")}).markdown("../")
+    assert r"a \| b\_c" in text and "**3** [[1]](../cards/finetune-x.json)" in text
+
+
+def test_class_names_with_special_letters_survive(shared_tree, job):
+    text = table2(read_results(job.config, shared_tree)).latex()
+    assert r"turning it by 50\%" in text and r"\& turning" in text
+
+
+def test_predictions_of_other_classes_are_named(tree, job, synthetic):
+    synthetic.put(
+        tree / "finetune" / "toy" / "r18" / "mscl" / "seed0" / "metrics.json",
+        {"top1": 0.5, "top5": 0.9, "videos": 4, "skipped": 0, "classes": 2},
+    )
+    results = read_results(job.config, tree)
+    assert any(
+        "predictions of r18, mscl, seed 0 cannot be counted" in sentence and "not one of 2 classes" in sentence
+        for sentence in results.missing
+    )
