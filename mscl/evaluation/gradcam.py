@@ -74,7 +74,8 @@ def draw_rows(
     for method, heat in heats.items():
         if heat.shape != (count, height, width):
             raise ValueError(
-                f"draw_rows: heat of '{method}' has shape {heat.shape}, the frames {(count, height, width)}; draw both from one clip"
+                f"draw_rows: heat of '{method}' has shape {heat.shape}, the frames {(count, height, width)}; "
+                "draw both from one clip"
             )
     shown = np.unique(np.linspace(0, count - 1, min(SHOWN, count)).round().astype(int))
     rows = [("Clip", "", None), *((m, (captions or {}).get(m, ""), h) for m, h in heats.items())]

@@ -76,7 +76,8 @@ def summary(results: Results) -> list[tuple[str, str]]:
             (
                 f"Model {name}",
                 (
-                    f"{model.backbone}, width {model.width}, {model.size} px; pretraining {pre.epochs} epochs, batch {pre.batch}, {pre.optimizer} at {pre.lr:g}; "
+                    f"{model.backbone}, width {model.width}, {model.size} px; "
+                    f"pretraining {pre.epochs} epochs, batch {pre.batch}, {pre.optimizer} at {pre.lr:g}; "
                     f"finetuning {fine.epochs} epochs, batch {fine.batch}, {fine.optimizer} at {fine.lr:g}, {fine.frames} frames"
                 ),
             )

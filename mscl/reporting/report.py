@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from mscl.jobs import ReportJob
-from mscl.reporting import health, tables
+from mscl.reporting import health, pairs, tables
 from mscl.reporting.curves import curves
 from mscl.reporting.formats import Table, write, write_table
 from mscl.reporting.page import Picture, render, summary
@@ -46,8 +46,8 @@ def make_tables(found: Results) -> dict[str, Table]:
     """Every table of the report by name, in the order of report.md."""
     every = [
         tables.table1(found),
-        tables.table2(found),
-        tables.table2_published(),
+        pairs.table2(found),
+        pairs.table2_published(),
         tables.table3(found),
         tables.runs_table(found),
         health.data_table(found),
@@ -78,7 +78,8 @@ def _gradcam(found: Results) -> list[Picture]:
             own = f" from its own grid of {' x '.join(map(str, grid))} (T x H x W)" if grid else ""
             still = "; with one step in time the heat cannot change between frames" if grid and grid[0] == 1 else ""
             caption = (
-                f"GradCAM for the true class on the last residual stage, upsampled over time and space{own}, each clip scaled to its own maximum{still}. "
+                f"GradCAM for the true class on the last residual stage, upsampled over time and space{own}, "
+                f"each clip scaled to its own maximum{still}. "
                 f"Video {figure['clip_id']}: {said}. Seed {drawn.get('seed')}. Chosen: {figure['reason']}."
             )
             title = f"Figure {len(pictures) + 1}{several}. “{figure['template']}”"
@@ -97,7 +98,10 @@ def _curves(found: Results) -> list[Picture]:
             "loss",
             "loss",
             1.0,
-            "Sum of a method's terms: methods with more terms have larger losses, so levels cannot be compared between methods, only shapes.",
+            (
+                "Sum of a method's terms: methods with more terms have larger losses, "
+                "so levels cannot be compared between methods, only shapes."
+            ),
         ),
         (
             "finetune_top1.png",

@@ -68,7 +68,8 @@ class Reader:
             return read()
         except (OSError, ValueError) as error:
             self.missing.append(
-                f"{what} cannot be read: {self._name(path)}: {' '.join(str(error).split())[:120]}; delete the file and run its stage again."
+                f"{what} cannot be read: {self._name(path)}: {' '.join(str(error).split())[:120]}; "
+                "delete the file and run its stage again."
             )
             return None
 

@@ -7,8 +7,9 @@ import pytest
 from mscl.evaluation.confusion import NO_PAIRS
 from mscl.reporting.formats import Table, latex_escape
 from mscl.reporting.health import compute_table, data_table, duration, flow_error_table, unusable_table
+from mscl.reporting.pairs import table2, table2_published
 from mscl.reporting.results import read_results
-from mscl.reporting.tables import percent, published, span, table1, table2, table2_published, table3
+from mscl.reporting.tables import percent, published, span, table1, table3
 
 
 @pytest.fixture

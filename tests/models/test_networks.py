@@ -1,0 +1,58 @@
+"""Shapes of method.md §3, and names that torchvision understands."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mscl._torchvision import torchvision
+from mscl.models.flow_resnet import FlowResNet
+from mscl.models.neck import Neck
+from mscl.models.r3d import R3D18, SlowR50, build_backbone, load_backbone_weights
+
+
+def test_r3d_18_weights_load_straight_into_torchvision_and_give_the_same_features():
+    ours = R3D18().eval()
+    theirs = torchvision.models.video.r3d_18(weights=None).eval()
+    missing = theirs.load_state_dict(ours.state_dict(), strict=False)
+    assert missing.missing_keys == ["fc.weight", "fc.bias"] and not missing.unexpected_keys
+    theirs.fc = torch.nn.Identity()
+    x = torch.randn(1, 3, 8, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(ours(x), theirs(x), atol=1e-5)
+
+
+@pytest.mark.parametrize(("backbone", "times", "dims", "size"), [(R3D18, (4, 2, 1), (16, 32, 64), 32), (SlowR50, (4, 4, 4), (64, 128, 256), 64)])
+def test_stage_lengths_and_widths_for_eight_frames(backbone, times, dims, size):
+    maps = backbone(width=8).eval().maps(torch.randn(1, 3, 8, size, size))
+    assert tuple(m.shape[2] for m in maps) == times
+    assert tuple(m.shape[1] for m in maps) == dims
+
+
+@pytest.mark.parametrize(("backbone", "width", "out"), [("r3d_18", 16, 128), ("slow_r50", 8, 256)])
+def test_flow_network_keeps_four_of_eight_fields_and_never_mixes_times(backbone, width, out):
+    net = FlowResNet(backbone, width).eval()
+    flow = torch.rand(1, 3, 8, 64, 64)
+    with torch.no_grad():
+        before = net.maps(flow)[-1]
+        flow[:, :, 4] = 0  # the third of the kept fields
+        after = net.maps(flow)[-1]
+    assert before.shape[1:3] == (out, 4) and net.feature_dim == out
+    changed = (before - after).abs().amax((0, 1, 3, 4)) > 0
+    assert changed.tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize(("backbone", "stride"), [(R3D18, (2, 2, 2)), (SlowR50, (1, 2, 2))])
+def test_neck_gives_layer2s_resolution(backbone, stride):
+    net = backbone(width=8)
+    maps = net.maps(torch.randn(2, 3, 8, 64, 64))
+    level = Neck(net.map_dims, 32, 2, stride)(maps)
+    assert level.shape == (2, 32, *maps[0].shape[2:]) and level.shape[2] == 4
+
+
+def test_foreign_weights_are_refused_by_name(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file(R3D18(width=4).state_dict(), tmp_path / "thin.safetensors")
+    with pytest.raises(ValueError, match="thin.safetensors: not the weights of this backbone"):
+        load_backbone_weights(build_backbone(SimpleNamespace(backbone="r3d_18", width=8)), tmp_path / "thin.safetensors")
