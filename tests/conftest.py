@@ -1,0 +1,66 @@
+"""Shared fixtures: a tiny prepared data set in the store, and the folder of real footage."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_videos() -> Path:
+    """Real footage beside the checkout, or where MSCL_REAL_VIDEOS says; tests that need it skip elsewhere."""
+    folder = Path(os.environ.get("MSCL_REAL_VIDEOS", ROOT.parent / "shared" / "videos"))
+    if not (folder / "camera_ssv2").is_dir():
+        pytest.skip("no real footage here (set MSCL_REAL_VIDEOS)")
+    return folder
+
+
+def tiny_config(root: Path) -> dict:
+    """The demo's shape at the smallest size that still trains: seconds on one core."""
+    frames = {"step": 1, "short_side": 36, "quality": 4}
+    return {
+        "name": "tiny", "kind": "demo", "paths": {"data": f"{root}/data", "results": f"{root}/results"},
+        "seeds": [0], "methods": ["scratch", "moco", "baseline", "mscl"],
+        "datasets": {
+            "kin": {"format": "kinetics", "root": f"{root}/data/videos/kin", "annotations": {"train": "annotations/train.csv"}, "shards": 2,
+                    "frames": frames, "embedded": {"clips": {"train": 24}, "seed": 1, "frames": 24, "size": [64, 48]}},
+            "ss": {"format": "ssv2", "root": f"{root}/data/videos/ss", "shards": 1, "frames": frames,
+                   "annotations": {"labels": "labels.json", "train": "train.json", "validation": "validation.json"},
+                   "embedded": {"clips": {"train": 24, "validation": 12}, "seed": 2, "frames": 24, "size": [64, 48]}},
+        },
+        "flow": {"method": "dis", "gap": 2, "size": [48, 64], "short_side": 36},
+        "clip": {"frames": 8, "stride": 2, "max_shift": 4},
+        "contrast": {"dim": 16, "queue": 32, "temperature": 0.1},
+        "pretrain": {"datasets": ["kin"]},
+        "finetune": {"dataset": "ss"},
+        "models": {"r18": {
+            "backbone": "r3d_18", "width": 4, "flow_width": 4, "neck": 16, "neck_blocks": 2, "size": 32,
+            "pretrain": {"optimizer": "adamw", "lr": 0.002, "batch": 8, "epochs": 2},
+            "finetune": {"optimizer": "adamw", "lr": 0.002, "batch": 8, "epochs": 2, "frames": 8, "test_size": 32},
+        }},
+        "analysis": {"pairs": 2},
+        "compute": {"device": "cpu"},
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """The tiny data sets, generated, extracted, with flow: a validated Config whose stores are on disk."""
+    from mscl import jobs
+    from mscl.config import load_config
+    from mscl.datasets.manifest import write_manifest
+    from mscl.datasets.prepare import prepare
+    from mscl.flow.shard import flow_shard
+    from mscl.video.extract import extract_shard
+
+    config = load_config(tiny_config(tmp_path_factory.mktemp("tiny")))
+    for name in config.datasets:
+        source = jobs.source(config, name, flow=True)
+        prepare(jobs.dataset_job(config, name), Path(config.paths.data) / "datasets" / f"{name}.json")
+        write_manifest(jobs.manifest_job(config, name), source.manifest)
+        for shard, (index, flow) in enumerate(zip(source.frame_indexes(), source.flow_indexes())):
+            extract_shard(jobs.frames_job(config, name), source.manifest, shard, index.with_suffix(".tar"), index)
+            flow_shard(jobs.flow_job(config), index, index.with_suffix(".tar"), flow.with_suffix(".tar"), flow)
+    return config

@@ -42,13 +42,20 @@ def _module(root: Path, module: str) -> tuple[str, frozenset[str]]:
     return ast.dump(tree), frozenset(_imports(tree))
 
 
-def code_hash(root: Path, *modules: str) -> str:
-    """Hash of `modules` and all they import below `root`/mscl."""
-    seen, todo = {}, list(modules)
+def modules(root: Path, *starts: str, plumbing: bool = False) -> dict[str, str]:
+    """`starts` and every module they import below `root`/mscl, with their stripped syntax trees."""
+    seen, todo = {}, list(starts)
     while todo:
         module = todo.pop()
-        if module in seen or module in PLUMBING or _path(root, module) is None:
+        if module in seen or (module in PLUMBING and not plumbing) or _path(root, module) is None:
             continue
         seen[module], imports = _module(root, module)
         todo += imports
-    return hashlib.sha256("".join(seen[m] for m in sorted(seen)).encode()).hexdigest()[:12]
+    return seen
+
+
+def code_hash(root: Path, *starts: str, files: tuple[str, ...] = ()) -> str:
+    """Hash of `starts`, all they import, and further `files` (templates, tables) below `root`."""
+    seen = modules(root, *starts)
+    text = "".join(seen[m] for m in sorted(seen)) + "".join((root / f).read_text() for f in files)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,10 @@ def load_checkpoint(path: Path, settings: str) -> dict[str, Any] | None:
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file under a temporary name, then rename."""
+    """Write a safetensors file under a temporary name, then rename; the same weights give the same bytes."""
     from safetensors.torch import save_file
 
     with whole(path) as temporary:
-        save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, str(temporary), metadata=metadata)
+        # One metadata key only: safetensors writes several in no fixed order.
+        tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
+        save_file(tensors, str(temporary), metadata={"mscl": json.dumps(metadata, sort_keys=True)})

@@ -91,7 +91,13 @@ rule report:
         ),
     params:
         job=lambda wildcards: jobs.dumps(jobs.ReportJob(config=cfg)),
-        code=code("mscl.reporting.report"),
+        code=code(
+            "mscl.reporting.report",
+            files=(
+                "mscl/reporting/published.csv",
+                "mscl/reporting/templates/report.html.j2",
+            ),
+        ),
         out=at.report(),
     log:
         f"{LOGS}/report.log",

@@ -1,0 +1,105 @@
+"""A mistake in a configuration is one clear sentence, before anything runs."""
+
+import copy
+from pathlib import Path
+
+import pytest
+
+from mscl import config as schema
+from mscl import jobs
+from mscl.config import METHODS, ConfigError, Strict, load_config
+from tests.conftest import ROOT, tiny_config
+
+SHIPPED = [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))]
+
+
+def changed(path: str, value) -> dict:
+    """The tiny configuration with one key set (or, with `...`, removed)."""
+    values = copy.deepcopy(tiny_config(Path("x")))
+    *parents, last = path.split("/")
+    at = values
+    for key in parents:
+        at = at[key]
+    if value is ...:
+        del at[last]
+    else:
+        at[last] = value
+    return values
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.name)
+def test_shipped_configurations_are_valid(path):
+    assert load_config(path).name
+
+
+@pytest.mark.parametrize(("path", "value", "sentence"), [
+    ("modles", {}, "modles: unknown key; did you mean 'models'?"),
+    ("models/r18/pretrain/epoch", 3, "models.r18.pretrain.epoch: unknown key; did you mean 'epochs'?"),
+    ("models/r18/pretrain/epochs", "many", "models.r18.pretrain.epochs: input should be a valid integer"),
+    ("models/r18/pretrain/epochs", 0, "models.r18.pretrain.epochs: input should be greater than or equal to 1 (got 0)"),
+    ("models/r18/backbone", "resnet", "models.r18.backbone: input should be 'r3d_18' or 'slow_r50' (got 'resnet')"),
+    ("models/r18/finetune", ..., "models.r18.finetune: missing; add it"),
+    ("methods", ["mcsl"], "methods: unknown method 'mcsl'; did you mean 'mscl'?"),
+    ("pretrain/datasets", ["kim"], "pretrain.datasets: no data set 'kim' under datasets; did you mean 'kin'?"),
+    ("finetune/test", "val", "datasets.ss.annotations: no split 'val'; it has train, validation"),
+    ("contrast/queue", 30, "contrast.queue: 30 is not a multiple of models.r18.pretrain.batch 8"),
+    ("clip/stride", 3, None),
+    ("datasets/kin/frames", {"step": 2}, None),
+    ("datasets/kin/frames", {"step": 4}, "clip.stride: 2 is not a multiple of datasets.kin.frames.step 4, so its frames are not kept"),
+    ("datasets/ss/annotations", {"train": "t", "validation": "v"}, "datasets.ss.annotations: the ssv2 format needs 'labels' (labels.json)"),
+    ("datasets/kin/embedded/clips", {"val": 3}, "datasets.kin.embedded.clips: give a count for each of train"),
+    ("method_switches", {"odd": {"lmcl": True}}, "method_switches.odd: rotated, lmcl and fra need the flow network: set flow: true"),
+    ("clip/frames", 16, "clip.frames: LMCL pairs 4 times of the neck with 4 of the flow network; set 8"),
+])  # fmt: skip
+def test_each_mistake_is_one_sentence(path, value, sentence):
+    values = changed(path, value)
+    if sentence is None:
+        assert load_config(values)
+        return
+    with pytest.raises(ConfigError) as error:
+        load_config(values, "my.yaml")
+    assert sentence in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
+def test_unreadable_files_are_named(tmp_path):
+    with pytest.raises(ConfigError, match="absent.yaml: no such file"):
+        load_config(tmp_path / "absent.yaml")
+    (tmp_path / "torn.yaml").write_text("name: [demo")
+    with pytest.raises(ConfigError, match="torn.yaml: not readable YAML: .* line 1"):
+        load_config(tmp_path / "torn.yaml")
+    (tmp_path / "list.yaml").write_text("- name")
+    with pytest.raises(ConfigError, match="list.yaml: expected keys and values, found list"):
+        load_config(tmp_path / "list.yaml")
+
+
+def test_named_methods_are_the_rows_of_the_paper():
+    on = {name: {k for k, v in s.model_dump().items() if v not in (False, "none")} for name, s in METHODS.items()}
+    assert on["scratch"] == set()
+    assert on["moco"] == {"pretrain"}
+    assert on["baseline"] == {"pretrain", "flow", "rotated"}
+    assert on["mscl"] == on["baseline"] | {"lmcl", "fra", "mds"}
+    assert METHODS["mscl"].fra == "paper" and METHODS["mscl-released"].fra == "released"
+
+
+def test_a_job_holds_what_its_stage_uses_and_survives_json():
+    config = load_config(tiny_config(Path("x")))
+    job = jobs.pretrain_job(config, "r18", "mscl", 0)
+    assert jobs.loads(jobs.PretrainJob, jobs.dumps(job)) == job
+    other = load_config(changed("models/r18/finetune/lr", 0.5))
+    assert jobs.dumps(jobs.pretrain_job(other, "r18", "mscl", 0)) == jobs.dumps(job)
+    assert jobs.dumps(jobs.finetune_job(other, "r18", "mscl", 0)) != jobs.dumps(jobs.finetune_job(config, "r18", "mscl", 0))
+    assert jobs.pretrain_job(config, "r18", "moco", 0).sources[0].flow is None
+
+
+def test_a_foreign_job_is_refused():
+    with pytest.raises(ConfigError, match="--job: method: missing; add it"):
+        jobs.loads(jobs.PretrainJob, "{}")
+    with pytest.raises(ConfigError, match="not a readable job"):
+        jobs.loads(jobs.PretrainJob, "{torn")
+
+
+def test_every_key_is_documented():
+    text = (ROOT / "config" / "README.md").read_text()
+    models = [m for m in vars(schema).values() if isinstance(m, type) and issubclass(m, Strict) and m is not Strict]
+    absent = [f"{m.__name__}.{key}" for m in models for key in m.model_fields if f"`{key}`" not in text]
+    assert not absent

@@ -1,0 +1,89 @@
+"""Augmentation: hand-made pixels, one parameter at a time."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from mscl.config import Augment
+from mscl.training.augment import (
+    augment_rgb, blur_matrices, colour_matrices, flip_flow, flow_from_planes, normalise,
+)
+
+OFF = {"flip": 0, "jitter_p": 0, "gray_p": 0, "blur_p": 0}
+
+
+def gen(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_with_everything_off_only_the_normalisation_is_left():
+    clip = torch.randint(0, 256, (2, 4, 8, 8, 3), dtype=torch.uint8, generator=gen())
+    out = augment_rgb(clip, torch.zeros(2, dtype=torch.bool), Augment(**OFF), gen())
+    assert torch.allclose(out, normalise(clip), atol=1e-4)
+
+
+def test_flip_mirrors_only_its_clip():
+    clip = torch.randint(0, 256, (2, 4, 8, 8, 3), dtype=torch.uint8, generator=gen())
+    out = augment_rgb(clip, torch.tensor([True, False]), Augment(**OFF), gen())
+    assert torch.allclose(out[0], normalise(clip)[0].flip(-1), atol=1e-4)
+    assert torch.allclose(out[1], normalise(clip)[1], atol=1e-4)
+
+
+def test_a_flipped_field_is_mirrored_and_moves_the_other_way():
+    flow = torch.zeros(2, 2, 1, 1, 2)
+    flow[:, 0, 0, 0, 0], flow[:, 1, 0, 0, 0] = 1.0, 0.5  # the left pixel moves right and down
+    out = flip_flow(flow, torch.tensor([True, False]))
+    assert out[0, :, 0, 0].tolist() == [[0.0, -1.0], [0.0, 0.5]]
+    assert torch.equal(out[1], flow[1])
+
+
+def test_grey_is_the_luma_of_every_pixel():
+    matrix, offset = colour_matrices(1, torch.full((1, 3), 0.5), Augment(jitter_p=0, gray_p=1), gen())
+    red = matrix[0] @ torch.tensor([1.0, 0.0, 0.0]) + offset[0]
+    assert red.tolist() == pytest.approx([0.299] * 3)
+
+
+@pytest.mark.parametrize(("jitter", "pixel", "bounds"), [
+    ((0.4, 0, 0, 0), [0.5, 0.5, 0.5], (0.3, 0.7)),  # brightness scales
+    ((0, 0.4, 0, 0), [1.0, 1.0, 1.0], (0.8, 1.2)),  # contrast pivots on the clip's mean grey .5
+    ((0, 0, 0.4, 0), [0.5, 0.5, 0.5], (0.5, 0.5)),  # saturation and hue leave grey alone
+    ((0, 0, 0, 0.5), [0.5, 0.5, 0.5], (0.5, 0.5)),
+])  # fmt: skip
+def test_each_jitter_stays_within_its_range(jitter, pixel, bounds):
+    matrix, offset = colour_matrices(500, torch.full((500, 3), 0.5), Augment(jitter=jitter, jitter_p=1, gray_p=0), gen())
+    out = matrix @ torch.tensor(pixel) + offset
+    assert out.min() >= bounds[0] - 1e-5 and out.max() <= bounds[1] + 1e-5
+    assert (out.max() - out.min()) > 0.9 * (bounds[1] - bounds[0]) - 1e-5
+
+
+def test_hue_by_a_third_of_the_circle_turns_red_into_green_or_blue():
+    cfg = SimpleNamespace(jitter=(0, 0, 0, 1 / 3), jitter_p=1, gray_p=0)
+    matrix, _ = colour_matrices(400, torch.full((400, 3), 0.5), cfg, gen())
+    red = matrix @ torch.tensor([1.0, 0.0, 0.0])
+    assert torch.allclose(red.sum(1), torch.ones(400), atol=1e-5)  # the grey part stays
+    assert red[:, 1].max() > 0.98 and red[:, 2].max() > 0.98
+
+
+def test_blur_keeps_constants_and_is_the_identity_where_off():
+    kernels = blur_matrices(16, torch.tensor([2.0, 2.0]), torch.tensor([True, False]))
+    assert torch.allclose(kernels.sum(2), torch.ones(2, 16))
+    assert torch.equal(kernels[1], torch.eye(16))
+    assert kernels[0, 8, 7].item() == pytest.approx(kernels[0, 8, 8].item() * np.exp(-1 / 8), rel=1e-4)
+
+
+def test_the_same_generator_gives_the_same_clips():
+    clip = torch.randint(0, 256, (4, 4, 8, 8, 3), dtype=torch.uint8, generator=gen())
+    first, second = (augment_rgb(clip, torch.zeros(4, dtype=torch.bool), Augment(), gen(7)) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_stored_planes_become_flow_of_radius_at_most_one():
+    planes = torch.full((1, 1, 1, 2, 2), 128, dtype=torch.uint8)
+    planes[0, 0, 0, 0] = torch.tensor([255, 1])  # u = +scale, v = -scale: the field's largest vector
+    factor = torch.tensor([[1 / np.sqrt(2)]], dtype=torch.float32)  # scale / radius
+    flow = flow_from_planes(planes, factor)
+    assert flow.shape == (1, 2, 1, 1, 2)
+    assert flow[0, :, 0, 0, 0].tolist() == pytest.approx([2**-0.5, -(2**-0.5)])
+    assert flow[0, :, 0, 0, 1].tolist() == [0.0, 0.0]

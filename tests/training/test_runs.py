@@ -1,0 +1,138 @@
+"""Pretraining and finetuning end to end on tiny real videos; interruption, resumption, refusal."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mscl import jobs
+from mscl.config import Optim
+from mscl.training import engine
+from mscl.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from mscl.training.engine import epoch_batches, learning_rate
+from mscl.training.finetune import finetune, load_classifier, score
+from mscl.training.pretrain import pretrain
+
+
+def test_cosine_and_step_schedules():
+    cosine = Optim(lr=0.1, batch=8, epochs=10)
+    assert [learning_rate(cosine, s, 1) for s in (0, 5)] == pytest.approx([0.1, 0.05])
+    steps = Optim(lr=0.1, batch=8, epochs=22, steps=(14, 18))
+    assert [learning_rate(steps, 10 * e, 10) for e in (0, 13, 14, 18)] == pytest.approx([0.1, 0.1, 0.01, 0.001])
+
+
+def test_an_epoch_is_a_permutation_of_whole_batches():
+    batches = epoch_batches(10, 4, seed=0, epoch=0)
+    assert [len(b) for b in batches] == [4, 4] and len({i for b in batches for i in b}) == 8
+    assert batches != epoch_batches(10, 4, seed=0, epoch=1) and batches == epoch_batches(10, 4, seed=0, epoch=0)
+    assert sorted(epoch_batches(3, 4, 0, 0)[0]) == [0, 1, 2]
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(prepared, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        pretrain(jobs.pretrain_job(prepared, "r18", "mscl", seed), tmp_path / name)
+    a, b, c = ((tmp_path / n / "weights.safetensors").read_bytes() for n in "abc")
+    assert a == b != c
+    history = pd.read_csv(tmp_path / "a" / "history.csv")
+    assert list(history.epoch) == [1, 2] and {"loss", "loss_lmcl", "acc_rgb"} <= set(history)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(prepared, tmp_path, stop):
+    """SIGTERM checkpoints within a step; SIGKILL falls back to the last checkpoint. Either way: the same weights."""
+    job = jobs.pretrain_job(prepared, "r18", "baseline", 0)
+    job = job.model_copy(update={"optim": job.optim.model_copy(update={"epochs": 6}), "checkpoint_minutes": 1e-9})
+    pretrain(job, tmp_path / "whole")
+    out = tmp_path / "stopped"
+    command = [sys.executable, "-m", "mscl", "pretrain", "--job", jobs.dumps(job), "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2])
+    deadline = time.monotonic() + 60
+    while not (out / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(stop)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == (128 + stop if stop == signal.SIGTERM else -stop), errors.decode()[-2000:]
+    assert not (out / "weights.safetensors").exists() and not (out / "run.json").exists()
+    at = torch.load(out / "checkpoint.pt", weights_only=True)["at"]["step"]
+    assert 0 < at < 18
+    pretrain(job, out)
+    whole, resumed = (load_file(tmp_path / n / "weights.safetensors") for n in ("whole", "stopped"))
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+    assert not (out / "checkpoint.pt").exists()
+
+
+def test_a_foreign_torn_or_drifted_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    assert load_checkpoint(path, "x") is None
+    save_checkpoint(path, {"step": 1}, "x")
+    assert load_checkpoint(path, "x")["step"] == 1
+    with pytest.raises(CheckpointError, match="checkpoint.pt: written with other settings"):
+        load_checkpoint(path, "y")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="checkpoint.pt: not a checkpoint of mscl .* delete it to start again"):
+        load_checkpoint(path, "x")
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, {"step": 1}, "x")
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(path, {"step": 2}, "x")
+    monkeypatch.undo()
+    assert load_checkpoint(path, "x")["step"] == 1 and [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_terms(prepared, tmp_path, monkeypatch):
+    job = jobs.pretrain_job(prepared, "r18", "moco", 0)
+    monkeypatch.setattr(engine.torch, "isfinite", lambda _: torch.tensor(False))
+    with pytest.raises(engine.TrainingError, match=r"not finite at step 0 \(loss=.*loss_rgb=.*\); last good checkpoint"):
+        pretrain(job, tmp_path)
+
+
+def test_too_few_videos_for_a_batch_is_said_at_the_start(prepared, tmp_path):
+    job = jobs.pretrain_job(prepared, "r18", "moco", 0)
+    job = job.model_copy(update={"optim": job.optim.model_copy(update={"batch": 32})})
+    with pytest.raises(ValueError, match="24 usable videos in split 'train' are fewer than one batch of 32; lower"):
+        pretrain(job, tmp_path)
+
+
+def test_finetuning_from_pretrained_weights_writes_everything_and_loads_back(prepared, tmp_path):
+    pretrain(jobs.pretrain_job(prepared, "r18", "moco", 0), tmp_path / "pre")
+    job = jobs.finetune_job(prepared, "r18", "moco", 0)
+    finetune(job, tmp_path / "pre" / "weights.safetensors", tmp_path / "fine")
+    predictions = pd.read_parquet(tmp_path / "fine" / "predictions.parquet")
+    metrics = json.loads((tmp_path / "fine" / "metrics.json").read_text())
+    assert len(predictions) == metrics["videos"] == 12 and metrics["classes"] == 12
+    assert metrics["top1"] == pytest.approx((predictions.top.str[0] == predictions.label).mean())
+    model = load_classifier(tmp_path / "fine" / "weights.safetensors", job.net, job.finetune, 12)
+    assert not model.training and model.fc.out_features == 12
+    with pytest.raises(ValueError, match="no classifier of 7 classes"):
+        load_classifier(tmp_path / "fine" / "weights.safetensors", job.net, job.finetune, 7)
+
+
+def test_finetuning_really_starts_from_the_pretrained_backbone(prepared, tmp_path):
+    pretrain(jobs.pretrain_job(prepared, "r18", "moco", 0), tmp_path / "pre")
+    job = jobs.finetune_job(prepared, "r18", "moco", 0)
+    job = job.model_copy(update={"finetune": job.finetune.model_copy(update={"lr": 1e-12, "weight_decay": 0.0})})
+    finetune(job, tmp_path / "pre" / "weights.safetensors", tmp_path / "fine")
+    before, after = (load_file(tmp_path / n / "weights.safetensors") for n in ("pre", "fine"))
+    assert torch.allclose(before["layer4.1.conv2.0.weight"], after["layer4.1.conv2.0.weight"], atol=1e-6)
+
+
+def test_top_k_by_hand():
+    rows = pd.DataFrame({
+        "label": [0, 1, 2, 3], "top": [[0, 1], [0, 1], [0, 1], []],
+        "status": ["ok", "ok", "ok", "missing"],
+    })  # fmt: skip
+    metrics = score(rows, classes=4)
+    assert (metrics["top1"], metrics["top5"]) == pytest.approx((1 / 3, 2 / 3))
+    assert (metrics["videos"], metrics["skipped"], metrics["chance"]) == (3, 1, 0.25)

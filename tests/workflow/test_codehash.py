@@ -1,0 +1,54 @@
+"""An edit reruns what it touches: the hash follows imports and ignores comments."""
+
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "workflow"))
+import codehash  # noqa: E402
+
+
+def package(folder: Path, **modules: str) -> Path:
+    (folder / "mscl").mkdir(parents=True)
+    for name, text in modules.items():
+        (folder / "mscl" / f"{name}.py").write_text(text)
+    return folder
+
+
+BASE = {"store": "def read():\n    return 1\n", "flow": "from mscl.store import read\n\ndef flow():\n    return read()\n", "other": "X = 1\n"}
+
+
+def test_comments_docstrings_and_formatting_change_nothing(tmp_path):
+    noisy = BASE | {"flow": '"""Doc."""\nfrom mscl.store import read\n\n\ndef flow():\n    "Doc."\n    # why\n    return (read())\n'}
+    assert codehash.code_hash(package(tmp_path / "a", **BASE), "mscl.flow") == codehash.code_hash(package(tmp_path / "b", **noisy), "mscl.flow")
+
+
+def test_a_changed_line_reaches_everything_that_imports_it_and_nothing_else(tmp_path):
+    before = package(tmp_path / "a", **BASE)
+    after = package(tmp_path / "b", **(BASE | {"store": "def read():\n    return 2\n"}))
+    assert codehash.code_hash(before, "mscl.flow") != codehash.code_hash(after, "mscl.flow")
+    assert codehash.code_hash(before, "mscl.other") == codehash.code_hash(after, "mscl.other")
+
+
+def test_stages_of_the_package_hang_together_as_designed():
+    hashes = {m: codehash.code_hash(ROOT, m) for m in ("mscl.video.extract", "mscl.flow.shard", "mscl.training.pretrain", "mscl.reporting.report")}
+    assert len(set(hashes.values())) == 4
+    seen = codehash.modules(ROOT, "mscl.training.pretrain")
+    assert "mscl.models.lmcl" in seen and "mscl.video.store" in seen
+    assert not any(m.startswith(("mscl.reporting", "mscl.evaluation", "mscl.config")) for m in seen)
+
+
+def test_training_imports_only_what_a_plain_cuda_image_has():
+    """No Snakemake, DVC, decord, captum or plotting below mscl.models and mscl.training."""
+    import ast
+
+    allowed = {"torch", "torchvision", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "simplejpeg", "cv2", "tqdm", "yaml", "mscl"}
+    for start in ("mscl.training.pretrain", "mscl.training.finetune", "mscl.training.features"):
+        for module in codehash.modules(ROOT, start, plumbing=True):
+            path = codehash._path(ROOT, module)
+            tree = ast.parse(path.read_text())
+            names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+            names |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
+            foreign = {n.split(".")[0] for n in names} - allowed - set(sys.stdlib_module_names)
+            assert not foreign, f"{module} imports {foreign}"
