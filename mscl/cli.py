@@ -6,6 +6,7 @@ Imports happen inside the commands, so that a stage loads only what it needs.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import traceback
@@ -29,6 +30,14 @@ def check(config: Annotated[Path, typer.Argument(help="A whole configuration.")]
 
     cfg = load_config(config)
     print(f"{config}: {cfg.name} ({cfg.kind}): {len(cfg.models)} model(s) x {len(cfg.methods)} method(s) x {len(cfg.seeds)} seed(s)")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a configuration (kept in workflow/schemas/)."""
+    from mscl.config import Config
+
+    print(json.dumps(Config.model_json_schema(), indent=1, sort_keys=True))
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """A mistake in a configuration is one clear sentence, before anything runs."""
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,8 @@ def test_every_key_is_documented():
     models = [m for m in vars(schema).values() if isinstance(m, type) and issubclass(m, Strict) and m is not Strict]
     absent = [f"{m.__name__}.{key}" for m in models for key in m.model_fields if f"`{key}`" not in text]
     assert not absent
+
+
+def test_the_json_schema_follows_the_typed_configuration():
+    kept = json.loads((ROOT / "workflow" / "schemas" / "config.schema.json").read_text())
+    assert kept == schema.Config.model_json_schema(), "run: python -m mscl schema > workflow/schemas/config.schema.json"

@@ -1,7 +1,8 @@
 """Generated data sets: real encoded videos in the layouts people have, in which only motion tells the class.
 
 Everything follows from `Embedded` (seed, counts, size) and the format: which clips there are, what each shows
-and its exact optical flow. Both formats perform the same motion programs, with different looks.
+and its exact optical flow. Both formats perform the same motion programs, with different looks; the Kinetics layout in
+any direction, the SSv2 layout in those that its templates name.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def clip_scene(embedded: Embedded, format: str, clip_id: str) -> Scene:
     if clip is None:
         raise ValueError(f"clip '{clip_id}': not in this generated {format} data set; take an id from its manifest")
     rng = _rng(embedded.seed, format, clip.split, clip.order)
-    return draw_scene(rng, PROGRAMS[clip.program], embedded.frames, embedded.size)
+    return draw_scene(rng, PROGRAMS[clip.program], embedded.frames, embedded.size, any_heading=format == "kinetics")
 
 
 def exact_flow(

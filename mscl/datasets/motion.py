@@ -76,6 +76,7 @@ class Scene:
     switch: float  # where the second phase begins, share of the clip
     pan: tuple[float, float]
     wobble: tuple[float, float]  # phase of the shake, per axis
+    heading: float = 0.0  # radians: turns every motion's direction; a growth becomes a growth with a turn, and so on
 
     @property
     def short(self) -> int:
@@ -88,7 +89,7 @@ class Scene:
         time = frame / (self.frames - 1)
         x, y, zoom, angle = *self.start, 0.0, self.angle
         for phase, progress, (shift, scale, turn) in zip(self.program, self._progress(time), self.steps):
-            dx, dy, dz, da = PHASES[phase]
+            dx, dy, dz, da = self._headed(*PHASES[phase])
             x, y, zoom, angle = (
                 x + dx * shift * progress,
                 y + dy * shift * progress,
@@ -101,6 +102,10 @@ class Scene:
             (self._camera(time, 0) * short, self._camera(time, 1) * short),
         )  # fmt: skip
 
+    def _headed(self, dx: float, dy: float, dz: float, da: float) -> tuple[float, float, float, float]:
+        c, s = math.cos(self.heading), math.sin(self.heading)
+        return c * dx - s * dy, s * dx + c * dy, c * dz - s * da, s * dz + c * da
+
     def _progress(self, time: float) -> tuple[float, ...]:
         if len(self.program) == 1:
             return (time,)
@@ -111,10 +116,14 @@ class Scene:
         return self.pan[axis] * time + WOBBLE * shake
 
 
-def draw_scene(rng: np.random.Generator, program: tuple[str, ...], frames: int, size: tuple[int, int]) -> Scene:
+def draw_scene(
+    rng: np.random.Generator, program: tuple[str, ...], frames: int, size: tuple[int, int], any_heading: bool = False
+) -> Scene:
     """Draw a scene for `program`. The draws do not depend on the program, so neither does anything but the motion.
 
-    The start lies in the central region from which every program stays within the frame.
+    The start lies in the central region from which every program stays within the frame. `any_heading` turns the
+    program's directions by a random angle: as in the world at large, no direction is special, and rotated flow (FRA)
+    cannot be told from flow by its directions alone.
     """
     if not 1 <= len(program) <= 2 or any(phase not in PHASES for phase in program):
         raise ValueError(f"program {program}: give one or two of {', '.join(PHASES)}")
@@ -128,4 +137,5 @@ def draw_scene(rng: np.random.Generator, program: tuple[str, ...], frames: int, 
         angle=rng.uniform(0, 2 * math.pi), steps=steps, switch=rng.uniform(0.43, 0.57),
         pan=(rng.uniform(-PAN, PAN), rng.uniform(-PAN, PAN)),
         wobble=(rng.uniform(0, 2 * math.pi), rng.uniform(0, 2 * math.pi)),
+        heading=rng.uniform(0, 2 * math.pi) if any_heading else 0.0,
     )  # fmt: skip
