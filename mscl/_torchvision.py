@@ -30,4 +30,6 @@ except RuntimeError as error:
     import torchvision
     import torchvision.models
 
-__all__ = ["torchvision"]
+from torchvision.models.video import resnet as video_resnet  # noqa: E402
+
+__all__ = ["torchvision", "video_resnet"]

@@ -20,6 +20,7 @@ from mscl import jobs
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.split("\n")[0])
 
 Job = Annotated[str, typer.Option("--job", help="The stage's settings: JSON text or a JSON file.")]
+Workers = Annotated[int, typer.Option(help="Processes or threads beside the main one.")]
 Out = Annotated[Path, typer.Option("--out", help="Where results go.")]
 
 
@@ -29,7 +30,9 @@ def check(config: Annotated[Path, typer.Argument(help="A whole configuration.")]
     from mscl.config import load_config
 
     cfg = load_config(config)
-    print(f"{config}: {cfg.name} ({cfg.kind}): {len(cfg.models)} model(s) x {len(cfg.methods)} method(s) x {len(cfg.seeds)} seed(s)")
+    print(
+        f"{config}: {cfg.name} ({cfg.kind}): {len(cfg.models)} model(s) x {len(cfg.methods)} method(s) x {len(cfg.seeds)} seed(s)"
+    )
 
 
 @app.command()
@@ -57,19 +60,19 @@ def manifest(job: Job, out: Out) -> None:
 
 
 @app.command()
-def frames(job: Job, manifest: Path, shard: int, out: Out) -> None:
+def frames(job: Job, manifest: Path, shard: int, out: Out, workers: Workers = 1) -> None:
     """Extract one shard's frames: OUT.parquet and the tar beside it."""
     from mscl.video.extract import extract_shard
 
-    extract_shard(jobs.loads(jobs.FramesJob, job), manifest, shard, out.with_suffix(".tar"), out)
+    extract_shard(jobs.loads(jobs.FramesJob, job), manifest, shard, out.with_suffix(".tar"), out, workers)
 
 
 @app.command()
-def flow(job: Job, frames: Path, out: Out) -> None:
+def flow(job: Job, frames: Path, out: Out, workers: Workers = 1) -> None:
     """Compute flow and motion scores of one shard of frames: OUT.parquet and the tar beside it."""
     from mscl.flow.shard import flow_shard
 
-    flow_shard(jobs.loads(jobs.FlowJob, job), frames, frames.with_suffix(".tar"), out.with_suffix(".tar"), out)
+    flow_shard(jobs.loads(jobs.FlowJob, job), frames, frames.with_suffix(".tar"), out.with_suffix(".tar"), out, workers)
 
 
 @app.command()
@@ -90,31 +93,35 @@ def data(job: Job, out: Out) -> None:
 
 
 @app.command()
-def pretrain(job: Job, out: Out) -> None:
+def pretrain(job: Job, out: Out, workers: Workers = 0, checkpoint_minutes: float = 10) -> None:
     """Pretrain one method with one seed."""
     from mscl.runcard import run_card
+    from mscl.training.engine import Machine
     from mscl.training.pretrain import pretrain as train
 
     settings = jobs.loads(jobs.PretrainJob, job)
     inputs = [p for s in settings.sources for p in (s.manifest, *s.frame_indexes(), *s.flow_indexes())]
     with run_card(out, "pretrain", settings, inputs, [out / "weights.safetensors"]):
-        train(settings, out)
+        train(settings, out, Machine(workers, checkpoint_minutes))
 
 
 @app.command()
-def finetune(job: Job, out: Out, weights: Path | None = None) -> None:
+def finetune(job: Job, out: Out, weights: Path | None = None, workers: Workers = 0, checkpoint_minutes: float = 10) -> None:
     """Finetune and test one pretrained backbone, or train from scratch when no --weights are given."""
     from mscl.runcard import run_card
+    from mscl.training.engine import Machine
     from mscl.training.finetune import finetune as train
 
     settings = jobs.loads(jobs.FinetuneJob, job)
     inputs = [settings.source.manifest, *settings.source.frame_indexes(), *([weights] if weights else [])]
-    with run_card(out, "finetune", settings, inputs, [out / n for n in ("weights.safetensors", "predictions.parquet", "metrics.json")]):
-        train(settings, weights, out)
+    with run_card(
+        out, "finetune", settings, inputs, [out / n for n in ("weights.safetensors", "predictions.parquet", "metrics.json")]
+    ):
+        train(settings, weights, out, Machine(workers, checkpoint_minutes))
 
 
 @app.command()
-def frozen(job: Job, out: Out, weights: Path | None = None) -> None:
+def frozen(job: Job, out: Out, weights: Path | None = None, workers: Workers = 0) -> None:
     """Linear probe and retrieval on a frozen backbone."""
     from mscl.evaluation.frozen import evaluate_frozen
     from mscl.runcard import run_card
@@ -122,7 +129,7 @@ def frozen(job: Job, out: Out, weights: Path | None = None) -> None:
     settings = jobs.loads(jobs.FrozenJob, job)
     inputs = [settings.source.manifest, *settings.source.frame_indexes(), *([weights] if weights else [])]
     with run_card(out, "frozen", settings, inputs, [out / "metrics.json"]):
-        evaluate_frozen(settings, weights, out)
+        evaluate_frozen(settings, weights, out, workers)
 
 
 @app.command()

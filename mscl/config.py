@@ -233,7 +233,9 @@ class Config(Strict):
         self._strides()
         for name, model in self.models.items():
             if self.contrast.queue % model.pretrain.batch:
-                raise ValueError(f"contrast.queue: {self.contrast.queue} is not a multiple of models.{name}.pretrain.batch {model.pretrain.batch}")
+                raise ValueError(
+                    f"contrast.queue: {self.contrast.queue} is not a multiple of models.{name}.pretrain.batch {model.pretrain.batch}"
+                )
             if self.clip.frames != 8 and any(self.switches(m).lmcl for m in self.methods):
                 raise ValueError("clip.frames: LMCL pairs 4 times of the neck with 4 of the flow network; set 8")
         return self
@@ -243,7 +245,9 @@ class Config(Strict):
         wanted += [(self.finetune.dataset, s) for s in (self.finetune.train, self.finetune.test)]
         for name, split in wanted:
             if split not in self.datasets[name].splits:
-                raise ValueError(f"datasets.{name}.annotations: no split '{split}'; it has {', '.join(self.datasets[name].splits) or 'none'}")
+                raise ValueError(
+                    f"datasets.{name}.annotations: no split '{split}'; it has {', '.join(self.datasets[name].splits) or 'none'}"
+                )
         for name, dataset in self.datasets.items():
             if dataset.format == "ssv2" and "labels" not in dataset.annotations:
                 raise ValueError(f"datasets.{name}.annotations: the ssv2 format needs 'labels' (labels.json)")
@@ -255,7 +259,9 @@ class Config(Strict):
             step = self.datasets[name].frames.step
             for key, value in (("clip.stride", self.clip.stride), ("flow.gap", self.flow.gap)):
                 if value % step:
-                    raise ValueError(f"{key}: {value} is not a multiple of datasets.{name}.frames.step {step}, so its frames are not kept")
+                    raise ValueError(
+                        f"{key}: {value} is not a multiple of datasets.{name}.frames.step {step}, so its frames are not kept"
+                    )
 
 
 def _like(word: str, known: list[str]) -> str:

@@ -10,11 +10,27 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mscl.layout import Layout, shard_paths
 from mscl.config import (
-    Analysis, Augment, ClipConfig, Config, ConfigError, Contrast, Dataset, Embedded, Finetune,
-    FlowConfig, FramesConfig, MDSConfig, Model, Name, Optim, Strict, Switches, parse,
+    Analysis,
+    Augment,
+    ClipConfig,
+    Config,
+    ConfigError,
+    Contrast,
+    Dataset,
+    Embedded,
+    Finetune,
+    FlowConfig,
+    FramesConfig,
+    MDSConfig,
+    Model,
+    Name,
+    Optim,
+    Strict,
+    Switches,
+    parse,
 )
+from mscl.layout import Layout, shard_paths
 
 
 class Source(Strict):
@@ -51,13 +67,11 @@ class ManifestJob(Strict):
 
 class FramesJob(Strict):
     frames: FramesConfig
-    workers: int
 
 
 class FlowJob(Strict):
     flow: FlowConfig
     mds: MDSConfig
-    workers: int
     device: str
 
 
@@ -94,8 +108,6 @@ class PretrainJob(Strict):
     contrast: Contrast
     device: str
     threads: int
-    workers: int
-    checkpoint_minutes: float
 
 
 class FinetuneJob(Strict):
@@ -108,8 +120,6 @@ class FinetuneJob(Strict):
     test: str
     device: str
     threads: int
-    workers: int
-    checkpoint_minutes: float
 
 
 class FrozenJob(Strict):
@@ -126,7 +136,6 @@ class FrozenJob(Strict):
     test: str
     device: str
     threads: int
-    workers: int
 
 
 class AnalysisJob(Strict):
@@ -149,16 +158,20 @@ def net(model: Model) -> Net:
     return Net(**model.model_dump(include=set(Net.model_fields)))
 
 
-def _machine(config: Config, *, checkpoint: bool = False) -> dict:
-    compute = config.compute
-    values = {"device": compute.device, "threads": compute.threads, "workers": compute.workers}
-    return values | ({"checkpoint_minutes": compute.checkpoint_minutes} if checkpoint else {})
+def _machine(config: Config) -> dict:
+    """What of the machine is part of the result; numbers of processes are not, and stay out of the jobs."""
+    return {"device": config.compute.device, "threads": config.compute.threads}
 
 
 def source(config: Config, dataset: str, *, flow: bool = False) -> Source:
     at = Layout(config)
-    return Source(name=dataset, manifest=at.manifest(dataset), frames=at.frames(dataset),
-                  flow=at.flow(dataset) if flow else None, shards=config.datasets[dataset].shards)
+    return Source(
+        name=dataset,
+        manifest=at.manifest(dataset),
+        frames=at.frames(dataset),
+        flow=at.flow(dataset) if flow else None,
+        shards=config.datasets[dataset].shards,
+    )
 
 
 def dataset_job(config: Config, dataset: str) -> DatasetJob:
@@ -185,11 +198,11 @@ def data_job(config: Config) -> DataJob:
 
 
 def frames_job(config: Config, dataset: str) -> FramesJob:
-    return FramesJob(frames=config.datasets[dataset].frames, workers=config.compute.extract_workers)
+    return FramesJob(frames=config.datasets[dataset].frames)
 
 
 def flow_job(config: Config) -> FlowJob:
-    return FlowJob(flow=config.flow, mds=config.mds, workers=config.compute.extract_workers, device=config.compute.device)
+    return FlowJob(flow=config.flow, mds=config.mds, device=config.compute.device)
 
 
 def flow_error_job(config: Config, dataset: str) -> FlowErrorJob:
@@ -200,26 +213,47 @@ def flow_error_job(config: Config, dataset: str) -> FlowErrorJob:
 def pretrain_job(config: Config, model: str, method: str, seed: int) -> PretrainJob:
     recipe, switches = config.models[model], config.switches(method)
     return PretrainJob(
-        method=method, seed=seed, switches=switches, net=net(recipe), optim=recipe.pretrain,
+        method=method,
+        seed=seed,
+        switches=switches,
+        net=net(recipe),
+        optim=recipe.pretrain,
         sources=tuple(source(config, d, flow=switches.flow) for d in config.pretrain.datasets),
-        split=config.pretrain.split, clip=config.clip, augment=config.augment, contrast=config.contrast,
-        **_machine(config, checkpoint=True),
+        split=config.pretrain.split,
+        clip=config.clip,
+        augment=config.augment,
+        contrast=config.contrast,
+        **_machine(config),
     )
 
 
 def finetune_job(config: Config, model: str, method: str, seed: int) -> FinetuneJob:
     recipe = config.models[model]
     return FinetuneJob(
-        method=method, seed=seed, net=net(recipe), finetune=recipe.finetune,
-        source=source(config, config.finetune.dataset), train=config.finetune.train, test=config.finetune.test, **_machine(config, checkpoint=True),
+        method=method,
+        seed=seed,
+        net=net(recipe),
+        finetune=recipe.finetune,
+        source=source(config, config.finetune.dataset),
+        train=config.finetune.train,
+        test=config.finetune.test,
+        **_machine(config),
     )
 
 
 def frozen_job(config: Config, model: str, method: str, seed: int) -> FrozenJob:
     recipe = config.models[model]
     return FrozenJob(
-        method=method, seed=seed, net=net(recipe), frames=recipe.finetune.frames, test_size=recipe.finetune.test_size,
-        clips=config.analysis.clips, source=source(config, config.finetune.dataset), train=config.finetune.train, test=config.finetune.test, **_machine(config),
+        method=method,
+        seed=seed,
+        net=net(recipe),
+        frames=recipe.finetune.frames,
+        test_size=recipe.finetune.test_size,
+        clips=config.analysis.clips,
+        source=source(config, config.finetune.dataset),
+        train=config.finetune.train,
+        test=config.finetune.test,
+        **_machine(config),
     )
 
 
@@ -233,8 +267,14 @@ def compared(config: Config) -> tuple[str, str]:
 def analysis_job(config: Config, model: str) -> AnalysisJob:
     recipe = config.models[model]
     return AnalysisJob(
-        net=net(recipe), finetune=recipe.finetune, analysis=config.analysis, methods=compared(config),
-        source=source(config, config.finetune.dataset), seeds=config.seeds, test=config.finetune.test, device=config.compute.device, threads=config.compute.threads,
+        net=net(recipe),
+        finetune=recipe.finetune,
+        analysis=config.analysis,
+        methods=compared(config),
+        source=source(config, config.finetune.dataset),
+        seeds=config.seeds,
+        test=config.finetune.test,
+        **_machine(config),
     )
 
 

@@ -19,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from mscl.progress import tqdm
 
 from mscl.config import Dataset, Embedded
 from mscl.datasets.encode import FPS, encode
 from mscl.datasets.motion import PROGRAMS, Scene, draw_scene
 from mscl.datasets.render import render, scene_flow
+from mscl.progress import tqdm
 
 # Real Something-Something v2 templates, one per program, in the order of PROGRAMS.
 TEMPLATES = (

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mscl.io import write_json
+from mscl.io import sha256, write_json
 from mscl.jobs import DatasetJob
-from mscl.runcard import sha256
 
 SOURCES = {
     "kinetics": "download the videos and annotation CSVs of Kinetics-400 (CVDF: https://s3.amazonaws.com/kinetics/400/, "

@@ -17,7 +17,8 @@ from mscl.training.engine import pick_device
 from mscl.training.features import extract_features
 from mscl.video.store import Shards
 
-def evaluate_frozen(job: FrozenJob, weights: Path | None, out: Path) -> None:
+
+def evaluate_frozen(job: FrozenJob, weights: Path | None, out: Path, workers: int = 0) -> None:
     """Features of both splits -> `metrics.json` in `out`; `weights` None measures a random initialisation."""
     device = pick_device(job.device, job.threads)
     torch.manual_seed(job.seed)
@@ -26,14 +27,20 @@ def evaluate_frozen(job: FrozenJob, weights: Path | None, out: Path) -> None:
         load_backbone_weights(backbone, weights)
     backbone = backbone.to(device, memory_format=torch.channels_last_3d)
     rows, store = pd.read_parquet(job.source.manifest), Shards(job.source.frame_indexes())
-    clips = [UniformClips(store, rows[(rows.split == s) & (rows.label >= 0)], job.frames, job.test_size, job.clips)
-             for s in (job.train, job.test)]
-    (train_x, test_x), (train_y, test_y) = zip(*((extract_features(backbone, c, device, job.workers), c.rows.label.to_numpy()) for c in clips))
+    clips = [
+        UniformClips(store, rows[(rows.split == s) & (rows.label >= 0)], job.frames, job.test_size, job.clips)
+        for s in (job.train, job.test)
+    ]
+    train_x, test_x = (extract_features(backbone, c, device, workers) for c in clips)
+    train_y, test_y = (c.rows.label.to_numpy() for c in clips)
     classes = int(rows.label.max()) + 1
     metrics = {
         "probe_top1": linear_probe(train_x, train_y, test_x, test_y)["top1"],
         "retrieval": retrieval(train_x, train_y, test_x, test_y),
-        "videos": len(test_y), "skipped": len(clips[1].skipped), "classes": classes, "chance": 1 / classes,
+        "videos": len(test_y),
+        "skipped": len(clips[1].skipped),
+        "classes": classes,
+        "chance": 1 / classes,
     }
     write_json(out / "metrics.json", metrics)
     print(f"probe top-1 {metrics['probe_top1']:.3f}, R@1 {metrics['retrieval']['1']:.3f}, chance {metrics['chance']:.3f}")

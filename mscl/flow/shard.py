@@ -30,7 +30,7 @@ SCHEMA = pa.schema([
 FAILED = {"width": 0, "height": 0, "frame": [], "scale": [], "radius": [], "score": [], "allowed": [], "note": ""}
 
 
-def flow_shard(job: FlowJob, frames_index: Path, frames_tar: Path, out_tar: Path, out_index: Path) -> None:
+def flow_shard(job: FlowJob, frames_index: Path, frames_tar: Path, out_tar: Path, out_index: Path, workers: int = 1) -> None:
     """Compute the flow of every usable clip of a frame shard; the others pass through with their status and reason.
 
     A clip with no two kept frames `gap` apart gets status "short". `frames_tar` must lie beside its index.
@@ -46,7 +46,7 @@ def flow_shard(job: FlowJob, frames_index: Path, frames_tar: Path, out_tar: Path
         torch.set_num_threads(1)
     try:
         with ShardWriter(out_tar) as writer:
-            done = in_order(lambda row: _clip(job, frames, row, estimator), range(len(frames)), job.workers)
+            done = in_order(lambda row: _clip(job, frames, row, estimator), range(len(frames)), workers)
             index = []
             for row, jpegs in tqdm(done, name, len(frames), unit="video", mininterval=5):
                 offsets, sizes = writer.add(row["clip_id"], ((f"{i:06d}.jpg", jpeg) for i, jpeg in zip(row["frame"], jpegs)))

@@ -10,8 +10,8 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from mscl._torchvision import video_resnet
 from mscl.models.r3d import Bottleneck, conv, initialise, stage
-from torchvision.models.video.resnet import BasicBlock, Conv3DNoTemporal
 
 
 class FlowResNet(nn.Module):
@@ -21,7 +21,7 @@ class FlowResNet(nn.Module):
         super().__init__()
         w = [width, 2 * width, 4 * width, 8 * width]
         deep = backbone == "slow_r50"
-        block = Bottleneck if deep else partial(BasicBlock, conv_builder=Conv3DNoTemporal)
+        block = Bottleneck if deep else partial(video_resnet.BasicBlock, conv_builder=video_resnet.Conv3DNoTemporal)
         blocks, expansion = ((3, 4, 6, 3), 4) if deep else ((2, 2, 2, 2), 1)
         pool = [nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))] if deep else []
         self.stem = nn.Sequential(conv(3, width, (1, 7, 7), (2, 2, 2)), nn.BatchNorm3d(width), nn.ReLU(inplace=True), *pool)

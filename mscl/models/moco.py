@@ -47,8 +47,8 @@ class Queue(nn.Module):
             raise ValueError(f"the queue's length {size} is not a multiple of the batch {batch}")
         start = int(self.pointer)
         self.age_K += 1
-        self.keys_KD[start:start + batch] = k_BD.to(self.keys_KD.dtype)
-        self.age_K[start:start + batch] = 0
+        self.keys_KD[start : start + batch] = k_BD.to(self.keys_KD.dtype)
+        self.age_K[start : start + batch] = 0
         self.pointer.fill_((start + batch) % size)
 
 

@@ -11,8 +11,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from mscl._torchvision import torchvision  # noqa: F401  (must come before the next import)
-from torchvision.models.video.resnet import BasicBlock, Conv3DSimple
+from mscl._torchvision import video_resnet
 
 
 class Bottleneck(nn.Module):
@@ -88,7 +87,7 @@ class R3D18(Backbone):
 
     def __init__(self, width: int = 64):
         super().__init__()
-        block = partial(BasicBlock, conv_builder=Conv3DSimple)
+        block = partial(video_resnet.BasicBlock, conv_builder=video_resnet.Conv3DSimple)
         w = [width, 2 * width, 4 * width, 8 * width]
         self.stem = nn.Sequential(conv(3, width, (3, 7, 7), (1, 2, 2)), nn.BatchNorm3d(width), nn.ReLU(inplace=True))
         self.layer1 = stage(block, width, w[0], 2, (1, 1, 1), 1)

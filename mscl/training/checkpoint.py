@@ -18,9 +18,9 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be resumed from; the text says which file, why, and what to do."""
 
 
-def fingerprint(text: str) -> str:
-    """Hash of the settings that a checkpoint belongs to."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def fingerprint(*parts: str) -> str:
+    """Hash of the settings, code and data that a checkpoint belongs to."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], settings: str) -> None:
@@ -44,7 +44,9 @@ def load_checkpoint(path: Path, settings: str) -> dict[str, Any] | None:
     except Exception as error:
         raise CheckpointError(f"{path}: not a checkpoint of mscl ({type(error).__name__}); delete it to start again") from None
     if written != settings:
-        raise CheckpointError(f"{path}: written with other settings; delete it to start again, or restore the settings to resume")
+        raise CheckpointError(
+            f"{path}: written with other settings, code or data; delete it to start again, or restore them to resume"
+        )
     return state
 
 

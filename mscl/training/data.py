@@ -135,8 +135,11 @@ def _positions(grid: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 def allowed_starts(grid: np.ndarray, allowed: np.ndarray | None, clip) -> np.ndarray:
     """Raw frame numbers at which a clip may start: whole clips only where there are any, and MDS's choice among them.
 
-    A video shorter than a clip starts at its first frame and holds its last.
+    A video shorter than a clip starts at its first frame and holds its last; one in which MDS allows no start at all
+    (no motion to choose by) starts at its first frame.
     """
+    if allowed is not None and not allowed.any():
+        return grid[:1]
     whole = grid <= grid[-1] - (clip.frames - 1) * clip.stride
     if not whole.any():
         return grid[:1]

@@ -67,7 +67,7 @@ def epoch_batches(length: int, batch: int, seed: int, epoch: int) -> list[list[i
     order = np.random.default_rng([seed, epoch]).permutation(length).tolist()
     if length < batch:
         return [order]
-    return [order[i:i + batch] for i in range(0, length - batch + 1, batch)]
+    return [order[i : i + batch] for i in range(0, length - batch + 1, batch)]
 
 
 def autocast(device: torch.device):
@@ -87,6 +87,17 @@ class StopSignal:
         self.number = number
 
 
+@dataclass(frozen=True)
+class Machine:
+    """What changes how fast a run goes and never what comes out."""
+
+    workers: int = 0  # loader processes
+    checkpoint_minutes: float = 10
+
+
+DEFAULT = Machine()
+
+
 @dataclass
 class Progress:
     """Where a run stands: what a checkpoint holds beside the tensors."""
@@ -100,9 +111,9 @@ class Progress:
 class Run:
     """A model, its optimiser and its position; `fit` trains it to the end."""
 
-    def __init__(self, model: nn.Module, dataset: Dataset, recipe, job, settings: str, checkpoint: Path):
-        self.model, self.dataset, self.recipe, self.job = model, dataset, recipe, job
-        self.settings, self.checkpoint = settings, checkpoint
+    def __init__(self, model: nn.Module, dataset: Dataset, recipe, seed: int, settings: str, checkpoint: Path, machine: Machine):
+        self.model, self.dataset, self.recipe, self.seed = model, dataset, recipe, seed
+        self.settings, self.checkpoint, self.machine = settings, checkpoint, machine
         self.device = next(model.parameters()).device
         self.optimizer = make_optimizer(model, recipe)
         self.steps_per_epoch = len(epoch_batches(len(dataset), recipe.batch, 0, 0))
@@ -137,9 +148,10 @@ class Run:
     def _epoch(self, step: Step, stop: StopSignal, bar: tqdm) -> None:
         epoch, done = divmod(self.at.step, self.steps_per_epoch)
         self.dataset.set_epoch(epoch)
-        batches = epoch_batches(len(self.dataset), self.recipe.batch, self.job.seed, epoch)
-        loader = DataLoader(self.dataset, batch_sampler=batches[done:], num_workers=self.job.workers,
-                            pin_memory=self.device.type == "cuda")
+        batches = epoch_batches(len(self.dataset), self.recipe.batch, self.seed, epoch)
+        loader = DataLoader(
+            self.dataset, batch_sampler=batches[done:], num_workers=self.machine.workers, pin_memory=self.device.type == "cuda"
+        )
         before, began = self.at.seconds, time.monotonic()
         for batch in loader:
             self._one(step, {k: v.to(self.device, non_blocking=True) for k, v in batch.items()})
@@ -149,7 +161,7 @@ class Run:
             if stop.number:
                 self.save()
                 raise SystemExit(128 + stop.number)
-            if time.monotonic() - self._saved > 60 * self.job.checkpoint_minutes:
+            if time.monotonic() - self._saved > 60 * self.machine.checkpoint_minutes:
                 self.save()
         self._close_epoch(epoch)
 
@@ -160,7 +172,7 @@ class Run:
         rate = learning_rate(self.recipe, self.at.step, self.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        generator = step_generator(self.job.seed, self.at.step)
+        generator = step_generator(self.seed, self.at.step)
         with autocast(self.device):
             terms = step(batch, self.at.step / self.total, generator)
         loss = terms["loss"]

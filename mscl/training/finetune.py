@@ -1,6 +1,6 @@
 """Supervised finetuning of a backbone and its test (method.md §8).
 
-    snakemake --cores all results/demo/finetune/motion_ssv2/r18/mscl/seed0/metrics.json
+snakemake --cores all results/demo/finetune/motion_ssv2/r18/mscl/seed0/metrics.json
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from mscl.io import whole, write_json
+from mscl.codehash import code_hash
+from mscl.io import sha256, whole, write_json
 from mscl.jobs import FinetuneJob, dumps
 from mscl.models.r3d import build_backbone, load_backbone_weights
 from mscl.training.augment import flip, normalise
 from mscl.training.checkpoint import fingerprint, save_weights
 from mscl.training.data import FinetuneClips, UniformClips
-from mscl.training.engine import Run, autocast, pick_device
+from mscl.training.engine import DEFAULT, Machine, Run, autocast, pick_device
 from mscl.video.store import Shards
 
 
@@ -81,8 +82,16 @@ def predict(model: Classifier, clips: UniformClips, device: torch.device, worker
         best = p.topk(min(5, p.shape[1]), dim=1)
         for i, top, probability in zip(batch["index"].tolist(), best.indices.tolist(), best.values.tolist()):
             source = clips.rows.iloc[i]
-            rows.append({"clip_id": source.clip_id, "label": source.label, "top": top, "probability": probability,
-                         "status": "ok", "reason": ""})
+            rows.append(
+                {
+                    "clip_id": source.clip_id,
+                    "label": source.label,
+                    "top": top,
+                    "probability": probability,
+                    "status": "ok",
+                    "reason": "",
+                }
+            )
     skipped = clips.skipped[["clip_id", "label", "status", "reason"]].assign(top=[[] for _ in range(len(clips.skipped))])
     skipped["probability"] = [[] for _ in range(len(skipped))]
     return pd.DataFrame(rows + skipped.to_dict("records"), columns=["clip_id", "label", "top", "probability", "status", "reason"])
@@ -93,11 +102,17 @@ def score(predictions: pd.DataFrame, classes: int) -> dict:
     good = predictions[predictions.status == "ok"]
     ranks = [list(top).index(label) if label in list(top) else 99 for top, label in zip(good.top, good.label)]
     hits = pd.Series(ranks, dtype="float64")
-    return {"top1": float((hits < 1).mean()), "top5": float((hits < 5).mean()), "videos": len(good),
-            "skipped": len(predictions) - len(good), "classes": classes, "chance": 1 / classes}
+    return {
+        "top1": float((hits < 1).mean()),
+        "top5": float((hits < 5).mean()),
+        "videos": len(good),
+        "skipped": len(predictions) - len(good),
+        "classes": classes,
+        "chance": 1 / classes,
+    }
 
 
-def finetune(job: FinetuneJob, pretrained: Path | None, out: Path) -> None:
+def finetune(job: FinetuneJob, pretrained: Path | None, out: Path, machine: Machine = DEFAULT) -> None:
     """Train on `job.train`, test on `job.test`; write weights, predictions, metrics and history to `out`.
 
     `pretrained` None trains from scratch: only the RGB query backbone of a pretraining is loaded.
@@ -110,15 +125,19 @@ def finetune(job: FinetuneJob, pretrained: Path | None, out: Path) -> None:
     test = UniformClips(store, rows[(rows.split == job.test) & (rows.label >= 0)], job.finetune.frames, job.finetune.test_size)
     for split, clips in ((job.train, train), (job.test, test)):
         if not len(clips):
-            raise ValueError(f"{job.source.manifest}: no usable video in split '{split}'; see the statuses in the manifest and the frames index")
+            raise ValueError(
+                f"{job.source.manifest}: no usable video in split '{split}'; see the statuses in the manifest and the frames index"
+            )
     model = Classifier(job.net, job.finetune, classes)
     if pretrained is not None:
         load_backbone_weights(model.backbone, pretrained)
     model = model.to(device, memory_format=torch.channels_last_3d)
-    settings = fingerprint(dumps(job) + repr(list(train.rows.clip_id)) + str(pretrained))
-    run = Run(model, train, job.finetune, job, settings, out / "checkpoint.pt")
+    settings = fingerprint(
+        dumps(job), code_hash(__name__), repr(list(train.rows.clip_id)), sha256(pretrained) if pretrained else ""
+    )
+    run = Run(model, train, job.finetune, job.seed, settings, out / "checkpoint.pt", machine)
     history = run.fit(make_step(model, job), f"finetune {job.method}")
-    predictions = predict(model, test, device, job.workers)
+    predictions = predict(model, test, device, machine.workers)
     write_finetuned(model, history, predictions, classes, job, out)
     run.checkpoint.unlink(missing_ok=True)
 
@@ -131,4 +150,6 @@ def write_finetuned(model: Classifier, history: pd.DataFrame, predictions: pd.Da
         predictions.to_parquet(path, index=False)
     write_json(out / "metrics.json", metrics)
     save_weights(out / "weights.safetensors", model.export(), {"method": job.method, "classes": str(classes)})
-    print(f"top-1 {metrics['top1']:.3f} on {metrics['videos']} videos ({metrics['skipped']} skipped), chance {metrics['chance']:.3f}")
+    print(
+        f"top-1 {metrics['top1']:.3f} on {metrics['videos']} videos ({metrics['skipped']} skipped), chance {metrics['chance']:.3f}"
+    )

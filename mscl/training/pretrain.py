@@ -1,6 +1,6 @@
 """Self-supervised pretraining of any method of `mscl.config.METHODS` (method.md §2-§6, §8).
 
-    snakemake --cores all results/demo/pretrain/r18/mscl/seed0/weights.safetensors
+snakemake --cores all results/demo/pretrain/r18/mscl/seed0/weights.safetensors
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from mscl.codehash import code_hash
 from mscl.io import whole
 from mscl.jobs import PretrainJob, dumps
 from mscl.models.lmcl import sample_angles
@@ -19,7 +20,7 @@ from mscl.models.mscl import MSCL, View
 from mscl.training.augment import augment_rgb, flip_flow, flow_from_planes
 from mscl.training.checkpoint import fingerprint, save_weights
 from mscl.training.data import PretrainClips, pretrain_rows
-from mscl.training.engine import Run, pick_device
+from mscl.training.engine import DEFAULT, Machine, Run, pick_device
 
 
 def make_view(batch: dict, name: str, job: PretrainJob, g: torch.Generator) -> View:
@@ -49,7 +50,7 @@ def make_step(model: MSCL, job: PretrainJob):
     return step
 
 
-def pretrain(job: PretrainJob, out: Path) -> None:
+def pretrain(job: PretrainJob, out: Path, machine: Machine = DEFAULT) -> None:
     """Train and write `weights.safetensors` (the RGB query backbone, and its head under `head.`) and `history.csv` to `out`.
 
     A checkpoint in `out` is resumed from and removed at the end.
@@ -59,12 +60,14 @@ def pretrain(job: PretrainJob, out: Path) -> None:
     model = MSCL(job.net, job.contrast, job.switches).to(device, memory_format=torch.channels_last_3d)
     rows = pretrain_rows(job.sources, job.split)
     if len(rows) < job.optim.batch:
-        raise ValueError(f"{len(rows)} usable videos in split '{job.split}' are fewer than one batch of {job.optim.batch}; "
-                         "lower models.*.pretrain.batch or add videos")
+        raise ValueError(
+            f"{len(rows)} usable videos in split '{job.split}' are fewer than one batch of {job.optim.batch}; "
+            "lower models.*.pretrain.batch or add videos"
+        )
     print(f"{job.method}, seed {job.seed}: {len(rows)} videos, {job.optim.epochs} epochs, on {device}")
     dataset = PretrainClips(rows, job, job.net.size)
-    settings = fingerprint(dumps(job) + repr([r[2] for r in rows]))
-    run = Run(model, dataset, job.optim, job, settings, out / "checkpoint.pt")
+    settings = fingerprint(dumps(job), code_hash(__name__), repr([r[2] for r in rows]))
+    run = Run(model, dataset, job.optim, job.seed, settings, out / "checkpoint.pt", machine)
     history = run.fit(make_step(model, job), f"pretrain {job.method}")
     write_pretrained(model, history, job, out)
     run.checkpoint.unlink(missing_ok=True)
@@ -75,4 +78,6 @@ def write_pretrained(model: MSCL, history: pd.DataFrame, job: PretrainJob, out: 
     weights = dict(encoder.backbone.state_dict()) | {f"head.{k}": v for k, v in encoder.head.state_dict().items()}
     with whole(out / "history.csv") as path:
         history.to_csv(path, index=False)
-    save_weights(out / "weights.safetensors", weights, {"method": job.method, "backbone": job.net.backbone, "width": str(job.net.width)})
+    save_weights(
+        out / "weights.safetensors", weights, {"method": job.method, "backbone": job.net.backbone, "width": str(job.net.width)}
+    )

@@ -34,7 +34,7 @@ SCHEMA = pa.schema([
 ])  # fmt: skip
 
 
-def extract_shard(job: FramesJob, manifest: Path, shard: int, out_tar: Path, out_index: Path) -> None:
+def extract_shard(job: FramesJob, manifest: Path, shard: int, out_tar: Path, out_index: Path, workers: int = 1) -> None:
     """Extract every manifest row of `shard`; a bad video becomes a row with a reason, never a crash or another video.
 
     start and end of the manifest are not applied: files of both formats are trimmed already.
@@ -42,7 +42,7 @@ def extract_shard(job: FramesJob, manifest: Path, shard: int, out_tar: Path, out
     rows = read_rows(manifest, shard)
     name = f"frames {Path(out_tar).parent.name}/{shard:04d}"
     with ShardWriter(out_tar) as writer:
-        done = in_order(lambda row: (row, _video(row, job.frames)), rows, job.workers)
+        done = in_order(lambda row: (row, _video(row, job.frames)), rows, workers)
         index = [
             _store(writer, row, video, job.frames) for row, video in tqdm(done, name, len(rows), unit="video", mininterval=5)
         ]

@@ -43,8 +43,8 @@ def frames_index(tmp_path):
 
 def run(tmp_path, frames_index, workers=1, name="flow"):
     out = tmp_path / name / "0000.parquet"
-    job = FlowJob(flow=FLOW, mds=MDSConfig(stride=1, fields=3), workers=workers, device="cpu")
-    flow_shard(job, frames_index, frames_index.with_suffix(".tar"), out.with_suffix(".tar"), out)
+    job = FlowJob(flow=FLOW, mds=MDSConfig(stride=1, fields=3), device="cpu")
+    flow_shard(job, frames_index, frames_index.with_suffix(".tar"), out.with_suffix(".tar"), out, workers)
     return Shards([out])
 
 
@@ -78,7 +78,7 @@ def test_threads_do_not_change_the_bytes(tmp_path, frames_index):
 def test_a_tar_elsewhere_is_refused(tmp_path, frames_index):
     with pytest.raises(ValueError, match="must lie beside its index"):
         flow_shard(
-            FlowJob(flow=FLOW, mds=MDSConfig(), workers=1, device="cpu"),
+            FlowJob(flow=FLOW, mds=MDSConfig(), device="cpu"),
             frames_index,
             tmp_path / "x.tar",
             tmp_path / "o.tar",

@@ -26,13 +26,16 @@ def view(seed: int) -> View:
     return View(torch.randn(4, 3, 8, 32, 32, generator=g), flow, torch.full((4,), 1.2566))
 
 
-@pytest.mark.parametrize(("method", "terms"), [
-    ("moco", {"rgb"}),
-    ("baseline", CLIP_TERMS | ROTATED),
-    ("lmcl", CLIP_TERMS | ROTATED | {"lmcl"}),
-    ("mscl", CLIP_TERMS | ROTATED | {"lmcl"}),
-    ("mscl-released", CLIP_TERMS | ROTATED | {"lmcl"}),
-])
+@pytest.mark.parametrize(
+    ("method", "terms"),
+    [
+        ("moco", {"rgb"}),
+        ("baseline", CLIP_TERMS | ROTATED),
+        ("lmcl", CLIP_TERMS | ROTATED | {"lmcl"}),
+        ("mscl", CLIP_TERMS | ROTATED | {"lmcl"}),
+        ("mscl-released", CLIP_TERMS | ROTATED | {"lmcl"}),
+    ],
+)
 def test_each_method_has_its_terms_and_trains_every_query_weight(method, terms):
     model = model_of(METHODS[method])
     losses, accuracies = model(view(1), view(2))

@@ -22,7 +22,9 @@ def test_r3d_18_weights_load_straight_into_torchvision_and_give_the_same_feature
         assert torch.allclose(ours(x), theirs(x), atol=1e-5)
 
 
-@pytest.mark.parametrize(("backbone", "times", "dims", "size"), [(R3D18, (4, 2, 1), (16, 32, 64), 32), (SlowR50, (4, 4, 4), (64, 128, 256), 64)])
+@pytest.mark.parametrize(
+    ("backbone", "times", "dims", "size"), [(R3D18, (4, 2, 1), (16, 32, 64), 32), (SlowR50, (4, 4, 4), (64, 128, 256), 64)]
+)
 def test_stage_lengths_and_widths_for_eight_frames(backbone, times, dims, size):
     maps = backbone(width=8).eval().maps(torch.randn(1, 3, 8, size, size))
     assert tuple(m.shape[2] for m in maps) == times

@@ -8,7 +8,12 @@ import torch
 
 from mscl.config import Augment
 from mscl.training.augment import (
-    augment_rgb, blur_matrices, colour_matrices, flip_flow, flow_from_planes, normalise,
+    augment_rgb,
+    blur_matrices,
+    colour_matrices,
+    flip_flow,
+    flow_from_planes,
+    normalise,
 )
 
 OFF = {"flip": 0, "jitter_p": 0, "gray_p": 0, "blur_p": 0}

@@ -7,7 +7,14 @@ import pytest
 from mscl import jobs
 from mscl.config import ClipConfig
 from mscl.training.data import (
-    PretrainClips, UniformClips, allowed_starts, centre_box, crop_box, key_start, pretrain_rows, uniform_positions,
+    PretrainClips,
+    UniformClips,
+    allowed_starts,
+    centre_box,
+    crop_box,
+    key_start,
+    pretrain_rows,
+    uniform_positions,
 )
 from mscl.video.store import Shards
 
@@ -22,7 +29,8 @@ def test_mds_narrows_the_starts_and_never_to_nothing():
     grid, allowed = np.arange(0, 20), np.zeros(20, dtype=bool)
     allowed[[2, 5, 9]] = True
     assert allowed_starts(grid, allowed, CLIP).tolist() == [2, 5]
-    assert allowed_starts(grid, np.zeros(20, dtype=bool), CLIP).tolist() == [0, 1, 2, 3, 4, 5]
+    assert allowed_starts(grid, np.arange(20) >= 15, CLIP).tolist() == [0, 1, 2, 3, 4, 5]  # none of them fits a clip
+    assert allowed_starts(grid, np.zeros(20, dtype=bool), CLIP).tolist() == [0]
 
 
 def test_a_video_shorter_than_a_clip_starts_at_its_first_frame():
@@ -75,6 +83,9 @@ def test_missing_and_broken_test_videos_are_rows_with_a_reason(prepared):
     rows.loc[0, ["status", "reason"]] = ["missing", "no such file"]
     stranger = rows.iloc[[1]].assign(clip_id="never-extracted")
     clips = UniformClips(Shards(source.frame_indexes()), pd.concat([rows, stranger]), frames=8, size=32)
-    assert clips.skipped[["status", "reason"]].values.tolist() == [["missing", "no such file"], ["missing", "not in the frame store"]]
+    assert clips.skipped[["status", "reason"]].values.tolist() == [
+        ["missing", "no such file"],
+        ["missing", "not in the frame store"],
+    ]
     assert len(clips) == len(rows) - 1
     assert clips[0]["clip_KTHWC"].shape == (1, 8, 32, 32, 3)

@@ -49,10 +49,21 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(prepared, tmp_pa
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(prepared, tmp_path, stop):
     """SIGTERM checkpoints within a step; SIGKILL falls back to the last checkpoint. Either way: the same weights."""
     job = jobs.pretrain_job(prepared, "r18", "baseline", 0)
-    job = job.model_copy(update={"optim": job.optim.model_copy(update={"epochs": 6}), "checkpoint_minutes": 1e-9})
+    job = job.model_copy(update={"optim": job.optim.model_copy(update={"epochs": 6})})
     pretrain(job, tmp_path / "whole")
     out = tmp_path / "stopped"
-    command = [sys.executable, "-m", "mscl", "pretrain", "--job", jobs.dumps(job), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "mscl",
+        "pretrain",
+        "--job",
+        jobs.dumps(job),
+        "--out",
+        str(out),
+        "--checkpoint-minutes",
+        "1e-9",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2])
     deadline = time.monotonic() + 60
     while not (out / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < deadline:
@@ -74,7 +85,7 @@ def test_a_foreign_torn_or_drifted_checkpoint_is_refused(tmp_path):
     assert load_checkpoint(path, "x") is None
     save_checkpoint(path, {"step": 1}, "x")
     assert load_checkpoint(path, "x")["step"] == 1
-    with pytest.raises(CheckpointError, match="checkpoint.pt: written with other settings"):
+    with pytest.raises(CheckpointError, match="checkpoint.pt: written with other settings, code or data"):
         load_checkpoint(path, "y")
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CheckpointError, match="checkpoint.pt: not a checkpoint of mscl .* delete it to start again"):

@@ -46,11 +46,12 @@ def extract(tmp_path, rows, frames=None, workers=2):
     pd.DataFrame(rows).to_parquet(tmp_path / "manifest.parquet")
     out = tmp_path / "frames" / "0003.parquet"
     extract_shard(
-        FramesJob(frames=frames or FramesConfig(), workers=workers),
+        FramesJob(frames=frames or FramesConfig()),
         tmp_path / "manifest.parquet",
         3,
         out.with_suffix(".tar"),
         out,
+        workers,
     )
     return Shards([out])
 
@@ -121,9 +122,7 @@ def test_time_limit(monkeypatch, video):
 def test_foreign_manifest(tmp_path):
     pd.DataFrame({"clip_id": ["a"]}).to_parquet(tmp_path / "m.parquet")
     with pytest.raises(ValueError, match=r"m\.parquet: not a"):
-        extract_shard(
-            FramesJob(frames=FramesConfig(), workers=1), tmp_path / "m.parquet", 0, tmp_path / "0.tar", tmp_path / "0.parquet"
-        )
+        extract_shard(FramesJob(frames=FramesConfig()), tmp_path / "m.parquet", 0, tmp_path / "0.tar", tmp_path / "0.parquet")
     assert [p.name for p in tmp_path.iterdir()] == ["m.parquet"]
 
 

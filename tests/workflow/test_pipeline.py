@@ -21,7 +21,20 @@ def snakemake(folder: Path, *arguments: str, config: dict | None = None) -> subp
     path = folder / "my.yaml"
     if config is not None:
         path.write_text(yaml.safe_dump(config))
-    command = [PYTHON, "-m", "snakemake", "-s", ROOT / "Snakefile", "--cores", "2", "-d", folder, *arguments, "--configfile", path]
+    command = [
+        PYTHON,
+        "-m",
+        "snakemake",
+        "-s",
+        ROOT / "Snakefile",
+        "--cores",
+        "2",
+        "-d",
+        folder,
+        *arguments,
+        "--configfile",
+        path,
+    ]
     return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=600)
 
 
@@ -124,6 +137,7 @@ def test_absent_data_is_planned_and_then_explained(tmp_path):
 
 def test_the_papers_plan_and_the_demos_resolve_with_resources(tmp_path):
     """`-n` needs no data; with the Slurm profile every training job asks for a GPU, memory and time."""
+
     def dry(*arguments):
         command = [str(PYTHON), "-m", "snakemake", "--cores", "all", "-n", "--nolock", *arguments]
         return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)

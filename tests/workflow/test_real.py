@@ -11,8 +11,12 @@ from tests.workflow.test_pipeline import snakemake
 def real_config(folder, videos) -> dict:
     config = tiny_config(folder)
     frames = {"step": 1, "short_side": 36, "quality": 4}
-    config |= {"kind": "real", "methods": ["scratch", "mscl"], "pretrain": {"datasets": ["kinetics400", "camera_ssv2"]},
-               "finetune": {"dataset": "camera_ssv2"}}
+    config |= {
+        "kind": "real",
+        "methods": ["scratch", "mscl"],
+        "pretrain": {"datasets": ["kinetics400", "camera_ssv2"]},
+        "finetune": {"dataset": "camera_ssv2"},
+    }
     config["datasets"] = {
         "kinetics400": {"format": "kinetics", "root": str(videos / "kinetics400"), "annotations": {"train": "annotations/train.csv"},
                         "shards": 1, "frames": frames | {"step": 2}},

@@ -1,6 +1,11 @@
 # Data sets -> manifests -> frames -> flow, shard by shard.
 
 
+def workers(wildcards):
+    """ffmpeg processes or flow threads of one job: a matter of the machine, so it is no parameter."""
+    return cfg.compute.extract_workers
+
+
 def annotations_present(wildcards):
     """Annotation files that are there: an edit of one reruns what follows. Embedded ones are the rule's own."""
     dataset = cfg.datasets[wildcards.dataset]
@@ -13,9 +18,6 @@ rule dataset:
         annotations_present,
     output:
         f"{at.data}/datasets/{{dataset}}.json",
-    params:
-        job=job(jobs.dataset_job, "dataset"),
-        code=code("mscl.datasets.prepare"),
     log:
         f"{LOGS}/dataset/{{dataset}}.log",
     benchmark:
@@ -25,6 +27,9 @@ rule dataset:
         cpus_per_task=2,
         mem_mb=2000,
         runtime=60,
+    params:
+        job=job(jobs.dataset_job, "dataset"),
+        code=code("mscl.datasets.prepare"),
     message:
         "Preparing data set {wildcards.dataset}"
     shell:
@@ -36,9 +41,6 @@ rule manifest:
         f"{at.data}/datasets/{{dataset}}.json",
     output:
         at.manifest("{dataset}"),
-    params:
-        job=job(jobs.manifest_job, "dataset"),
-        code=code("mscl.datasets.manifest"),
     log:
         f"{LOGS}/manifest/{{dataset}}.log",
     benchmark:
@@ -46,6 +48,9 @@ rule manifest:
     resources:
         mem_mb=4000,
         runtime=30,
+    params:
+        job=job(jobs.manifest_job, "dataset"),
+        code=code("mscl.datasets.manifest"),
     message:
         "Listing the videos of {wildcards.dataset}"
     shell:
@@ -58,22 +63,23 @@ rule frames:
     output:
         index=at.frames("{dataset}") + "/{shard}.parquet",
         tar=at.frames("{dataset}") + "/{shard}.tar",
-    params:
-        job=job(jobs.frames_job, "dataset"),
-        code=code("mscl.video.extract"),
     log:
         f"{LOGS}/frames/{{dataset}}/{{shard}}.log",
     benchmark:
         f"{BENCHMARKS}/frames/{{dataset}}/{{shard}}.tsv"
     threads: cfg.compute.extract_workers
     resources:
-        cpus_per_task=cfg.compute.extract_workers,
+        cpus_per_task=workers,
         mem_mb=4000,
         runtime=240,
+    params:
+        job=job(jobs.frames_job, "dataset"),
+        code=code("mscl.video.extract"),
     message:
         "Extracting frames of {wildcards.dataset}, shard {wildcards.shard}"
     shell:
-        "python -m mscl frames --job {params.job:q} {input:q} {wildcards.shard} --out {output.index:q} 2>&1 | tee {log:q}"
+        "python -m mscl frames --job {params.job:q} {input:q} {wildcards.shard} --out {output.index:q}"
+        " --workers {resources.cpus_per_task} 2>&1 | tee {log:q}"
 
 
 rule flow:
@@ -83,23 +89,24 @@ rule flow:
     output:
         index=at.flow("{dataset}") + "/{shard}.parquet",
         tar=at.flow("{dataset}") + "/{shard}.tar",
-    params:
-        job=job(jobs.flow_job),
-        code=code("mscl.flow.shard"),
     log:
         f"{LOGS}/flow/{{dataset}}/{{shard}}.log",
     benchmark:
         f"{BENCHMARKS}/flow/{{dataset}}/{{shard}}.tsv"
     threads: cfg.compute.extract_workers
     resources:
-        cpus_per_task=cfg.compute.extract_workers,
+        cpus_per_task=workers,
         mem_mb=8000,
         runtime=480,
         gpu=lambda wildcards: gpus() if cfg.flow.method == "raft" else 0,
+    params:
+        job=job(jobs.flow_job),
+        code=code("mscl.flow.shard"),
     message:
         "Computing flow ({cfg.flow.method}) of {wildcards.dataset}, shard {wildcards.shard}"
     shell:
-        "python -m mscl flow --job {params.job:q} {input.index:q} --out {output.index:q} 2>&1 | tee {log:q}"
+        "python -m mscl flow --job {params.job:q} {input.index:q} --out {output.index:q}"
+        " --workers {resources.cpus_per_task} 2>&1 | tee {log:q}"
 
 
 rule prepared:

@@ -1,6 +1,8 @@
 # Data health, flow error, confused pairs, GradCAM, and the report.
 COMPARED = list(dict.fromkeys(jobs.compared(cfg)))
-EXACT = [d for d in jobs.flow_datasets(cfg) if cfg.datasets[d].embedded][:1]  # its exact flow is known
+EXACT = [d for d in jobs.flow_datasets(cfg) if cfg.datasets[d].embedded][
+    :1
+]  # its exact flow is known
 
 
 rule data_health:
@@ -9,14 +11,14 @@ rule data_health:
         [shards(at.flow, d) for d in jobs.flow_datasets(cfg)],
     output:
         f"{at.results}/data.json",
-    params:
-        job=job(jobs.data_job),
-        code=code("mscl.datasets.health"),
     log:
         f"{LOGS}/data.log",
     resources:
         mem_mb=4000,
         runtime=30,
+    params:
+        job=job(jobs.data_job),
+        code=code("mscl.datasets.health"),
     message:
         "Counting usable and unusable videos"
     shell:
@@ -31,14 +33,14 @@ if EXACT:
             shards(at.flow, EXACT[0], ".tar"),
         output:
             f"{at.results}/flow_error.json",
-        params:
-            job=lambda wildcards: jobs.dumps(jobs.flow_error_job(cfg, EXACT[0])),
-            code=code("mscl.flow.error"),
         log:
             f"{LOGS}/flow_error.log",
         resources:
             mem_mb=4000,
             runtime=30,
+        params:
+            job=lambda wildcards: jobs.dumps(jobs.flow_error_job(cfg, EXACT[0])),
+            code=code("mscl.flow.error"),
         message:
             "Comparing stored flow with the renderer's exact flow"
         shell:
@@ -47,7 +49,12 @@ if EXACT:
 
 rule analysis:
     input:
-        lambda w: [f"{at.finetune(w.model, m, s)}/{f}" for m in COMPARED for s in SEEDS for f in ("predictions.parquet", "weights.safetensors")],
+        lambda w: [
+            f"{at.finetune(w.model, m, s)}/{f}"
+            for m in COMPARED
+            for s in SEEDS
+            for f in ("predictions.parquet", "weights.safetensors")
+        ],
         manifest=at.manifest(at.target),
         frames=shards(at.frames, at.target),
         tars=shards(at.frames, at.target, ".tar"),
@@ -55,11 +62,6 @@ rule analysis:
         pairs=at.analysis("{model}") + "/pairs.csv",
         gradcam=at.analysis("{model}") + "/gradcam.json",
         card=at.analysis("{model}") + "/run.json",
-    params:
-        job=job(jobs.analysis_job, "model"),
-        code=code("mscl.evaluation.analysis"),
-        finetuned=f"{at.results}/finetune/{at.target}/{{model}}",
-        out=at.analysis("{model}"),
     log:
         f"{LOGS}/analysis/{{model}}.log",
     benchmark:
@@ -70,6 +72,11 @@ rule analysis:
         mem_mb=8000,
         runtime=120,
         gpu=gpus,
+    params:
+        job=job(jobs.analysis_job, "model"),
+        code=code("mscl.evaluation.analysis"),
+        finetuned=f"{at.results}/finetune/{at.target}/{{model}}",
+        out=at.analysis("{model}"),
     message:
         "Confused pairs and GradCAM of {wildcards.model}"
     shell:
@@ -89,6 +96,11 @@ rule report:
             caption="../report/index.rst",
             category="Report",
         ),
+    log:
+        f"{LOGS}/report.log",
+    resources:
+        mem_mb=4000,
+        runtime=30,
     params:
         job=lambda wildcards: jobs.dumps(jobs.ReportJob(config=cfg)),
         code=code(
@@ -99,11 +111,6 @@ rule report:
             ),
         ),
         out=at.report(),
-    log:
-        f"{LOGS}/report.log",
-    resources:
-        mem_mb=4000,
-        runtime=30,
     message:
         "Writing the report"
     shell:

@@ -16,7 +16,14 @@ def pretrained_weights(wildcards):
     """None for a method without pretraining."""
     if not cfg.switches(wildcards.method).pretrain:
         return []
-    return at.pretrain(wildcards.model, wildcards.method, wildcards.seed) + "/weights.safetensors"
+    return (
+        at.pretrain(wildcards.model, wildcards.method, wildcards.seed)
+        + "/weights.safetensors"
+    )
+
+
+def checkpoint_minutes(wildcards):
+    return max(1, round(cfg.compute.checkpoint_minutes))
 
 
 RUN = ("{model}", "{method}", "{seed}")
@@ -29,10 +36,6 @@ rule pretrain:
         weights=at.pretrain(*RUN) + "/weights.safetensors",
         history=at.pretrain(*RUN) + "/history.csv",
         card=at.pretrain(*RUN) + "/run.json",
-    params:
-        job=job(jobs.pretrain_job, "model", "method", "seed"),
-        code=code("mscl.training.pretrain"),
-        out=at.pretrain(*RUN),
     log:
         f"{LOGS}/pretrain/{{model}}/{{method}}/seed{{seed}}.log",
     benchmark:
@@ -40,13 +43,20 @@ rule pretrain:
     threads: cfg.compute.threads
     resources:
         cpus_per_task=cfg.compute.threads + cfg.compute.workers,
+        workers=loader,
+        checkpoint_minutes=checkpoint_minutes,
         mem_mb=16000,
         runtime=2880,
         gpu=gpus,
+    params:
+        job=job(jobs.pretrain_job, "model", "method", "seed"),
+        code=code("mscl.training.pretrain"),
+        out=at.pretrain(*RUN),
     message:
         "Pretraining {wildcards.model} by {wildcards.method}, seed {wildcards.seed}"
     shell:
-        "python -m mscl pretrain --job {params.job:q} --out {params.out:q} 2>&1 | tee -a {log:q}"
+        "python -m mscl pretrain --job {params.job:q} --out {params.out:q}"
+        " --workers {resources.workers} --checkpoint-minutes {resources.checkpoint_minutes} 2>&1 | tee -a {log:q}"
 
 
 rule finetune:
@@ -61,11 +71,6 @@ rule finetune:
         metrics=at.finetune(*RUN) + "/metrics.json",
         history=at.finetune(*RUN) + "/history.csv",
         card=at.finetune(*RUN) + "/run.json",
-    params:
-        job=job(jobs.finetune_job, "model", "method", "seed"),
-        code=code("mscl.training.finetune"),
-        out=at.finetune(*RUN),
-        weights=lambda wildcards, input: f"--weights {input.weights}" if input.weights else "",
     log:
         f"{LOGS}/finetune/{{model}}/{{method}}/seed{{seed}}.log",
     benchmark:
@@ -73,13 +78,23 @@ rule finetune:
     threads: cfg.compute.threads
     resources:
         cpus_per_task=cfg.compute.threads + cfg.compute.workers,
+        workers=loader,
+        checkpoint_minutes=checkpoint_minutes,
         mem_mb=16000,
         runtime=1440,
         gpu=gpus,
+    params:
+        job=job(jobs.finetune_job, "model", "method", "seed"),
+        code=code("mscl.training.finetune"),
+        out=at.finetune(*RUN),
+        weights=lambda wildcards, input: (
+            f"--weights {input.weights}" if input.weights else ""
+        ),
     message:
         "Finetuning {wildcards.model} from {wildcards.method}, seed {wildcards.seed}"
     shell:
-        "python -m mscl finetune --job {params.job:q} {params.weights} --out {params.out:q} 2>&1 | tee -a {log:q}"
+        "python -m mscl finetune --job {params.job:q} {params.weights} --out {params.out:q}"
+        " --workers {resources.workers} --checkpoint-minutes {resources.checkpoint_minutes} 2>&1 | tee -a {log:q}"
 
 
 rule frozen:
@@ -91,11 +106,6 @@ rule frozen:
     output:
         metrics=at.frozen(*RUN) + "/metrics.json",
         card=at.frozen(*RUN) + "/run.json",
-    params:
-        job=job(jobs.frozen_job, "model", "method", "seed"),
-        code=code("mscl.evaluation.frozen"),
-        out=at.frozen(*RUN),
-        weights=lambda wildcards, input: f"--weights {input.weights}" if input.weights else "",
     log:
         f"{LOGS}/frozen/{{model}}/{{method}}/seed{{seed}}.log",
     benchmark:
@@ -103,21 +113,47 @@ rule frozen:
     threads: cfg.compute.threads
     resources:
         cpus_per_task=cfg.compute.threads + cfg.compute.workers,
+        workers=loader,
         mem_mb=16000,
         runtime=240,
         gpu=gpus,
+    params:
+        job=job(jobs.frozen_job, "model", "method", "seed"),
+        code=code("mscl.evaluation.frozen"),
+        out=at.frozen(*RUN),
+        weights=lambda wildcards, input: (
+            f"--weights {input.weights}" if input.weights else ""
+        ),
     message:
         "Probe and retrieval on {wildcards.model} from {wildcards.method}, seed {wildcards.seed}"
     shell:
-        "python -m mscl frozen --job {params.job:q} {params.weights} --out {params.out:q} 2>&1 | tee {log:q}"
+        "python -m mscl frozen --job {params.job:q} {params.weights} --out {params.out:q}"
+        " --workers {resources.workers} 2>&1 | tee {log:q}"
 
 
 rule pretrained:
     input:
-        [f"{at.pretrain(m, n, s)}/weights.safetensors" for m in MODELS for n in METHODS for s in SEEDS if cfg.switches(n).pretrain],
+        [
+            f"{at.pretrain(m, n, s)}/weights.safetensors"
+            for m in MODELS
+            for n in METHODS
+            for s in SEEDS
+            if cfg.switches(n).pretrain
+        ],
 
 
 rule evaluated:
     input:
-        [f"{at.finetune(m, n, s)}/metrics.json" for m in MODELS for n in METHODS for s in SEEDS],
-        [f"{at.frozen(m, n, s)}/metrics.json" for m in MODELS for n in METHODS for s in SEEDS if cfg.analysis.probe],
+        [
+            f"{at.finetune(m, n, s)}/metrics.json"
+            for m in MODELS
+            for n in METHODS
+            for s in SEEDS
+        ],
+        [
+            f"{at.frozen(m, n, s)}/metrics.json"
+            for m in MODELS
+            for n in METHODS
+            for s in SEEDS
+            if cfg.analysis.probe
+        ],

@@ -10,7 +10,8 @@ import functools
 import hashlib
 from pathlib import Path
 
-PLUMBING = {"mscl", "mscl.config", "mscl.jobs", "mscl.layout", "mscl.runcard", "mscl.io", "mscl.cli"}
+ROOT = Path(__file__).resolve().parents[1]
+PLUMBING = {"mscl", "mscl.codehash", "mscl.config", "mscl.jobs", "mscl.layout", "mscl.runcard", "mscl.io", "mscl.cli"}
 
 
 def _path(root: Path, module: str) -> Path | None:
@@ -31,7 +32,12 @@ def _imports(tree: ast.AST) -> set[str]:
 def _strip_docstrings(tree: ast.AST) -> None:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(getattr(body[0], "value", None), ast.Constant):
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(getattr(body[0], "value", None), ast.Constant)
+        ):
             del body[0]
 
 
@@ -54,8 +60,8 @@ def modules(root: Path, *starts: str, plumbing: bool = False) -> dict[str, str]:
     return seen
 
 
-def code_hash(root: Path, *starts: str, files: tuple[str, ...] = ()) -> str:
-    """Hash of `starts`, all they import, and further `files` (templates, tables) below `root`."""
+def code_hash(*starts: str, files: tuple[str, ...] = (), root: Path = ROOT) -> str:
+    """Hash of the modules `starts`, all they import, and further `files` (templates, tables) below `root`."""
     seen = modules(root, *starts)
     text = "".join(seen[m] for m in sorted(seen)) + "".join((root / f).read_text() for f in files)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

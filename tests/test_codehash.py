@@ -3,10 +3,8 @@
 import sys
 from pathlib import Path
 
+from mscl import codehash
 from tests.conftest import ROOT
-
-sys.path.insert(0, str(ROOT / "workflow"))
-import codehash  # noqa: E402
 
 
 def package(folder: Path, **modules: str) -> Path:
@@ -16,23 +14,34 @@ def package(folder: Path, **modules: str) -> Path:
     return folder
 
 
-BASE = {"store": "def read():\n    return 1\n", "flow": "from mscl.store import read\n\ndef flow():\n    return read()\n", "other": "X = 1\n"}
+BASE = {
+    "store": "def read():\n    return 1\n",
+    "flow": "from mscl.store import read\n\ndef flow():\n    return read()\n",
+    "other": "X = 1\n",
+}
 
 
 def test_comments_docstrings_and_formatting_change_nothing(tmp_path):
-    noisy = BASE | {"flow": '"""Doc."""\nfrom mscl.store import read\n\n\ndef flow():\n    "Doc."\n    # why\n    return (read())\n'}
-    assert codehash.code_hash(package(tmp_path / "a", **BASE), "mscl.flow") == codehash.code_hash(package(tmp_path / "b", **noisy), "mscl.flow")
+    noisy = BASE | {
+        "flow": '"""Doc."""\nfrom mscl.store import read\n\n\ndef flow():\n    "Doc."\n    # why\n    return (read())\n'
+    }
+    assert codehash.code_hash("mscl.flow", root=package(tmp_path / "a", **BASE)) == codehash.code_hash(
+        "mscl.flow", root=package(tmp_path / "b", **noisy)
+    )
 
 
 def test_a_changed_line_reaches_everything_that_imports_it_and_nothing_else(tmp_path):
     before = package(tmp_path / "a", **BASE)
     after = package(tmp_path / "b", **(BASE | {"store": "def read():\n    return 2\n"}))
-    assert codehash.code_hash(before, "mscl.flow") != codehash.code_hash(after, "mscl.flow")
-    assert codehash.code_hash(before, "mscl.other") == codehash.code_hash(after, "mscl.other")
+    assert codehash.code_hash("mscl.flow", root=before) != codehash.code_hash("mscl.flow", root=after)
+    assert codehash.code_hash("mscl.other", root=before) == codehash.code_hash("mscl.other", root=after)
 
 
 def test_stages_of_the_package_hang_together_as_designed():
-    hashes = {m: codehash.code_hash(ROOT, m) for m in ("mscl.video.extract", "mscl.flow.shard", "mscl.training.pretrain", "mscl.reporting.report")}
+    hashes = {
+        m: codehash.code_hash(m)
+        for m in ("mscl.video.extract", "mscl.flow.shard", "mscl.training.pretrain", "mscl.reporting.report")
+    }
     assert len(set(hashes.values())) == 4
     seen = codehash.modules(ROOT, "mscl.training.pretrain")
     assert "mscl.models.lmcl" in seen and "mscl.video.store" in seen
@@ -43,7 +52,20 @@ def test_training_imports_only_what_a_plain_cuda_image_has():
     """No Snakemake, DVC, decord, captum or plotting below mscl.models and mscl.training."""
     import ast
 
-    allowed = {"torch", "torchvision", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "simplejpeg", "cv2", "tqdm", "yaml", "mscl"}
+    allowed = {
+        "torch",
+        "torchvision",
+        "numpy",
+        "pandas",
+        "pyarrow",
+        "pydantic",
+        "safetensors",
+        "simplejpeg",
+        "cv2",
+        "tqdm",
+        "yaml",
+        "mscl",
+    }
     for start in ("mscl.training.pretrain", "mscl.training.finetune", "mscl.training.features"):
         for module in codehash.modules(ROOT, start, plumbing=True):
             path = codehash._path(ROOT, module)
