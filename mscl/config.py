@@ -105,6 +105,7 @@ class Contrast(Strict):
     temperature: Annotated[float, Field(gt=0)] = 0.07
     momentum: Share = 0.994
     decay: Share = 0.99999
+    bn_groups: Positive = 1  # batch norm in so many shuffled groups: shuffle-BN on one device
 
 
 class Switches(Strict):
@@ -235,6 +236,10 @@ class Config(Strict):
             if self.contrast.queue % model.pretrain.batch:
                 raise ValueError(
                     f"contrast.queue: {self.contrast.queue} is not a multiple of models.{name}.pretrain.batch {model.pretrain.batch}"
+                )
+            if model.pretrain.batch % self.contrast.bn_groups:
+                raise ValueError(
+                    f"contrast.bn_groups: models.{name}.pretrain.batch {model.pretrain.batch} does not divide into {self.contrast.bn_groups} groups"
                 )
             if self.clip.frames != 8 and any(self.switches(m).lmcl for m in self.methods):
                 raise ValueError("clip.frames: LMCL pairs 4 times of the neck with 4 of the flow network; set 8")

@@ -52,14 +52,31 @@ class Queue(nn.Module):
         self.pointer.fill_((start + batch) % size)
 
 
-class MoCo(nn.Module):
-    """A query encoder, its momentum copy and its queue."""
+def in_groups(encoder: Encoder, x_BCTHW: Tensor, groups: int) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Encode the batch in equal groups, each with its own batch-norm statistics, as each GPU of several would."""
+    parts = [encoder(x) for x in x_BCTHW.chunk(groups)]
+    if len(parts) == 1:
+        return parts[0]
+    maps, z = zip(*parts)
+    return tuple(torch.cat(level) for level in zip(*maps)), torch.cat(z)
 
-    def __init__(self, encoder: Encoder, queue: Queue):
+
+class MoCo(nn.Module):
+    """A query encoder, its momentum copy and its queue.
+
+    Shuffle-BN: keys are normalised in other groups than their queries. Without it a query finds its key by
+    the batch statistics that the two share, which no key of the queue does, and nothing is learnt.
+    """
+
+    def __init__(self, encoder: Encoder, queue: Queue, groups: int = 1):
         super().__init__()
         self.query = encoder
         self.key = copy.deepcopy(encoder).requires_grad_(False)
-        self.queue = queue
+        self.queue, self.groups = queue, groups
+
+    def encode_query(self, x_BCTHW: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Stage maps and embedding of the queries."""
+        return in_groups(self.query, x_BCTHW, self.groups)
 
     @torch.no_grad()
     def momentum_update(self, m: float) -> None:
@@ -68,7 +85,12 @@ class MoCo(nn.Module):
 
     @torch.no_grad()
     def encode_key(self, x_BCTHW: Tensor) -> Tensor:
-        return self.key(x_BCTHW)[1]
+        """Embedding of the keys, (B, D), encoded in shuffled groups and put back in order."""
+        if self.groups == 1:
+            return self.key(x_BCTHW)[1]
+        order = torch.randperm(len(x_BCTHW)).to(x_BCTHW.device)
+        shuffled = x_BCTHW[order].contiguous(memory_format=torch.channels_last_3d)
+        return in_groups(self.key, shuffled, self.groups)[1][order.argsort()]
 
 
 def info_nce(q_BD: Tensor, k_BD: Tensor, queue: Queue, temperature: float) -> tuple[Tensor, Tensor]:

@@ -47,7 +47,7 @@ class MSCL(nn.Module):
         deep = net.backbone == "slow_r50"
 
         def moco(backbone: nn.Module) -> MoCo:
-            return MoCo(Encoder(backbone, contrast.dim), Queue(contrast.queue, contrast.dim, contrast.decay))
+            return MoCo(Encoder(backbone, contrast.dim), Queue(contrast.queue, contrast.dim, contrast.decay), contrast.bn_groups)
 
         rgb = build_backbone(net)
         self.rgb = moco(rgb)
@@ -66,17 +66,17 @@ class MSCL(nn.Module):
             self.flow.momentum_update(m)
 
     def forward(self, query: View, key: View) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        rgb_maps, q = self.rgb.query(query.rgb_BCTHW)
+        rgb_maps, q = self.rgb.encode_query(query.rgb_BCTHW)
         k = self.rgb.encode_key(key.rgb_BCTHW)
         pairs = {"rgb": (q, k, self.rgb.queue)}
         losses, accuracies, flow_k = {}, {}, None
         if self.switches.flow:
             flow_q_img, rotated_q_img, flow_k_img, rotated_k_img = self._wire(query, key)
-            flow_maps, flow_q = self.flow.query(flow_q_img)
+            flow_maps, flow_q = self.flow.encode_query(flow_q_img)
             flow_k = self.flow.encode_key(flow_k_img)
             pairs |= self._clip_pairs(q, k, flow_q, flow_k)
             if self.switches.rotated or self.switches.fra != "none":
-                rotated_maps, rotated_q = self.flow.query(rotated_q_img)
+                rotated_maps, rotated_q = self.flow.encode_query(rotated_q_img)
             if self.switches.rotated:
                 pairs |= self._rotated_pairs(q, k, rotated_q, self.flow.encode_key(rotated_k_img))
             if self.switches.lmcl:
