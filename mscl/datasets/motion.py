@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-RADIUS = (0.16, 0.25)  # of the object, short sides
-SHIFT = (0.24, 0.34)  # of one phase, short sides; less for an object that would leave the frame
+RADIUS = (0.20, 0.27)  # of the object, short sides
+SHIFT = (0.23, 0.30)  # of one phase, short sides; less for an object that would leave the frame
 ZOOM = (1.5, 1.7)  # factor of one phase
 TURN = (math.radians(55), math.radians(95))  # of one phase
-PAN = 0.08  # largest displacement of the camera over a clip, per axis, short sides
-WOBBLE = 0.008  # amplitude of the camera's shake, short sides
+PAN = 0.03  # largest displacement of the camera over a clip, per axis, short sides
+WOBBLE = 0.004  # amplitude of the camera's shake, short sides
 
 # phase -> what one unit of progress does: x, y in shifts, log-scale in zooms, angle in turns
 PHASES: dict[str, tuple[int, int, int, int]] = {
@@ -88,23 +88,16 @@ class Scene:
             raise ValueError(f"frame {frame}: the clip has frames 0 to {self.frames - 1}; ask for one of them")
         time = frame / (self.frames - 1)
         x, y, zoom, angle = *self.start, 0.0, self.angle
+        c, s = math.cos(self.heading), math.sin(self.heading)
         for phase, progress, (shift, scale, turn) in zip(self.program, self._progress(time), self.steps):
-            dx, dy, dz, da = self._headed(*PHASES[phase])
-            x, y, zoom, angle = (
-                x + dx * shift * progress,
-                y + dy * shift * progress,
-                zoom + dz * scale * progress,
-                angle + da * turn * progress,
-            )
+            dx, dy, dz, da = (progress * unit for unit in PHASES[phase])
+            x, y = x + shift * (c * dx - s * dy), y + shift * (s * dx + c * dy)
+            zoom, angle = zoom + scale * (c * dz - s * da), angle + turn * (s * dz + c * da)
         (width, height), short = self.size, self.short
         return Pose(
             width / 2 + x * short, height / 2 + y * short, self.radius * math.exp(zoom) * short, angle,
             (self._camera(time, 0) * short, self._camera(time, 1) * short),
         )  # fmt: skip
-
-    def _headed(self, dx: float, dy: float, dz: float, da: float) -> tuple[float, float, float, float]:
-        c, s = math.cos(self.heading), math.sin(self.heading)
-        return c * dx - s * dy, s * dx + c * dy, c * dz - s * da, s * dz + c * da
 
     def _progress(self, time: float) -> tuple[float, ...]:
         if len(self.program) == 1:
@@ -130,6 +123,8 @@ def draw_scene(
     radius = rng.uniform(*RADIUS)
     longest = min(SHIFT[1], 0.5 - radius)
     steps = tuple((rng.uniform(SHIFT[0], longest), math.log(rng.uniform(*ZOOM)), rng.uniform(*TURN)) for _ in range(2))
+    if any_heading:  # a turn by e^ib of flow that grows at rate z and turns at rate a is flow of rate (z + ia) e^ib
+        steps = tuple((shift, scale, scale) for shift, scale, _ in steps)
     room = 0.5 - radius - max(shift for shift, _, _ in steps)
     start = tuple(rng.uniform(-1, 1) * (room + (side / min(size) - 1) / 2) for side in size)
     return Scene(
