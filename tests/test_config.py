@@ -44,6 +44,7 @@ def test_shipped_configurations_are_valid(path):
     ("pretrain/datasets", ["kim"], "pretrain.datasets: no data set 'kim' under datasets; did you mean 'kin'?"),
     ("finetune/test", "val", "datasets.ss.annotations: no split 'val'; it has train, validation"),
     ("contrast/queue", 30, "contrast.queue: 30 is not a multiple of models.r18.pretrain.batch 8"),
+    ("contrast/bn_groups", 3, "contrast.bn_groups: models.r18.pretrain.batch 8 does not divide into 3 groups"),
     ("clip/stride", 3, None),
     ("datasets/kin/frames", {"step": 2}, None),
     ("datasets/kin/frames", {"step": 4}, "clip.stride: 2 is not a multiple of datasets.kin.frames.step 4, so its frames are not kept"),

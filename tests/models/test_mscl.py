@@ -81,3 +81,19 @@ def test_r50_projects_its_flow_to_the_necks_width():
     assert model.to_neck.weight.shape == (16, 128, 1, 1, 1)
     losses, _ = model(view(1), view(2))
     assert torch.isfinite(sum(losses.values()))
+
+
+def test_shuffled_groups_come_back_in_order_and_keys_share_no_statistics_with_queries():
+    """With statistics frozen (eval) groups change nothing; in training each group has its own, and keys are shuffled."""
+    torch.manual_seed(0)
+    grouped = MSCL(NET, Contrast(dim=16, queue=8, bn_groups=2), METHODS["moco"]).rgb
+    x = view(3).rgb_BCTHW
+    grouped.eval()
+    assert torch.allclose(grouped.encode_key(x), grouped.key(x)[1], atol=1e-6)
+    maps, z = grouped.encode_query(x)
+    whole_maps, whole = grouped.query(x)
+    assert torch.allclose(z, whole, atol=1e-6) and all(torch.allclose(a, b, atol=1e-5) for a, b in zip(maps, whole_maps))
+    grouped.train()
+    first_half = grouped.encode_query(torch.cat([x[:2], x[2:]]))[1][:2]
+    other_company = grouped.encode_query(torch.cat([x[:2], torch.zeros_like(x[2:])]))[1][:2]
+    assert torch.allclose(first_half, other_company, atol=1e-6)  # a group's statistics are its own
