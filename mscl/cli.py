@@ -165,12 +165,16 @@ def tables(out: Annotated[Path, typer.Argument(help="The folder of a report.")])
 
 
 def main() -> None:
-    """Run a command; a mistake that mscl itself found is one sentence on stderr and exit code 1."""
+    """Run a command; a mistake that mscl itself found is one sentence on stderr and exit code 1.
+
+    Anything else, and everything where MSCL_TRACE is set, keeps its traceback.
+    """
     try:
         app()
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        if Path(__file__).parent not in Path(frames[-1].filename).parents or os.environ.get("MSCL_TRACE"):
-            raise  # not ours: the whole traceback helps
+        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+        ours = isinstance(error, ValueError) and Path(__file__).parent in raised_in.parents
+        if not ours or os.environ.get("MSCL_TRACE"):
+            raise
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -65,7 +65,7 @@ class Dataset(Strict):
 
 
 class FlowConfig(Strict):
-    method: Literal["dis", "raft"] = "raft"
+    method: Literal["dis", "raft"] = "dis"
     gap: Positive = 8  # a field goes from frame i to frame i+gap
     size: tuple[Positive, Positive] = (384, 640)  # H, W at which flow is computed
     short_side: Positive = 128  # pixels, of the stored fields
@@ -74,6 +74,14 @@ class FlowConfig(Strict):
     sha256: str | None = None
     iterations: Positive = 20
     batch: Positive = 16
+
+    @model_validator(mode="after")
+    def possible(self) -> FlowConfig:
+        if self.method == "raft" and self.weights is None:
+            raise ValueError("weights: RAFT needs a local file of torchvision's raft_large weights; set it, or method: dis")
+        if self.method == "raft" and any(side % 8 or side < 128 for side in self.size):
+            raise ValueError(f"size: RAFT needs sides that are multiples of 8 and at least 128, not {self.size}")
+        return self
 
 
 class MDSConfig(Strict):
@@ -120,6 +128,10 @@ class Switches(Strict):
 
     @model_validator(mode="after")
     def possible(self) -> Switches:
+        if not self.pretrain and self.model_dump(exclude={"pretrain"}) != Switches().model_dump(exclude={"pretrain"}):
+            raise ValueError("without pretraining nothing else can be switched on: set pretrain: true")
+        if self.mds and not self.flow:
+            raise ValueError("mds chooses clips by their flow: set flow: true")
         if (self.rotated or self.lmcl or self.fra != "none") and not self.flow:
             raise ValueError("rotated, lmcl and fra need the flow network: set flow: true")
         if self.fra != "none" and not self.lmcl:
@@ -195,14 +207,14 @@ class Compute(Strict):
     threads: Positive = 1  # torch threads of a CPU training job (part of the result's bits)
     workers: Annotated[int, Field(ge=0)] = 0  # loader processes
     extract_workers: Positive = 1  # ffmpeg processes, or flow threads, in one job
-    checkpoint_minutes: Annotated[float, Field(gt=0)] = 10
+    checkpoint_minutes: Positive = 10
 
 
 class Config(Strict):
     name: Name
     kind: Literal["demo", "evidence", "real", "paper"]  # printed on every table
     paths: Paths
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     methods: tuple[Name, ...] = Field(min_length=1)
     method_switches: dict[Name, Switches] = {}  # further methods, by switch
     datasets: dict[Name, Dataset]
@@ -222,6 +234,11 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def possible(self) -> Config:
+        for name in set(METHODS) & set(self.method_switches):
+            raise ValueError(f"method_switches: '{name}' is a built-in method; give yours another name")
+        for key in ("seeds", "methods"):
+            if len(set(getattr(self, key))) < len(getattr(self, key)):
+                raise ValueError(f"{key}: {list(getattr(self, key))} holds the same one twice")
         known = [*METHODS, *self.method_switches]
         for method in self.methods:
             if method not in known:
@@ -305,7 +322,10 @@ def parse(model: type[BaseModel], values: Any, where: str) -> Any:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{where}: {_sentence(e)}" for e in error.errors())) from None
+        places = [e["loc"] for e in error.errors()]
+        # A list with a wrong item is also called too short: the item's own sentence is enough.
+        shown = [e for e in error.errors() if not any(p != e["loc"] and p[: len(e["loc"])] == e["loc"] for p in places)]
+        raise ConfigError("\n".join(f"{where}: {_sentence(e)}" for e in shown)) from None
 
 
 def read_yaml(path: str | Path) -> dict:

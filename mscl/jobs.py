@@ -202,7 +202,7 @@ def frames_job(config: Config, dataset: str) -> FramesJob:
 
 
 def flow_job(config: Config) -> FlowJob:
-    return FlowJob(flow=config.flow, mds=config.mds, device=config.compute.device)
+    return FlowJob(flow=config.flow, mds=config.mds, device=config.compute.device if config.flow.method == "raft" else "cpu")
 
 
 def flow_error_job(config: Config, dataset: str) -> FlowErrorJob:

@@ -30,6 +30,14 @@ def test_a_mistake_is_a_sentence_and_not_a_traceback(arguments, sentence):
     assert run.stderr.startswith("error: ") if sentence is None else run.stderr == sentence
 
 
+def test_a_defect_keeps_its_traceback(monkeypatch):
+    from mscl import cli
+
+    monkeypatch.setattr(cli, "app", lambda: {}["a key that nobody promised"])
+    with pytest.raises(KeyError):
+        cli.main()
+
+
 def test_weights_of_another_width_are_refused_before_training(prepared, tmp_path):
     from safetensors.torch import save_file
 

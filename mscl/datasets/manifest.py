@@ -17,6 +17,7 @@ import pandas as pd
 
 from mscl.config import Dataset
 from mscl.datasets import kinetics, ssv2
+from mscl.io import whole
 from mscl.jobs import ManifestJob
 
 COLUMNS = ["clip_id", "path", "split", "label", "class_name", "start", "end", "shard", "status", "reason"]
@@ -91,11 +92,9 @@ def _entries(folder: Path) -> Iterator[os.DirEntry]:
 
 def write_manifest(job: ManifestJob, out: Path) -> None:
     """Build the manifest of `job` and write it to the parquet file `out`, whole or not at all."""
-    table, out = build_manifest(job.name, job.dataset), Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_name(f".{out.name}.tmp")
-    table.to_parquet(draft, index=False)
-    os.replace(draft, out)
+    table = build_manifest(job.name, job.dataset)
+    with whole(out) as draft:
+        table.to_parquet(draft, index=False)
 
 
 def read_manifest(path: Path) -> pd.DataFrame:

@@ -33,7 +33,7 @@ def evaluate_frozen(job: FrozenJob, weights: Path | None, out: Path, workers: in
     ]
     train_x, test_x = (extract_features(backbone, c, device, workers) for c in clips)
     train_y, test_y = (c.rows.label.to_numpy() for c in clips)
-    classes = int(rows.label.max()) + 1
+    classes = clips[0].rows.label.nunique()
     metrics = {
         "probe_top1": linear_probe(train_x, train_y, test_x, test_y)["top1"],
         "retrieval": retrieval(train_x, train_y, test_x, test_y),

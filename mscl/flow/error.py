@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +10,7 @@ import numpy as np
 
 from mscl.datasets.embedded import exact_flow
 from mscl.flow.quantise import decode_field, encode_field
+from mscl.io import write_json
 from mscl.jobs import FlowErrorJob
 from mscl.video.store import Shards
 
@@ -51,11 +50,7 @@ def flow_error(job: FlowErrorJob, flow_indexes: Sequence[Path], out: Path, clips
         "epe_relative": _mean(flow) / _mean(motion) if motion.any() else None, "epe_quantisation": _mean(stored),
         "object_share": _mean(moving), "grid": [int(first["height"]), int(first["width"])], "method": job.flow.method,
     }  # fmt: skip
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.tmp")
-    part.write_text(json.dumps(report, indent=1) + "\n")
-    os.replace(part, out)
+    write_json(out, report)
 
 
 def _clip_errors(job: FlowErrorJob, shards: Shards, row: int) -> Iterator[Errors]:

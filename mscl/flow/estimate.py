@@ -91,9 +91,8 @@ class _Raft:
             for at in range(0, len(pairs), self.flow.batch):
                 part = pairs[at : at + self.flow.batch]
                 first, second = (frames_TCHW[[place[pair[side]] for pair in part]].float() / 127.5 - 1 for side in (0, 1))
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-                    flow_B2HW = self.model(first, second, num_flow_updates=self.flow.iterations)[-1]
-                fields += [to_grid(f, size) for f in flow_B2HW.float().permute(0, 2, 3, 1).cpu().numpy()]
+                flow_B2HW = self.model(first, second, num_flow_updates=self.flow.iterations)[-1]
+                fields += [to_grid(f, size) for f in flow_B2HW.permute(0, 2, 3, 1).cpu().numpy()]
         return fields
 
 

@@ -7,8 +7,10 @@ Deterministic: the order of an epoch comes from (seed, epoch), every random choi
 from __future__ import annotations
 
 import math
+import os
 import signal
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +27,7 @@ from mscl.training.checkpoint import load_checkpoint, save_checkpoint
 Step = Callable[[dict, float, torch.Generator], dict[str, Tensor]]
 
 
-class TrainingError(RuntimeError):
+class TrainingError(ValueError):
     """Training cannot go on; the text names the step and the terms."""
 
 
@@ -36,6 +38,9 @@ def pick_device(device: str, threads: int) -> torch.device:
     chosen = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     if chosen.type == "cpu":
         torch.set_num_threads(threads)
+    elif 90800 <= (torch.backends.cudnn.version() or 0) < 91500:
+        warnings.warn("cuDNN 9.8 to 9.14 computes half-precision Conv3d wrongly or slowly; install another", stacklevel=2)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products on a GPU need
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
     return chosen

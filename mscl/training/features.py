@@ -16,7 +16,7 @@ def extract_features(backbone: torch.nn.Module, clips: UniformClips, device: tor
     """Mean over each video's uniform centre-cropped clips: (videos, feature_dim) float32, in the order of `clips.rows`."""
     backbone.eval()
     out = []
-    for batch in DataLoader(clips, batch_size=32, num_workers=workers):
+    for batch in DataLoader(clips, batch_size=max(1, 32 // clips.clips), num_workers=workers):
         B, K = batch["clip_KTHWC"].shape[:2]
         x = normalise(batch["clip_KTHWC"].flatten(0, 1).to(device)).contiguous(memory_format=torch.channels_last_3d)
         with autocast(device):

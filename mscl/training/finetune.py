@@ -98,7 +98,7 @@ def predict(model: Classifier, clips: UniformClips, device: torch.device, worker
 
 
 def score(predictions: pd.DataFrame, classes: int) -> dict:
-    """Top-1 and top-5 over the videos that could be read, and how many could not."""
+    """Top-1 and top-5 over the videos that could be read, and how many could not; `classes` are those that occur."""
     good = predictions[predictions.status == "ok"]
     ranks = [list(top).index(label) if label in list(top) else 99 for top, label in zip(good.top, good.label)]
     hits = pd.Series(ranks, dtype="float64")
@@ -138,18 +138,18 @@ def finetune(job: FinetuneJob, pretrained: Path | None, out: Path, machine: Mach
     run = Run(model, train, job.finetune, job.seed, settings, out / "checkpoint.pt", machine)
     history = run.fit(make_step(model, job), f"finetune {job.method}")
     predictions = predict(model, test, device, machine.workers)
-    write_finetuned(model, history, predictions, classes, job, out)
+    write_finetuned(model, history, predictions, train.rows.label.nunique(), job, out)
     run.checkpoint.unlink(missing_ok=True)
 
 
-def write_finetuned(model: Classifier, history: pd.DataFrame, predictions: pd.DataFrame, classes: int, job, out: Path) -> None:
-    metrics = score(predictions, classes) | {"train_loss": float(history.loss.iloc[-1])}
+def write_finetuned(model: Classifier, history: pd.DataFrame, predictions: pd.DataFrame, seen: int, job, out: Path) -> None:
+    metrics = score(predictions, seen) | {"train_loss": float(history.loss.iloc[-1])}
     with whole(out / "history.csv") as path:
         history.to_csv(path, index=False)
     with whole(out / "predictions.parquet") as path:
         predictions.to_parquet(path, index=False)
     write_json(out / "metrics.json", metrics)
-    save_weights(out / "weights.safetensors", model.export(), {"method": job.method, "classes": str(classes)})
+    save_weights(out / "weights.safetensors", model.export(), {"method": job.method, "classes": str(model.fc.out_features)})
     print(
         f"top-1 {metrics['top1']:.3f} on {metrics['videos']} videos ({metrics['skipped']} skipped), chance {metrics['chance']:.3f}"
     )

@@ -28,7 +28,7 @@ def make_view(batch: dict, name: str, job: PretrainJob, g: torch.Generator) -> V
     rgb = batch[f"{name}_rgb"]
     flipped_B = torch.rand(len(rgb), generator=g) < job.augment.flip
     view = View(augment_rgb(rgb, flipped_B, job.augment, g).contiguous(memory_format=torch.channels_last_3d))
-    angle_B = sample_angles(len(rgb), g, rgb.device)  # drawn for every method: the same seed gives the same views
+    angle_B = sample_angles(len(rgb), g, rgb.device)  # drawn for every method: it moves no other draw
     if job.switches.flow:
         flow = flow_from_planes(batch[f"{name}_flow"], batch[f"{name}_factor"])
         view.flow_B2THW, view.angle_B = flip_flow(flow, flipped_B.to(rgb.device)), angle_B

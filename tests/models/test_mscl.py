@@ -8,6 +8,7 @@ import torch
 from mscl.config import METHODS, Contrast, Switches
 from mscl.flow.colour import colourwheel
 from mscl.models.lmcl import rotate_flow
+from mscl.models.moco import in_groups
 from mscl.models.mscl import MSCL, View
 
 NET = SimpleNamespace(backbone="r3d_18", width=4, flow_width=4, neck=16, neck_blocks=2, size=32)
@@ -94,6 +95,10 @@ def test_shuffled_groups_come_back_in_order_and_keys_share_no_statistics_with_qu
     whole_maps, whole = grouped.query(x)
     assert torch.allclose(z, whole, atol=1e-6) and all(torch.allclose(a, b, atol=1e-5) for a, b in zip(maps, whole_maps))
     grouped.train()
-    first_half = grouped.encode_query(torch.cat([x[:2], x[2:]]))[1][:2]
+    first_half = grouped.encode_query(x)[1][:2]
     other_company = grouped.encode_query(torch.cat([x[:2], torch.zeros_like(x[2:])]))[1][:2]
     assert torch.allclose(first_half, other_company, atol=1e-6)  # a group's statistics are its own
+    torch.manual_seed(1)
+    assert torch.randperm(4).tolist()[:2] not in ([0, 1], [1, 0], [2, 3], [3, 2])  # this seed mixes the groups
+    torch.manual_seed(1)
+    assert not torch.allclose(grouped.encode_key(x), in_groups(grouped.key, x, 2)[1], atol=1e-4)

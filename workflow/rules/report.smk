@@ -1,8 +1,6 @@
 # Data health, flow error, confused pairs, GradCAM, and the report.
 COMPARED = list(dict.fromkeys(jobs.compared(cfg)))
-EXACT = [d for d in jobs.flow_datasets(cfg) if cfg.datasets[d].embedded][
-    :1
-]  # its exact flow is known
+EXACT = [d for d in jobs.flow_datasets(cfg) if cfg.datasets[d].embedded][:1]  # its exact flow is known
 
 
 rule data_health:

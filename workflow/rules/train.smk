@@ -16,14 +16,11 @@ def pretrained_weights(wildcards):
     """None for a method without pretraining."""
     if not cfg.switches(wildcards.method).pretrain:
         return []
-    return (
-        at.pretrain(wildcards.model, wildcards.method, wildcards.seed)
-        + "/weights.safetensors"
-    )
+    return at.pretrain(wildcards.model, wildcards.method, wildcards.seed) + "/weights.safetensors"
 
 
 def checkpoint_minutes(wildcards):
-    return max(1, round(cfg.compute.checkpoint_minutes))
+    return cfg.compute.checkpoint_minutes
 
 
 RUN = ("{model}", "{method}", "{seed}")
@@ -87,13 +84,11 @@ rule finetune:
         job=job(jobs.finetune_job, "model", "method", "seed"),
         code=code("mscl.training.finetune"),
         out=at.finetune(*RUN),
-        weights=lambda wildcards, input: (
-            f"--weights {input.weights}" if input.weights else ""
-        ),
+        weights=lambda wildcards, input: ["--weights", input.weights] if input.weights else [],
     message:
         "Finetuning {wildcards.model} from {wildcards.method}, seed {wildcards.seed}"
     shell:
-        "python -m mscl finetune --job {params.job:q} {params.weights} --out {params.out:q}"
+        "python -m mscl finetune --job {params.job:q} {params.weights:q} --out {params.out:q}"
         " --workers {resources.workers} --checkpoint-minutes {resources.checkpoint_minutes} 2>&1 | tee -a {log:q}"
 
 
@@ -121,13 +116,11 @@ rule frozen:
         job=job(jobs.frozen_job, "model", "method", "seed"),
         code=code("mscl.evaluation.frozen"),
         out=at.frozen(*RUN),
-        weights=lambda wildcards, input: (
-            f"--weights {input.weights}" if input.weights else ""
-        ),
+        weights=lambda wildcards, input: ["--weights", input.weights] if input.weights else [],
     message:
         "Probe and retrieval on {wildcards.model} from {wildcards.method}, seed {wildcards.seed}"
     shell:
-        "python -m mscl frozen --job {params.job:q} {params.weights} --out {params.out:q}"
+        "python -m mscl frozen --job {params.job:q} {params.weights:q} --out {params.out:q}"
         " --workers {resources.workers} 2>&1 | tee {log:q}"
 
 
@@ -144,16 +137,5 @@ rule pretrained:
 
 rule evaluated:
     input:
-        [
-            f"{at.finetune(m, n, s)}/metrics.json"
-            for m in MODELS
-            for n in METHODS
-            for s in SEEDS
-        ],
-        [
-            f"{at.frozen(m, n, s)}/metrics.json"
-            for m in MODELS
-            for n in METHODS
-            for s in SEEDS
-            if cfg.analysis.probe
-        ],
+        [f"{at.finetune(m, n, s)}/metrics.json" for m in MODELS for n in METHODS for s in SEEDS],
+        [f"{at.frozen(m, n, s)}/metrics.json" for m in MODELS for n in METHODS for s in SEEDS if cfg.analysis.probe],
