@@ -58,7 +58,7 @@ def test_raft_loads_and_runs(tmp_path, raft_state):
     torch.save(raft_state, tmp_path / "raft.pth")
     sha = hashlib.sha256((tmp_path / "raft.pth").read_bytes()).hexdigest()
     frames = shifted(3, 1)
-    base = FlowConfig(size=(128, 128), short_side=48, iterations=2, batch=2)
+    base = FlowConfig(method="raft", weights="raft.pth", size=(128, 128), short_side=48, iterations=2, batch=2)
     one = make_estimator(base.model_copy(update={"weights": tmp_path / "raft.pth", "sha256": sha.upper()}), "cpu")
     fields = one(frames, [(0, 1), (1, 0), (0, 0)])  # one batch of two, one of one
     assert [f.shape for f in fields] == [(48, 64, 2)] * 3 and all(np.isfinite(f).all() for f in fields)
@@ -69,11 +69,12 @@ def test_raft_loads_and_runs(tmp_path, raft_state):
 def test_raft_weights_are_checked(tmp_path):
     def sentence(**change):
         with pytest.raises(ValueError) as error:
-            make_estimator(FlowConfig(**change), "cpu")
+            make_estimator(FlowConfig(**({"method": "raft", "weights": tmp_path / "none.pth"} | change)), "cpu")
         return str(error.value)
 
-    for missing in (sentence(), sentence(weights=tmp_path / "none.pth")):
-        assert "C_T_V1" in missing and "flow.sha256" in missing and "https://" in missing
+    missing = sentence()
+    assert "C_T_V1" in missing and "flow.sha256" in missing and "https://" in missing
+    assert "RAFT needs a local file" in sentence(weights=None)
     junk = tmp_path / "junk.pth"
     junk.write_bytes(b"not weights")
     assert "has sha256 " in sentence(weights=junk, sha256="0" * 64)
@@ -84,4 +85,4 @@ def test_raft_weights_are_checked(tmp_path):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_absent_gpu_is_named():
     with pytest.raises(ValueError, match="no GPU"):
-        make_estimator(FlowConfig(weights="x"), "cuda")
+        make_estimator(FlowConfig(method="raft", weights="x"), "cuda")
