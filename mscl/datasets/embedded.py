@@ -24,6 +24,7 @@ from mscl.config import Dataset, Embedded
 from mscl.datasets.encode import FPS, encode
 from mscl.datasets.motion import PROGRAMS, Scene, draw_scene
 from mscl.datasets.render import render, scene_flow
+from mscl.io import whole
 from mscl.progress import tqdm
 
 # Real Something-Something v2 templates, one per program, in the order of PROGRAMS.
@@ -178,10 +179,8 @@ def _start_or_resume(folder: Path, dataset: Dataset, names: set[str]) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+    with whole(path) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 def _annotate_ssv2(dataset: Dataset, todo: list[Clip]) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from mscl.evaluation.confusion import compare_pairs, confused_pairs, join_pairs
-from mscl.evaluation.topk import usable
 from mscl.io import whole, write_json
 from mscl.jobs import AnalysisJob
+from mscl.training.topk import usable
 
 FIGURES = 2  # drawn when the configuration names no template
 

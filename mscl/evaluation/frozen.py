@@ -33,14 +33,13 @@ def evaluate_frozen(job: FrozenJob, weights: Path | None, out: Path, workers: in
     ]
     train_x, test_x = (extract_features(backbone, c, device, workers) for c in clips)
     train_y, test_y = (c.rows.label.to_numpy() for c in clips)
-    classes = clips[0].rows.label.nunique()
     metrics = {
         "probe_top1": linear_probe(train_x, train_y, test_x, test_y)["top1"],
         "retrieval": retrieval(train_x, train_y, test_x, test_y),
         "videos": len(test_y),
         "skipped": len(clips[1].skipped),
-        "classes": classes,
-        "chance": 1 / classes,
+        "classes": int(rows.label.max()) + 1,
+        "chance": 1 / clips[0].rows.label.nunique(),
     }
     write_json(out / "metrics.json", metrics)
     print(f"probe top-1 {metrics['probe_top1']:.3f}, R@1 {metrics['retrieval']['1']:.3f}, chance {metrics['chance']:.3f}")

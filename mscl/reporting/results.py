@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from mscl.config import Config
-from mscl.evaluation.topk import metrics_from_predictions
 from mscl.layout import Layout
+from mscl.training.topk import metrics_from_predictions
 
 RETRIEVAL = ("1", "5", "10")  # the k of R@k that the tables show
 MEASURES = ("top1", "top5", "probe", *(f"r{k}" for k in RETRIEVAL))

@@ -21,6 +21,7 @@ from mscl.training.augment import flip, normalise
 from mscl.training.checkpoint import fingerprint, save_weights
 from mscl.training.data import FinetuneClips, UniformClips
 from mscl.training.engine import DEFAULT, Machine, Run, autocast, pick_device
+from mscl.training.topk import metrics_from_predictions
 from mscl.video.store import Shards
 
 
@@ -97,21 +98,6 @@ def predict(model: Classifier, clips: UniformClips, device: torch.device, worker
     return pd.DataFrame(rows + skipped.to_dict("records"), columns=["clip_id", "label", "top", "probability", "status", "reason"])
 
 
-def score(predictions: pd.DataFrame, classes: int) -> dict:
-    """Top-1 and top-5 over the videos that could be read, and how many could not; `classes` are those that occur."""
-    good = predictions[predictions.status == "ok"]
-    ranks = [list(top).index(label) if label in list(top) else 99 for top, label in zip(good.top, good.label)]
-    hits = pd.Series(ranks, dtype="float64")
-    return {
-        "top1": float((hits < 1).mean()),
-        "top5": float((hits < 5).mean()),
-        "videos": len(good),
-        "skipped": len(predictions) - len(good),
-        "classes": classes,
-        "chance": 1 / classes,
-    }
-
-
 def finetune(job: FinetuneJob, pretrained: Path | None, out: Path, machine: Machine = DEFAULT) -> None:
     """Train on `job.train`, test on `job.test`; write weights, predictions, metrics and history to `out`.
 
@@ -143,13 +129,16 @@ def finetune(job: FinetuneJob, pretrained: Path | None, out: Path, machine: Mach
 
 
 def write_finetuned(model: Classifier, history: pd.DataFrame, predictions: pd.DataFrame, seen: int, job, out: Path) -> None:
-    metrics = score(predictions, seen) | {"train_loss": float(history.loss.iloc[-1])}
+    """`seen` classes occur in training: chance is one of them, however many labels.json lists."""
+    classes = model.fc.out_features
+    metrics = metrics_from_predictions(predictions, classes) | {"classes": classes, "chance": 1 / seen}
+    metrics["train_loss"] = float(history.loss.iloc[-1])
     with whole(out / "history.csv") as path:
         history.to_csv(path, index=False)
     with whole(out / "predictions.parquet") as path:
         predictions.to_parquet(path, index=False)
     write_json(out / "metrics.json", metrics)
-    save_weights(out / "weights.safetensors", model.export(), {"method": job.method, "classes": str(model.fc.out_features)})
+    save_weights(out / "weights.safetensors", model.export(), {"method": job.method, "classes": str(classes)})
     print(
         f"top-1 {metrics['top1']:.3f} on {metrics['videos']} videos ({metrics['skipped']} skipped), chance {metrics['chance']:.3f}"
     )

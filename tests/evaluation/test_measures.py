@@ -4,7 +4,7 @@ import pytest
 
 from mscl.evaluation.probe import linear_probe
 from mscl.evaluation.retrieval import retrieval
-from mscl.evaluation.topk import metrics_from_predictions, top_k_accuracy
+from mscl.training.topk import metrics_from_predictions, top_k_accuracy
 
 
 def test_retrieval_by_hand():

@@ -11,8 +11,8 @@ import pytest
 from mscl.config import load_config
 from mscl.evaluation.analysis import _caption, pairs_of, pairs_table
 from mscl.evaluation.gradcam import draw_rows
-from mscl.evaluation.topk import metrics_from_predictions
 from mscl.jobs import ReportJob, compared
+from mscl.training.topk import metrics_from_predictions
 
 NAMES = [
     "Pushing something from left to right",

@@ -18,7 +18,7 @@ from mscl.config import Optim
 from mscl.training import engine
 from mscl.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from mscl.training.engine import epoch_batches, learning_rate
-from mscl.training.finetune import finetune, load_classifier, score
+from mscl.training.finetune import finetune, load_classifier
 from mscl.training.pretrain import pretrain
 
 
@@ -137,13 +137,3 @@ def test_finetuning_really_starts_from_the_pretrained_backbone(prepared, tmp_pat
     finetune(job, tmp_path / "pre" / "weights.safetensors", tmp_path / "fine")
     before, after = (load_file(tmp_path / n / "weights.safetensors") for n in ("pre", "fine"))
     assert torch.allclose(before["layer4.1.conv2.0.weight"], after["layer4.1.conv2.0.weight"], atol=1e-6)
-
-
-def test_top_k_by_hand():
-    rows = pd.DataFrame({
-        "label": [0, 1, 2, 3], "top": [[0, 1], [0, 1], [0, 1], []],
-        "status": ["ok", "ok", "ok", "missing"],
-    })  # fmt: skip
-    metrics = score(rows, classes=4)
-    assert (metrics["top1"], metrics["top5"]) == pytest.approx((1 / 3, 2 / 3))
-    assert (metrics["videos"], metrics["skipped"], metrics["chance"]) == (3, 1, 0.25)

@@ -39,5 +39,8 @@ def test_real_videos_go_through_the_same_rules_to_both_tables(real_videos, tmp_p
     assert health["camera_ssv2"]["counts"] == {"train": {"ok": 240}, "validation": {"ok": 90}}
     predictions = pd.read_parquet(tmp_path / "results/finetune/camera_ssv2/r18/mscl/seed0/predictions.parquet")
     assert len(predictions) == 90 and (predictions.status == "ok").all()
+    metrics = json.loads((tmp_path / "results/finetune/camera_ssv2/r18/mscl/seed0/metrics.json").read_text())
+    assert metrics["classes"] == 169 and metrics["chance"] == 1 / 6  # the highest index listed, and the classes that occur
     page = (tmp_path / "results/report/index.html").read_text()
+    assert "cannot be counted" not in page
     assert "0wR5jVB-WPk" in page and "Turning the camera left while filming something" in page
