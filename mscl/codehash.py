@@ -11,7 +11,18 @@ import hashlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PLUMBING = {"mscl", "mscl.codehash", "mscl.config", "mscl.jobs", "mscl.layout", "mscl.runcard", "mscl.io", "mscl.cli"}
+PLUMBING = {
+    "mscl",
+    "mscl.codehash",
+    "mscl.config",
+    "mscl.dataset_config",
+    "mscl.validation",
+    "mscl.jobs",
+    "mscl.layout",
+    "mscl.runcard",
+    "mscl.io",
+    "mscl.cli",
+}
 
 
 def _path(root: Path, module: str) -> Path | None:

@@ -8,60 +8,18 @@ that the Snakefile can validate at parse time without loading torch.
 
 from __future__ import annotations
 
-import difflib
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+.-]*$")]
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class ConfigError(ValueError):
-    """The configuration cannot be used; the text says which key, what is wrong and how to mend it."""
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from mscl.dataset_config import Dataset, Name, Positive, Share
+from mscl.validation import Strict, like, parse, read_yaml
 
 
 class Paths(Strict):
     data: Path
     results: Path
-
-
-class Embedded(Strict):
-    """A generated data set: real encoded videos in which only motion tells the class."""
-
-    clips: dict[str, Positive]  # split -> number of videos
-    seed: int = 0
-    frames: Annotated[int, Field(ge=8)] = 32
-    size: tuple[Positive, Positive] = (96, 72)  # width, height, pixels
-
-
-class FramesConfig(Strict):
-    step: Positive = 2  # keep every step-th raw frame
-    short_side: Annotated[int, Field(ge=16)] = 256  # pixels; a smaller video is not enlarged
-    quality: Annotated[int, Field(ge=1, le=31)] = 3  # ffmpeg's -q:v, 1 best
-    timeout: Positive = 300  # seconds for one video
-
-
-class Dataset(Strict):
-    format: Literal["kinetics", "ssv2"]
-    root: Path
-    videos: str = "videos"  # folder of the videos, below root
-    annotations: dict[str, str]  # split (or "labels") -> file below root
-    shards: Annotated[int, Field(ge=1, le=9999)]
-    frames: FramesConfig = FramesConfig()
-    embedded: Embedded | None = None
-
-    @property
-    def splits(self) -> list[str]:
-        return [s for s in self.annotations if s != "labels"]
 
 
 class FlowConfig(Strict):
@@ -74,6 +32,7 @@ class FlowConfig(Strict):
     sha256: str | None = None
     iterations: Positive = 20
     batch: Positive = 16
+    precision: Literal["float32", "bfloat16"] = "float32"  # RAFT's networks; bfloat16 only where it agrees with float32
 
     @model_validator(mode="after")
     def possible(self) -> FlowConfig:
@@ -207,6 +166,7 @@ class Compute(Strict):
     threads: Positive = 1  # torch threads of a CPU training job (part of the result's bits)
     workers: Annotated[int, Field(ge=0)] = 0  # loader processes
     extract_workers: Positive = 1  # ffmpeg processes, or flow threads, in one job
+    download_workers: Positive = 4  # archives at a time
     checkpoint_minutes: Positive = 10
 
 
@@ -242,11 +202,11 @@ class Config(Strict):
         known = [*METHODS, *self.method_switches]
         for method in self.methods:
             if method not in known:
-                raise ValueError(f"methods: unknown method '{method}'{_like(method, known)}")
+                raise ValueError(f"methods: unknown method '{method}'{like(method, known)}")
         for key, names in (("pretrain.datasets", self.pretrain.datasets), ("finetune.dataset", [self.finetune.dataset])):
             for name in names:
                 if name not in self.datasets:
-                    raise ValueError(f"{key}: no data set '{name}' under datasets{_like(name, list(self.datasets))}")
+                    raise ValueError(f"{key}: no data set '{name}' under datasets{like(name, list(self.datasets))}")
         self._splits()
         self._strides()
         for name, model in self.models.items():
@@ -270,11 +230,6 @@ class Config(Strict):
                 raise ValueError(
                     f"datasets.{name}.annotations: no split '{split}'; it has {', '.join(self.datasets[name].splits) or 'none'}"
                 )
-        for name, dataset in self.datasets.items():
-            if dataset.format == "ssv2" and "labels" not in dataset.annotations:
-                raise ValueError(f"datasets.{name}.annotations: the ssv2 format needs 'labels' (labels.json)")
-            if dataset.embedded and set(dataset.embedded.clips) != set(dataset.splits):
-                raise ValueError(f"datasets.{name}.embedded.clips: give a count for each of {', '.join(dataset.splits)}")
 
     def _strides(self) -> None:
         for name in self.pretrain.datasets:
@@ -284,58 +239,6 @@ class Config(Strict):
                     raise ValueError(
                         f"{key}: {value} is not a multiple of datasets.{name}.frames.step {step}, so its frames are not kept"
                     )
-
-
-def _like(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known)}"
-
-
-def _fields_at(loc: tuple) -> list[str]:
-    """Names allowed where an unknown key stands, found by walking the model along `loc`."""
-    model: Any = Config
-    for part in loc[:-1]:
-        fields = getattr(model, "model_fields", None)
-        annotation = fields[part].annotation if fields and part in fields else model
-        found = re.findall(r"mscl\.config\.(\w+)", str(annotation))
-        model = globals()[found[0]] if found else model
-    return list(getattr(model, "model_fields", {}))
-
-
-def _sentence(error: dict) -> str:
-    key = ".".join(str(p) for p in error["loc"])
-    if error["type"] == "extra_forbidden":
-        return f"{key}: unknown key{_like(str(error['loc'][-1]), _fields_at(error['loc']))}"
-    if error["type"] == "missing":
-        return f"{key}: missing; add it"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error" and not key:
-        return message
-    shown = "" if error["type"] == "value_error" else f" (got {error['input']!r})"
-    return f"{key}: {message[0].lower() + message[1:]}{shown}"
-
-
-def parse(model: type[BaseModel], values: Any, where: str) -> Any:
-    """Validate `values` as `model`; raise `ConfigError` with one sentence per mistake, each naming `where`."""
-    if not isinstance(values, dict):
-        raise ConfigError(f"{where}: expected keys and values, found {type(values).__name__}")
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        places = [e["loc"] for e in error.errors()]
-        # A list with a wrong item is also called too short: the item's own sentence is enough.
-        shown = [e for e in error.errors() if not any(p != e["loc"] and p[: len(e["loc"])] == e["loc"] for p in places)]
-        raise ConfigError("\n".join(f"{where}: {_sentence(e)}" for e in shown)) from None
-
-
-def read_yaml(path: str | Path) -> dict:
-    """Read a YAML file; raise `ConfigError` naming the file and the line when it cannot be read."""
-    try:
-        return yaml.safe_load(Path(path).read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: not readable YAML: {' '.join(str(error).split())}") from None
 
 
 def load_config(source: str | Path | dict, where: str = "configuration") -> Config:

@@ -15,22 +15,17 @@ from mscl.config import (
     Augment,
     ClipConfig,
     Config,
-    ConfigError,
     Contrast,
-    Dataset,
-    Embedded,
     Finetune,
     FlowConfig,
-    FramesConfig,
     MDSConfig,
     Model,
-    Name,
     Optim,
-    Strict,
     Switches,
-    parse,
 )
+from mscl.dataset_config import Dataset, Download, Embedded, FramesConfig, Name, Subset
 from mscl.layout import Layout, shard_paths
+from mscl.validation import ConfigError, Strict, parse
 
 
 class Source(Strict):
@@ -52,6 +47,13 @@ class Source(Strict):
 class DatasetJob(Strict):
     name: Name
     dataset: Dataset
+
+
+class DownloadJob(Strict):
+    name: Name
+    root: Path
+    splits: tuple[Name, ...]
+    download: Download
 
 
 class DataJob(Strict):
@@ -175,11 +177,19 @@ def source(config: Config, dataset: str, *, flow: bool = False) -> Source:
 
 
 def dataset_job(config: Config, dataset: str) -> DatasetJob:
-    return DatasetJob(name=dataset, dataset=config.datasets[dataset])
+    """Where the files lie and how they are made; not which part of them is used, nor how frames are stored."""
+    unused = {"frames": FramesConfig(), "shards": 1, "subset": Subset(), "holdout": {}, "download": None}
+    return DatasetJob(name=dataset, dataset=config.datasets[dataset].model_copy(update=unused))
+
+
+def download_job(config: Config, dataset: str) -> DownloadJob:
+    data = config.datasets[dataset]
+    return DownloadJob(name=dataset, root=data.root, splits=tuple(data.annotated), download=data.download)
 
 
 def manifest_job(config: Config, dataset: str) -> ManifestJob:
-    return ManifestJob(name=dataset, dataset=config.datasets[dataset])
+    unused = {"frames": FramesConfig(), "download": None, "embedded": None}
+    return ManifestJob(name=dataset, dataset=config.datasets[dataset].model_copy(update=unused))
 
 
 def used_datasets(config: Config) -> list[str]:

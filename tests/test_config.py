@@ -8,7 +8,8 @@ import pytest
 
 from mscl import config as schema
 from mscl import jobs
-from mscl.config import METHODS, ConfigError, Strict, load_config
+from mscl.config import METHODS, load_config
+from mscl.validation import ConfigError, Strict
 from tests.conftest import ROOT, tiny_config
 
 SHIPPED = [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))]
@@ -48,7 +49,7 @@ def test_shipped_configurations_are_valid(path):
     ("seeds", [-1], "seeds.0: input should be greater than or equal to 0 (got -1)"),
     ("method_switches", {"mscl": {}}, "method_switches: 'mscl' is a built-in method; give yours another name"),
     ("method_switches", {"odd": {"mds": True}}, "method_switches.odd: mds chooses clips by their flow: set flow: true"),
-    ("flow/method", "raft", "flow: weights: RAFT needs a local file of torchvision's raft_large weights; set it, or method: dis"),
+    ("flow/method", "raft", "flow.weights: RAFT needs a local file of torchvision's raft_large weights; set it, or method: dis"),
     ("contrast/bn_groups", 3, "contrast.bn_groups: models.r18.pretrain.batch 8 does not divide into 3 groups"),
     ("clip/stride", 3, None),
     ("datasets/kin/frames", {"step": 2}, None),

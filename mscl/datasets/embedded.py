@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mscl.config import Dataset, Embedded
+from mscl.dataset_config import Dataset, Embedded
 from mscl.datasets.encode import FPS, encode
 from mscl.datasets.motion import PROGRAMS, Scene, draw_scene
 from mscl.datasets.render import render, scene_flow

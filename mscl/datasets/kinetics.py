@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mscl.config import Dataset
+from mscl.dataset_config import Dataset
 from mscl.datasets.annotations import COLUMNS, annotation_file, no_duplicates
 
 NEEDED = ("label", "youtube_id", "time_start", "time_end")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mscl.config import Dataset
+from mscl.dataset_config import Dataset
 from mscl.datasets import kinetics, ssv2
 from mscl.io import whole
 from mscl.jobs import ManifestJob

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mscl.config import Dataset
+from mscl.dataset_config import Dataset
 from mscl.datasets.annotations import COLUMNS, annotation_file, no_duplicates, read_json
 
 PREFIX = "something-something-v2-"

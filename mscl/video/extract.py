@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import simplejpeg
 
-from mscl.config import FramesConfig
+from mscl.dataset_config import FramesConfig
 from mscl.jobs import FramesJob
 from mscl.progress import tqdm
 from mscl.video import decord_io

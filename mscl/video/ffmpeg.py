@@ -12,7 +12,7 @@ from pathlib import Path
 import ffmpeg
 import imageio_ffmpeg
 
-from mscl.config import FramesConfig
+from mscl.dataset_config import FramesConfig
 
 # Frames as ffmpeg's showinfo filter lists them, e.g. "n:   3 pts:   1536 pts_time:0.09375 ... s:320x240 ..."
 SHOWN = re.compile(rb"\bn: *\d+ +pts: *\S+ +pts_time:(\S+).*? s:(\d+x\d+)")

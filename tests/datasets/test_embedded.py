@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mscl.config import Dataset, Embedded
+from mscl.dataset_config import Dataset, Embedded
 from mscl.datasets.embedded import TEMPLATES, clip_scene, clips, exact_flow, write_dataset
 from mscl.datasets.manifest import build_manifest
 from mscl.datasets.render import render

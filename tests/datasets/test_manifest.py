@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mscl.config import Dataset
+from mscl.dataset_config import Dataset
 from mscl.datasets.manifest import COLUMNS, build_manifest, read_manifest, shard_of, write_manifest
 from mscl.jobs import ManifestJob
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mscl.config import FramesConfig
+from mscl.dataset_config import FramesConfig
 from mscl.jobs import FramesJob
 from mscl.video import decord_io
 from mscl.video.extract import extract_shard, in_order
