@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,13 +11,16 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from mscl.codehash import code_hash
 from mscl.flow.estimate import Estimator, make_estimator
 from mscl.flow.mds import score_clip
 from mscl.flow.quantise import decode_field, encode_field
+from mscl.io import sha256
 from mscl.jobs import FlowJob
 from mscl.progress import tqdm
-from mscl.video.extract import in_order
-from mscl.video.store import Shards, ShardWriter, decode_rgb
+from mscl.video.extract import in_order, part_key
+from mscl.video.store import Shards, decode_rgb
+from mscl.video.writer import ShardWriter
 
 CHUNK = 64  # fields in memory at a time, so that a long video does not fill it
 
@@ -39,23 +43,29 @@ def flow_shard(job: FlowJob, frames_index: Path, frames_tar: Path, out_tar: Path
         raise ValueError(f"{frames_tar}: the tar must lie beside its index {frames_index} under the same name")
     frames = Shards([frames_index])
     estimator = make_estimator(job.flow, job.device)
+    key = part_key(job, code_hash(__name__), [sha256(frames_index), frames.tar_sha256[0]])
     name = f"flow {Path(out_tar).parent.name}/{Path(out_tar).stem}"
+    with one_thread(job.flow.method), ShardWriter(out_tar, out_index, SCHEMA, key) as writer:
+        before = writer.done
+        done = in_order(lambda row: _clip(job, frames, row, estimator), range(before, len(frames)), workers)
+        for row, jpegs in tqdm(done, name, len(frames), initial=before, unit="video", mininterval=5):
+            writer.add(row, jpegs)
+        writer.commit()
+    frames.close()
+
+
+@contextlib.contextmanager
+def one_thread(method: str) -> Iterator[None]:
+    """Parallel over clips, not within a picture: OpenCV (and, for DIS, torch) uses one thread in the body."""
     threads = cv2.getNumThreads(), torch.get_num_threads()
-    cv2.setNumThreads(1)  # parallel over clips, not within a picture
-    if job.flow.method == "dis":
+    cv2.setNumThreads(1)
+    if method == "dis":
         torch.set_num_threads(1)
     try:
-        with ShardWriter(out_tar) as writer:
-            done = in_order(lambda row: _clip(job, frames, row, estimator), range(len(frames)), workers)
-            index = []
-            for row, jpegs in tqdm(done, name, len(frames), unit="video", mininterval=5):
-                offsets, sizes = writer.add(row["clip_id"], ((f"{i:06d}.jpg", jpeg) for i, jpeg in zip(row["frame"], jpegs)))
-                index.append(row | {"offset": offsets, "size": sizes})
-            writer.commit(pa.Table.from_pylist(index, SCHEMA), out_index)
+        yield
     finally:
         cv2.setNumThreads(threads[0])
         torch.set_num_threads(threads[1])
-        frames.close()
 
 
 def _clip(job: FlowJob, frames: Shards, row: int, estimator: Estimator) -> tuple[dict, list[bytes]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,16 +13,17 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import simplejpeg
 
+from mscl.codehash import code_hash
 from mscl.dataset_config import FramesConfig
-from mscl.jobs import FramesJob
+from mscl.jobs import FramesJob, dumps
 from mscl.progress import tqdm
+from mscl.validation import Strict
 from mscl.video import decord_io
 from mscl.video.ffmpeg import Decoded, decode
-from mscl.video.store import ShardWriter
+from mscl.video.writer import ShardWriter
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -37,29 +41,35 @@ SCHEMA = pa.schema([
 def extract_shard(job: FramesJob, manifest: Path, shard: int, out_tar: Path, out_index: Path, workers: int = 1) -> None:
     """Extract every manifest row of `shard`; a bad video becomes a row with a reason, never a crash or another video.
 
-    start and end of the manifest are not applied: files of both formats are trimmed already.
+    `workers` ffmpeg processes run at a time. A killed job goes on where it stopped, see `mscl.video.writer`.
     """
     rows = read_rows(manifest, shard)
     name = f"frames {Path(out_tar).parent.name}/{shard:04d}"
-    with ShardWriter(out_tar) as writer:
-        done = in_order(lambda row: (row, _video(row, job.frames)), rows, workers)
-        index = [
-            _store(writer, row, video, job.frames) for row, video in tqdm(done, name, len(rows), unit="video", mininterval=5)
-        ]
-        writer.commit(pa.Table.from_pylist(index, SCHEMA), out_index)
+    with ShardWriter(out_tar, out_index, SCHEMA, part_key(job, code_hash(__name__), rows)) as writer:
+        before = writer.done
+        done = in_order(lambda row: (row, _video(row, job.frames)), rows[before:], workers)
+        for row, video in tqdm(done, name, len(rows), initial=before, unit="video", mininterval=5):
+            writer.add(*_index_row(row, video, job.frames))
+        writer.commit()
+
+
+def part_key(job: Strict, code: str, inputs: object) -> str:
+    """Hash of all that a shard is made from: a part of a shard under another key is not continued."""
+    return hashlib.sha256(f"{dumps(job)} {code} {json.dumps(inputs)}".encode()).hexdigest()
 
 
 def read_rows(manifest: Path, shard: int) -> list[dict]:
     """The manifest rows of one shard, in order of clip_id; ValueError when the file is no manifest."""
-    columns = ["clip_id", "path", "status", "reason", "shard"]
+    columns = ["clip_id", "path", "status", "reason", "start", "end", "shard"]
     try:
-        table = pq.read_table(manifest, columns=columns, partitioning=None)
+        absent = set(columns) - set(pq.read_schema(manifest).names)
+        if absent:
+            raise ValueError(f"{manifest}: not a manifest, it has no column {', '.join(sorted(absent))}")
+        table = pq.read_table(manifest, columns=columns, filters=[("shard", "==", shard)], partitioning=None)
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"{manifest}: not a readable manifest, make it again ({' '.join(str(error).split())[:120]})") from None
-    absent = set(columns) - set(table.column_names)
-    if absent:
-        raise ValueError(f"{manifest}: not a manifest, it has no column {', '.join(sorted(absent))}")
-    return table.filter(pc.equal(table["shard"], shard)).sort_by("clip_id").to_pylist()
+    rows = table.sort_by("clip_id").to_pylist()
+    return [row | {k: math.nan if row[k] is None else row[k] for k in ("start", "end")} for row in rows]
 
 
 def in_order(work: Callable[[In], Out], items: Iterable[In], workers: int) -> Iterator[Out]:
@@ -82,7 +92,7 @@ def _video(row: dict, frames: FramesConfig) -> Decoded | None:
     """Decode one manifest row; None for a video that the manifest already counts out."""
     if row["status"] != "ok":
         return None
-    video = decode(row["path"], frames)
+    video = decode(row["path"], frames, row["start"], row["end"])
     if video.jpegs:
         try:
             video.fps = decord_io.rate(row["path"])
@@ -97,14 +107,14 @@ def _measured_rate(pts: list[float]) -> float:
     return (len(pts) - 1) / span if span > 0 else float("nan")
 
 
-def _store(writer: ShardWriter, row: dict, video: Decoded | None, frames: FramesConfig) -> dict:
+def _index_row(row: dict, video: Decoded | None, frames: FramesConfig) -> tuple[dict, list[bytes]]:
+    """The index row of a video and the JPEGs that it has."""
     jpegs = video.jpegs if video else []
     kept = np.arange(len(jpegs), dtype=np.int32) * frames.step
-    offsets, sizes = writer.add(row["clip_id"], ((f"{i:06d}.jpg", jpeg) for i, jpeg in zip(kept, jpegs)))
     height, width = simplejpeg.decode_jpeg_header(jpegs[0])[:2] if jpegs else (0, 0)
     status, reason = (row["status"], row["reason"]) if video is None else ("ok" if jpegs else "broken", video.error)
     return {
         "clip_id": row["clip_id"], "status": status, "reason": reason, "width": width, "height": height,
         "fps": video.fps if jpegs else float("nan"), "raw_frames": len(video.pts) if jpegs else 0,
-        "frame": kept, "pts": [video.pts[i] for i in kept] if jpegs else [], "offset": offsets, "size": sizes,
-    }  # fmt: skip
+        "frame": kept, "pts": [video.pts[i] for i in kept] if jpegs else [],
+    }, jpegs  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from mscl.dataset_config import FramesConfig
 # Frames as ffmpeg's showinfo filter lists them, e.g. "n:   3 pts:   1536 pts_time:0.09375 ... s:320x240 ..."
 SHOWN = re.compile(rb"\bn: *\d+ +pts: *\S+ +pts_time:(\S+).*? s:(\d+x\d+)")
 ERROR = re.compile(r"\[(?:error|fatal|panic)\] (.*)|(File ended prematurely.*)")
-MUXER = re.compile(r"^\[(?:image2pipe|out#|mjpeg @)")  # complaints about our own pipe, not about the video
+MUXER = re.compile(r"^\[(?:image2pipe|out#|mjpeg @)|Error while opening encoder")  # complaints about our own pipe, not about the video
 RATE = re.compile(r"Stream #0:\d+.*Video:.* ([\d.]+)(k?) fps")
 REASON = 160  # characters of ffmpeg's own words kept
 
@@ -46,14 +47,16 @@ class Decoded:
     error: str = ""  # the first decoding error in ffmpeg's words; "" for a clean file
 
 
-def arguments(path: str | Path, frames: FramesConfig) -> list[str]:
+def arguments(path: str | Path, frames: FramesConfig, start: float = math.nan, end: float = math.nan) -> list[str]:
     """The command that writes raw frames 0, step, 2*step... of the first video stream as MJPEG to stdout.
 
     `file:` lets a name start with a dash or hold colons. `reinit_filter=0` keeps the frame counter and the output size
-    when the resolution changes midway. A JPEG is BT.601 by definition, hence `out_color_matrix`.
+    when the resolution changes midway. A JPEG is BT.601 by definition, hence `out_color_matrix`. V:0 is the first video
+    stream that is no cover picture. From `start` to `end` (seconds; NaN: the whole file) frames are numbered anew.
     """
     short = frames.short_side
-    video = ffmpeg.input(f"file:{path}", threads=1, reinit_filter=0)["v:0"]
+    span = {k: v for k, v in (("ss", start), ("to", end)) if not math.isnan(v)}
+    video = ffmpeg.input(f"file:{path}", threads=1, reinit_filter=0, **span)["V:0"]
     video = video.filter("showinfo", checksum=0).filter("select", f"not(mod(n,{frames.step}))")
     video = video.filter(
         "scale", w=f"if(gt(iw,ih),-1,min({short},iw))", h=f"if(gt(iw,ih),min({short},ih),-1)", out_color_matrix="bt601"
@@ -70,11 +73,15 @@ def arguments(path: str | Path, frames: FramesConfig) -> list[str]:
     return out.global_args(*quiet).compile(cmd=ffmpeg_exe())
 
 
-def decode(path: str | Path, frames: FramesConfig) -> Decoded:
+def decode(path: str | Path, frames: FramesConfig, start: float = math.nan, end: float = math.nan) -> Decoded:
     """Run ffmpeg on one video; never raises for a bad video: then `jpegs` is empty and `error` says why."""
     try:
         done = subprocess.run(
-            arguments(path, frames), stdin=subprocess.DEVNULL, capture_output=True, timeout=frames.timeout, check=False
+            arguments(path, frames, start, end),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=frames.timeout,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return Decoded(error=f"decoding took longer than {frames.timeout} s (frames.timeout)")
@@ -86,7 +93,7 @@ def decode(path: str | Path, frames: FramesConfig) -> Decoded:
         got.error = got.error or f"{expected} frames decoded, {len(got.jpegs)} came through"
         got.jpegs = got.jpegs[:expected]
     if not got.jpegs:
-        got.error = got.error or "no frame decodes"
+        got.error = got.error or ("no frame decodes" if math.isnan(start) else f"no frame between {start:g} and {end:g} s")
     elif len({size for _, size in shown}) > 1:
         got.error = got.error or "the frame size changes midway; every frame has the size of the first"
     return got
@@ -127,7 +134,7 @@ def _stated_rate(log: str) -> float:
 def _first_error(log: str) -> str:
     for line in log.splitlines():
         found = ERROR.search(line)
-        if found and not MUXER.match(line):
+        if found and not MUXER.search(line):
             text = found[1] or found[2]
             return "no video stream" if "matches no streams" in text else re.sub(r" @ 0x[0-9a-f]+", "", text).strip()[:REASON]
     return ""

@@ -1,4 +1,4 @@
-"""The shard store: JPEGs in an uncompressed tar, found by byte range through a parquet index beside it.
+"""Reading the shard store: JPEGs in an uncompressed tar, found by byte range through a parquet index beside it.
 
 A tar of a few thousand clips is one file for the file system and for DVC, any tool can open it, and
 one `pread` gets any frame, so that shuffling and resuming are plain arithmetic on row numbers.
@@ -6,101 +6,27 @@ one `pread` gets any frame, so that shuffling and resuming are plain arithmetic 
 
 from __future__ import annotations
 
-import io
 import os
-import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
 import cv2
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
 
-TAR_SIZE = b"mscl.tar_size"  # key of the parquet metadata: bytes of the tar that the index belongs to
+from mscl.video.writer import TAR_SHA256, TAR_SIZE
+
 REQUIRED = ("clip_id", "status", "frame", "offset", "size")
 LAZY = ("pts",)  # list columns that training never reads
 NARROW = {"size": np.int32}  # kept narrower in memory than on disk
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.tmp")
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def as_table(index: pd.DataFrame | pa.Table, schema: pa.Schema | None = None) -> pa.Table:
-    """The index as an arrow table without pandas' metadata (same rows, same bytes)."""
-    table = index if isinstance(index, pa.Table) else pa.Table.from_pandas(index, schema=schema, preserve_index=False)
-    return table.replace_schema_metadata(None)
-
-
-class ShardWriter:
-    """Writes one shard; nothing appears under the final names before `commit`.
-
-    Members carry no time, owner or other trace of the machine, so the same payloads give the same bytes.
-    Leaving the `with` block without a commit, or by an exception, removes the temporary files.
-    """
-
-    def __init__(self, tar_path: str | Path):
-        self.path = Path(tar_path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._part = _temporary(self.path)
-        self._tar: tarfile.TarFile | None = tarfile.open(self._part, "w", format=tarfile.GNU_FORMAT)  # noqa: SIM115
-        self._litter = [self._part]
-
-    def add(self, clip_id: str, names_payloads: Iterable[tuple[str, bytes]]) -> tuple[np.ndarray, np.ndarray]:
-        """Append the members `<clip_id>/<name>`; return their (offsets, sizes), int64 bytes, of the payloads in the tar."""
-        offsets, sizes = [], []
-        for name, payload in names_payloads:
-            member = tarfile.TarInfo(f"{clip_id}/{name}")
-            member.size, member.mode = len(payload), 0o644  # mtime, uid, gid and names stay 0 and ""
-            self._tar.addfile(member, io.BytesIO(payload))
-            offsets.append(self._tar.offset - -(-len(payload) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
-            sizes.append(len(payload))
-        return np.array(offsets, np.int64), np.array(sizes, np.int64)
-
-    def commit(self, index: pd.DataFrame | pa.Table, index_path: str | Path, schema: pa.Schema | None = None) -> None:
-        """Flush both files to disk and rename the tar, then the index."""
-        index_path = Path(index_path)
-        self._tar.close()
-        self._tar = None
-        _fsync(self._part)
-        part = _temporary(index_path)
-        self._litter.append(part)
-        table = as_table(index, schema).replace_schema_metadata({TAR_SIZE: str(self._part.stat().st_size)})
-        pq.write_table(table, part, compression="zstd")
-        _fsync(part)
-        index_path.unlink(missing_ok=True)  # an old index must never stand beside a new tar
-        os.replace(self._part, self.path)
-        os.replace(part, index_path)
-        _fsync(index_path.parent)
-        self._litter.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._tar is not None:
-            self._tar.close()
-            self._tar = None
-        for path in self._litter:
-            path.unlink(missing_ok=True)
-
-
 class Shards:
     """Random access to the clips of several shards; rows are numbered through them in the order given.
 
-    `clips`: DataFrame, one row per clip (failed ones too): every plain column of the index, `shard` (number of
+    `tar_sha256`: of each tar as it was written ("" for a foreign index). `clips`: DataFrame, one row per clip (failed ones too): every plain column of the index, `shard` (number of
     the file in `index_paths`) and `count` (stored members). List columns live in flat arrays beside their
     offsets. Safe to fork and to pickle: every process opens its own files. Raises ValueError with one sentence
     when a file is missing, foreign or truncated, or when two shards hold the same clip.
@@ -128,6 +54,7 @@ class Shards:
         self._shard = self.clips["shard"].to_numpy()
         for path, tar, table in zip(self.index_paths, self.tar_paths, tables):
             _check_tar(path, tar, table)
+        self.tar_sha256 = [(t.schema.metadata or {}).get(TAR_SHA256, b"").decode() for t in tables]
         self._rows = {clip: row for row, clip in enumerate(self.clips["clip_id"])}
         if len(self._rows) != len(self.clips):
             twice = self.clips["clip_id"][self.clips["clip_id"].duplicated()].iloc[0]

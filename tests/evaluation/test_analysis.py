@@ -12,6 +12,7 @@ from torch import nn
 from mscl.config import Analysis, Finetune
 from mscl.evaluation.analysis import run_analysis
 from mscl.jobs import AnalysisJob, Net, Source
+from tests.shards import write_frames
 
 NAMES = ["Moving something left", "Moving something right", "Lifting something"]
 
@@ -45,8 +46,6 @@ def job(methods=("baseline", "mscl"), gradcam=()):
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     """Six videos, two of each class, in a real shard; predictions of two methods and seeds; a stand-in classifier."""
-    from mscl.video.store import ShardWriter
-
     ids, labels = [f"v{i}" for i in range(6)], [0, 0, 1, 1, 2, 2]
     manifest = pd.DataFrame(
         {
@@ -63,26 +62,9 @@ def study(tmp_path, monkeypatch):
         }
     )
     manifest.to_parquet(tmp_path / "m.parquet")
-    rng, rows = np.random.default_rng(0), []
-    with ShardWriter(tmp_path / "0000.tar") as writer:
-        for clip in ids:
-            jpegs = [(f"{2 * t:06d}.jpg", simplejpeg.encode_jpeg(rng.integers(0, 255, (36, 48, 3), np.uint8))) for t in range(10)]
-            offset, size = writer.add(clip, jpegs)
-            rows.append(
-                {
-                    "clip_id": clip,
-                    "status": "ok",
-                    "reason": "",
-                    "width": 48,
-                    "height": 36,
-                    "fps": 12.0,
-                    "frame": list(range(0, 20, 2)),
-                    "pts": [t / 6 for t in range(10)],
-                    "offset": list(offset),
-                    "size": list(size),
-                }
-            )
-        writer.commit(pd.DataFrame(rows), tmp_path / "0000.parquet")
+    rng = np.random.default_rng(0)
+    pictures = {clip: [simplejpeg.encode_jpeg(rng.integers(0, 255, (36, 48, 3), np.uint8)) for _ in range(10)] for clip in ids}
+    write_frames(tmp_path / "0000.parquet", pictures)
     guesses = {"baseline": [[1, 0, 0, 1, 2, 2], [1, 0, 1, 1, 2, 2]], "mscl": [[0, 0, 1, 1, 2, 0], [0, 0, 1, 1, 2, 2]]}
     predictions = {}
     for method, seeds in guesses.items():

@@ -1,7 +1,6 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 import simplejpeg
 
@@ -12,7 +11,8 @@ from mscl.flow.mds import score_clip
 from mscl.flow.quantise import decode_field
 from mscl.flow.shard import field_pairs, flow_shard
 from mscl.jobs import FlowErrorJob, FlowJob
-from mscl.video.store import Shards, ShardWriter
+from mscl.video.store import Shards
+from tests.shards import write_frames
 
 FLOW = FlowConfig(method="dis", gap=4, size=(96, 128), short_side=48)
 H, W, SPEED = 60, 80, 1  # pixels, pixels per raw frame
@@ -28,17 +28,9 @@ def pictures(frames):
 
 @pytest.fixture
 def frames_index(tmp_path):
-    rows = []
-    with ShardWriter(tmp_path / "frames" / "0000.tar") as writer:
-        for clip, raw in {"good": range(0, 20, 2), "gone": [], "bad": [0, 2, 4], "short": [0, 2], "tiny": [0, 2, 4]}.items():
-            jpegs = [b"\xff\xd8junk"] * 3 if clip == "bad" else pictures(raw)
-            offsets, sizes = writer.add(clip, zip((f"{n:06d}.jpg" for n in raw), jpegs))
-            status, reason = ("missing", "no file") if clip == "gone" else ("ok", "")
-            rows.append({"clip_id": clip, "status": status, "reason": reason, "width": W, "height": H, "fps": 12.0,
-                         "frame": np.array(raw, np.int32), "pts": np.array(raw) / 12, "offset": offsets,
-                         "size": sizes})  # fmt: skip
-        writer.commit(pd.DataFrame(rows), tmp_path / "frames" / "0000.parquet")
-    return tmp_path / "frames" / "0000.parquet"
+    counts = {"good": range(0, 20, 2), "gone": [], "bad": [0, 2, 4], "short": [0, 2], "tiny": [0, 2, 4]}
+    clips = {clip: [b"\xff\xd8junk"] * 3 if clip == "bad" else pictures(raw) for clip, raw in counts.items()}
+    return write_frames(tmp_path / "frames" / "0000.parquet", clips, gone=("missing", "no file"))
 
 
 def run(tmp_path, frames_index, workers=1, name="flow"):

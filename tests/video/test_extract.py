@@ -1,6 +1,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 
 from mscl.dataset_config import FramesConfig
-from mscl.jobs import FramesJob
+from mscl.jobs import FramesJob, dumps
 from mscl.video import decord_io
 from mscl.video.extract import extract_shard, in_order
 from mscl.video.ffmpeg import _keep_timing, decode, ffmpeg_exe, split_jpegs
@@ -39,20 +40,18 @@ def video(tmp_path_factory):
     return path
 
 
-def extract(tmp_path, rows, frames=None, workers=2):
+def write_manifest(folder, rows):
     """rows: (clip_id, path) or a whole manifest row."""
-    base = {"split": "train", "label": 0, "status": "ok", "reason": "", "shard": 3, "start": 0.2, "end": 0.3}
+    base = {"split": "train", "label": 0, "status": "ok", "reason": "", "shard": 3, "start": np.nan, "end": np.nan}
     rows = [base | (r if isinstance(r, dict) else {"clip_id": r[0], "path": str(r[1])}) for r in rows]
-    pd.DataFrame(rows).to_parquet(tmp_path / "manifest.parquet")
-    out = tmp_path / "frames" / "0003.parquet"
-    extract_shard(
-        FramesJob(frames=frames or FramesConfig()),
-        tmp_path / "manifest.parquet",
-        3,
-        out.with_suffix(".tar"),
-        out,
-        workers,
-    )
+    folder.mkdir(exist_ok=True)
+    pd.DataFrame(rows).to_parquet(folder / "manifest.parquet")
+    return folder / "manifest.parquet"
+
+
+def extract(tmp_path, rows, frames=None, workers=2):
+    manifest, out = write_manifest(tmp_path, rows), tmp_path / "frames" / "0003.parquet"
+    extract_shard(FramesJob(frames=frames or FramesConfig()), manifest, 3, out.with_suffix(".tar"), out, workers)
     return Shards([out])
 
 
@@ -77,6 +76,54 @@ def test_same_pictures_as_decord(tmp_path, video):
     ours = np.stack([decode_rgb(shards.read(0, k)) for k in range(len(theirs))])
     assert theirs.shape == ours.shape
     assert np.abs(ours.astype(int) - theirs).max() <= 4
+
+
+def test_a_span_of_a_longer_video(tmp_path, video):
+    """Seconds from the video's beginning, exact to the frame although key frames lie 12 apart; numbered from the span's start."""
+    shards = extract(tmp_path, [{"clip_id": "a", "path": str(video), "start": 0.2, "end": 0.4}], FramesConfig(step=1))
+    assert list(shards.frames(0)) == [0, 1, 2, 3, 4]
+    assert np.abs(brightness(shards, 0) - grey(np.arange(5, 10))).max() < 3
+    beyond = extract(tmp_path, [{"clip_id": "a", "path": str(video), "start": 90, "end": 95}]).clips.iloc[0]
+    assert (beyond["status"], beyond["reason"]) == ("broken", "no frame between 90 and 95 s")
+
+
+def test_the_first_real_video_stream_and_no_cover_picture(tmp_path):
+    """A phone's or a downloader's file: a cover, two cameras, sound. Only the first camera's pictures come out."""
+    path = tmp_path / "many.mp4"
+    cover = tmp_path / "cover.png"
+    run = [ffmpeg_exe(), "-v", "error", "-nostdin", "-y"]
+    subprocess.run([*run, "-f", "lavfi", "-i", "color=red:s=64x64", "-frames:v", "1", str(cover)], check=True)
+    grey_of = lambda level: f"color=0x{level:02x}{level:02x}{level:02x}:s=64x48:r=10:d=1"
+    subprocess.run(
+        [*run, "-i", str(cover), "-f", "lavfi", "-i", grey_of(80), "-f", "lavfi", "-i", grey_of(200), "-f", "lavfi",
+         "-i", "sine=d=1", "-map", "0", "-map", "1", "-map", "2", "-map", "3", "-c:v:0", "png", "-c:v:1", "mpeg4",
+         "-c:v:2", "mpeg4", "-disposition:v:0", "attached_pic", str(path)], check=True,
+    )  # fmt: skip
+    shards = extract(tmp_path, [("a", path)], FramesConfig(step=1))
+    assert shards.clips.loc[0, ["status", "count", "width", "height"]].tolist() == ["ok", 10, 64, 48]
+    assert np.abs(brightness(shards, 0) - 80).max() < 3
+
+
+def test_a_killed_extraction_goes_on_and_ends_with_the_same_bytes(tmp_path, video):
+    """SIGKILL in the middle of a shard: videos that were stored are not decoded again."""
+    rows = [{"clip_id": f"v{n:03d}", "path": str(video)} for n in range(120)]
+    whole = extract(tmp_path / "whole", rows)
+    folder = tmp_path / "killed"
+    manifest, out = write_manifest(folder, rows), folder / "frames" / "0003.parquet"
+    command = [sys.executable, "-m", "mscl", "frames", "--job", dumps(FramesJob(frames=FramesConfig())), str(manifest), "3",
+               "--out", str(out), "--workers", "2"]  # fmt: skip
+    journal = out.parent / ".0003.tar.journal"
+    process = subprocess.Popen(command, env=os.environ | {"MSCL_SYNC_SECONDS": "0"})
+    while not (journal.exists() and journal.read_bytes().count(b"\n") > 20):
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    stored = journal.read_bytes().count(b"\n") - 1
+    assert 20 <= stored < 120 and not out.exists() and not out.with_suffix(".tar").exists()
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"going on after {stored} clips" in again.stderr
+    assert out.read_bytes() == whole.index_paths[0].read_bytes()
+    assert out.with_suffix(".tar").read_bytes() == whole.tar_paths[0].read_bytes()
 
 
 def test_short_side_shrinks_and_never_enlarges(tmp_path, video):

@@ -1,40 +1,23 @@
 import os
 import pickle
-import tarfile
 
 import numpy as np
 import pandas as pd
 import pytest
 import simplejpeg
 
-from mscl.video.store import Shards, ShardWriter, decode_gray, decode_rgb
+from mscl.video.store import Shards, decode_gray, decode_rgb
+from tests.shards import write_frames
 
 
 def jpeg(value, h=16, w=24):
     return simplejpeg.encode_jpeg(np.full((h, w, 3), value, np.uint8), quality=95)
 
 
-def write(path, clips, extra=None):
+def write(path, clips):
     """clips: {clip_id: list of grey values}; an empty list is a broken clip."""
-    rows = []
-    with ShardWriter(path.with_suffix(".tar")) as writer:
-        for clip, values in clips.items():
-            offsets, sizes = writer.add(clip, ((f"{2 * k:06d}.jpg", jpeg(v)) for k, v in enumerate(values)))
-            frame = np.arange(len(values), dtype=np.int32) * 2
-            rows.append(
-                {
-                    "clip_id": clip,
-                    "status": "ok" if values else "broken",
-                    "reason": "" if values else "why",
-                    "width": np.int32(24),
-                    "frame": frame,
-                    "pts": frame / 10.0,
-                    "offset": offsets,
-                    "size": sizes,
-                }
-            )
-        writer.commit(pd.DataFrame(rows), path)
-    return path
+    broken = {clip: ("broken", "why") for clip, values in clips.items() if not values}
+    return write_frames(path, {clip: [jpeg(v) for v in values] for clip, values in clips.items()}, **broken)
 
 
 @pytest.fixture
@@ -64,36 +47,6 @@ def test_unknown_clip_frame_and_column_are_named(shards):
         shards.read(0, 3)
     with pytest.raises(ValueError, match="no list column 'score'"):
         shards.column("score", 0)
-
-
-def test_any_tar_tool_reads_it_and_the_bytes_are_deterministic(tmp_path):
-    one = write(tmp_path / "one" / "0.parquet", {"a": [1, 2], "x" * 150: [3]})
-    two = write(tmp_path / "two" / "0.parquet", {"a": [1, 2], "x" * 150: [3]})
-    assert one.read_bytes() == two.read_bytes()
-    assert one.with_suffix(".tar").read_bytes() == two.with_suffix(".tar").read_bytes()
-    with tarfile.open(one.with_suffix(".tar")) as tar:
-        assert tar.getnames() == ["a/000000.jpg", "a/000002.jpg", "x" * 150 + "/000000.jpg"]
-        assert tar.extractfile("a/000002.jpg").read() == jpeg(2)
-        assert {(m.mtime, m.uid, m.uname) for m in tar} == {(0, 0, "")}
-    assert Shards([one]).read(1, 0) == jpeg(3)
-
-
-@pytest.mark.parametrize("how", ["raise", "no commit", "bad index"])
-def test_interrupted_writer_leaves_nothing(tmp_path, how):
-    def attempt():
-        with ShardWriter(tmp_path / "0.tar") as writer:
-            writer.add("a", [("0.jpg", b"x")])
-            if how == "raise":
-                raise KeyboardInterrupt
-            if how == "bad index":
-                writer.commit(pd.DataFrame({"clip_id": [object()]}), tmp_path / "0.parquet")
-
-    if how == "no commit":
-        attempt()
-    else:
-        with pytest.raises(BaseException):  # noqa: B017 the kind does not matter here
-            attempt()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_forked_and_unpickled_readers_read_for_themselves(shards):
