@@ -18,7 +18,10 @@ from mscl.dataset_config import FramesConfig
 # Frames as ffmpeg's showinfo filter lists them, e.g. "n:   3 pts:   1536 pts_time:0.09375 ... s:320x240 ..."
 SHOWN = re.compile(rb"\bn: *\d+ +pts: *\S+ +pts_time:(\S+).*? s:(\d+x\d+)")
 ERROR = re.compile(r"\[(?:error|fatal|panic)\] (.*)|(File ended prematurely.*)")
-MUXER = re.compile(r"^\[(?:image2pipe|out#|mjpeg @)|Error while opening encoder")  # complaints about our own pipe, not about the video
+# Complaints about our own pipe, which come after the video's own fault.
+PIPE = re.compile(
+    r"^\[(?:image2pipe|out#|mjpeg @)|(?:Error while opening|Could not open) encoder|to consumers|Task finished|Terminating thread|Nothing was written"
+)
 RATE = re.compile(r"Stream #0:\d+.*Video:.* ([\d.]+)(k?) fps")
 REASON = 160  # characters of ffmpeg's own words kept
 
@@ -134,7 +137,7 @@ def _stated_rate(log: str) -> float:
 def _first_error(log: str) -> str:
     for line in log.splitlines():
         found = ERROR.search(line)
-        if found and not MUXER.search(line):
+        if found and not PIPE.search(line):
             text = found[1] or found[2]
             return "no video stream" if "matches no streams" in text else re.sub(r" @ 0x[0-9a-f]+", "", text).strip()[:REASON]
     return ""
