@@ -26,10 +26,10 @@ NARROW = {"size": np.int32}  # kept narrower in memory than on disk
 class Shards:
     """Random access to the clips of several shards; rows are numbered through them in the order given.
 
-    `tar_sha256`: of each tar as it was written ("" for a foreign index). `clips`: DataFrame, one row per clip (failed ones too): every plain column of the index, `shard` (number of
-    the file in `index_paths`) and `count` (stored members). List columns live in flat arrays beside their
-    offsets. Safe to fork and to pickle: every process opens its own files. Raises ValueError with one sentence
-    when a file is missing, foreign or truncated, or when two shards hold the same clip.
+    `clips`: DataFrame, one row per clip (failed ones too): every plain column of the index, `shard` (number of the file in
+    `index_paths`) and `count` (stored members). `list_columns` live in flat arrays beside their offsets. `tar_sha256`: of
+    each tar as it was written ("" where the index does not say). Safe to fork and to pickle: every process opens its own
+    files. Raises ValueError with one sentence when a file is missing, foreign or truncated, or two shards hold one clip.
     """
 
     def __init__(self, index_paths: Sequence[str | Path]):
@@ -48,6 +48,7 @@ class Shards:
                 )
         self._lists = {name: _flat([t.column(name) for t in tables], name) for name in lists if name not in LAZY}
         self._lazy = [name for name in lists if name in LAZY]
+        self.list_columns = lists
         self.clips = pa.concat_tables([t.select(plain) for t in tables], promote_options="permissive").to_pandas()
         self.clips["shard"] = np.repeat(np.arange(len(tables), dtype=np.int32), [t.num_rows for t in tables])
         self.clips["count"] = np.diff(self._lists["offset"][0]).astype(np.int32)
