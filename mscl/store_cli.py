@@ -72,8 +72,8 @@ def show(
     count: Annotated[int, typer.Option(help="Frames to show.")] = 16,
 ) -> None:
     """Write a contact sheet of one clip: frames, flow, and the starts that its motion allows."""
-    from mscl.video import check
     from mscl.flow.sheet import contact_sheet
+    from mscl.video import check
     from mscl.video.store import Shards
 
     frames = Shards(check.indexes(folder))

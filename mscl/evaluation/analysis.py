@@ -183,11 +183,11 @@ def _draw(
     from mscl.evaluation.gradcam import draw_rows, gradcam, stage_grid
     from mscl.training.augment import normalise
     from mscl.training.data import UniformClips
-    from mscl.training.engine import pick_device
+    from mscl.training.engine import prepare_device
     from mscl.training.finetune import load_classifier
     from mscl.video.store import Shards
 
-    device = pick_device(job.device, job.threads)
+    device = prepare_device(job.device, job.threads)
     ids = [figure["clip_id"] for figure in figures]
     rows = manifest[(manifest["split"] == job.test) & manifest["clip_id"].isin(ids)]
     clips = UniformClips(Shards(list(frames)), rows, frames=job.finetune.frames, size=job.finetune.test_size, clips=1)

@@ -13,14 +13,14 @@ from mscl.io import write_json
 from mscl.jobs import FrozenJob
 from mscl.models.r3d import build_backbone, load_backbone_weights
 from mscl.training.data import UniformClips
-from mscl.training.engine import pick_device
+from mscl.training.engine import prepare_device
 from mscl.training.features import extract_features
 from mscl.video.store import Shards
 
 
 def evaluate_frozen(job: FrozenJob, weights: Path | None, out: Path, workers: int = 0) -> None:
     """Features of both splits -> `metrics.json` in `out`; `weights` None measures a random initialisation."""
-    device = pick_device(job.device, job.threads)
+    device = prepare_device(job.device, job.threads)
     torch.manual_seed(job.seed)
     backbone = build_backbone(job.net)
     if weights is not None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from mscl.device import pick_device
 from mscl.progress import tqdm
 from mscl.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -31,11 +32,9 @@ class TrainingError(ValueError):
     """Training cannot go on; the text names the step and the terms."""
 
 
-def pick_device(device: str, threads: int) -> torch.device:
-    """`auto` is the GPU where there is one; on a CPU the thread count is part of the result's bits."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("compute.device: cuda was asked for but no CUDA device is usable; set device: auto or cpu")
-    chosen = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+def prepare_device(device: str, threads: int) -> torch.device:
+    """The device of a training job, set up to be deterministic; on a CPU the thread count is part of the result's bits."""
+    chosen = pick_device(device)
     if chosen.type == "cpu":
         torch.set_num_threads(threads)
     elif 90800 <= (torch.backends.cudnn.version() or 0) < 91500:

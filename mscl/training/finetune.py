@@ -20,7 +20,7 @@ from mscl.models.r3d import build_backbone, load_backbone_weights
 from mscl.training.augment import flip, normalise
 from mscl.training.checkpoint import fingerprint, save_weights
 from mscl.training.data import FinetuneClips, UniformClips
-from mscl.training.engine import DEFAULT, Machine, Run, autocast, pick_device
+from mscl.training.engine import DEFAULT, Machine, Run, autocast, prepare_device
 from mscl.training.topk import metrics_from_predictions
 from mscl.video.store import Shards
 
@@ -103,7 +103,7 @@ def finetune(job: FinetuneJob, pretrained: Path | None, out: Path, machine: Mach
 
     `pretrained` None trains from scratch: only the RGB query backbone of a pretraining is loaded.
     """
-    device = pick_device(job.device, job.threads)
+    device = prepare_device(job.device, job.threads)
     torch.manual_seed(job.seed)
     rows, store = pd.read_parquet(job.source.manifest), Shards(job.source.frame_indexes())
     classes = int(rows.label.max()) + 1

@@ -20,7 +20,7 @@ from mscl.models.mscl import MSCL, View
 from mscl.training.augment import augment_rgb, flip_flow, flow_from_planes
 from mscl.training.checkpoint import fingerprint, save_weights
 from mscl.training.data import PretrainClips, pretrain_rows
-from mscl.training.engine import DEFAULT, Machine, Run, pick_device
+from mscl.training.engine import DEFAULT, Machine, Run, prepare_device
 
 
 def make_view(batch: dict, name: str, job: PretrainJob, g: torch.Generator) -> View:
@@ -55,7 +55,7 @@ def pretrain(job: PretrainJob, out: Path, machine: Machine = DEFAULT) -> None:
 
     A checkpoint in `out` is resumed from and removed at the end.
     """
-    device = pick_device(job.device, job.threads)
+    device = prepare_device(job.device, job.threads)
     torch.manual_seed(job.seed)
     model = MSCL(job.net, job.contrast, job.switches).to(device, memory_format=torch.channels_last_3d)
     rows = pretrain_rows(job.sources, job.split)

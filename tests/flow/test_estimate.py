@@ -66,6 +66,21 @@ def test_raft_loads_and_runs(tmp_path, raft_state):
     assert np.allclose(two(frames, [(0, 1)])[0], fields[0], atol=1e-4)
 
 
+def test_bfloat16_is_taken_only_where_it_agrees_with_float32(tmp_path, raft_state, monkeypatch, capsys):
+    torch.save(raft_state, tmp_path / "raft.pth")
+    flow = FlowConfig(method="raft", weights=tmp_path / "raft.pth", size=(128, 128), short_side=48, iterations=2)
+    frames, pairs = shifted(3, 1), [(0, 1), (1, 0)]
+    full = np.stack(make_estimator(flow, "cpu")(frames, pairs))
+    half = flow.model_copy(update={"precision": "bfloat16"})
+    monkeypatch.setattr("mscl.flow.raft.AGREE", 100.0)
+    taken = np.stack(make_estimator(half, "cpu")(frames, pairs))
+    assert taken.dtype == np.float32 and 0 < np.abs(taken - full).mean() < 0.05 * np.abs(full).mean()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("mscl.flow.raft.AGREE", 0.0)
+    refused = np.stack(make_estimator(half, "cpu")(frames, pairs))
+    assert np.array_equal(refused, full) and "px off float32 here; float32 is used" in capsys.readouterr().err
+
+
 def test_raft_weights_are_checked(tmp_path):
     def sentence(**change):
         with pytest.raises(ValueError) as error:

@@ -1,0 +1,49 @@
+"""Which processor a job runs on; on a machine with several GPUs, each job takes one of its own."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+
+_claimed: list = []  # lock files of this process; the GPU is free again when the process ends, however it ends
+
+
+def pick_device(device: str) -> torch.device:
+    """`auto` is a GPU where there is one; ValueError when `cuda` is asked for and absent, or all GPUs are taken."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("compute.device: cuda was asked for but torch sees no GPU; set auto or cpu")
+    if device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if count == 1:  # the only one, or the one that a scheduler gave
+        return torch.device("cuda", 0)
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    chosen = torch.device("cuda", claim(names if len(names) == count else [str(n) for n in range(count)]))
+    torch.cuda.set_device(chosen)
+    return chosen
+
+
+def claim(names: list[str], folder: Path | None = None) -> int:
+    """Take the first GPU of `names` that no other mscl process of this machine holds; returns its position.
+
+    A lock file per GPU, so that jobs which start together on one workstation do not meet. ValueError when all are taken.
+    """
+    folder = folder or Path(tempfile.gettempdir()) / f"mscl-gpus-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for position, name in enumerate(names):
+        file = open(folder / f"{name.strip().replace('/', '_')}.lock", "w")  # noqa: SIM115 held until the process ends
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            if error.errno != errno.EWOULDBLOCK:
+                raise
+            continue
+        _claimed.append(file)
+        return position
+    raise ValueError(f"all {len(names)} GPUs are taken by other jobs; run snakemake with --resources gpu={len(names)}")

@@ -1,0 +1,115 @@
+"""RAFT-large (Teed and Deng, ECCV 2020) by torchvision: the paper's optical flow."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mscl.config import FlowConfig
+from mscl.flow.estimate import Pairs, resize, stored_size, to_grid
+from mscl.io import sha256
+
+AGREE = 0.1  # px at flow.size: mean end-point difference to float32 up to which bfloat16 is taken
+
+
+class Raft:
+    """An estimator (see `mscl.flow.estimate`): pairs of frames in batches of `flow.batch`, one clip at a time on the device."""
+
+    def __init__(self, flow: FlowConfig, device: torch.device):
+        self.flow, self.device = flow, device
+        self.model = load_raft(flow).to(device).eval()
+        self._half = halved(load_raft(flow).to(device).eval()) if flow.precision == "bfloat16" else None
+        self._compared = False
+        self._lock = threading.Lock()
+
+    @torch.inference_mode()
+    def __call__(self, frames_THWC: np.ndarray, pairs: Pairs) -> list[np.ndarray]:
+        size = stored_size(frames_THWC.shape[1:3], self.flow.short_side)
+        used = sorted({k for pair in pairs for k in pair})
+        resized = np.stack([resize(frames_THWC[k], self.flow.size) for k in used])
+        place = {k: n for n, k in enumerate(used)}
+        fields = []
+        with self._lock:  # the other threads decode and encode meanwhile
+            frames_TCHW = torch.from_numpy(resized).to(self.device).permute(0, 3, 1, 2)
+            for at in range(0, len(pairs), self.flow.batch):
+                part = pairs[at : at + self.flow.batch]
+                first, second = (frames_TCHW[[place[pair[side]] for pair in part]].float() / 127.5 - 1 for side in (0, 1))
+                fields += list(self._flow(first, second).permute(0, 2, 3, 1).cpu().numpy())
+        return [to_grid(field, size) for field in fields]
+
+    def _flow(self, first_BCHW: Tensor, second_BCHW: Tensor) -> Tensor:
+        """(B, 2, H, W) float32, by bfloat16 networks where they were asked for and agree on this job's first batch."""
+        run = lambda model: model(first_BCHW, second_BCHW, num_flow_updates=self.flow.iterations)[-1]  # noqa: E731
+        if self._half is None:
+            return run(self.model)
+        half = run(self._half)
+        if not self._compared:
+            self._compared = True
+            off = torch.linalg.vector_norm(half - run(self.model), dim=1).mean().item()
+            if not off <= AGREE:  # NaN too
+                print(f"flow.precision: bfloat16 is {off:.2f} px off float32 here; float32 is used", file=sys.stderr)
+                self._half = None
+                return run(self.model)
+        return half
+
+
+class _Autocast(nn.Module):
+    """A network in bfloat16 between float32 inputs and outputs."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *inputs: Tensor):
+        with torch.autocast(inputs[0].device.type, dtype=torch.bfloat16):
+            out = self.inner(*inputs)
+        return tuple(o.float() for o in out) if isinstance(out, tuple) else out.float()
+
+
+def halved(model: nn.Module) -> nn.Module:
+    """RAFT with its encoders and update block in bfloat16; correlations, coordinates and upsampling stay float32."""
+    model.feature_encoder, model.context_encoder = _Autocast(model.feature_encoder), _Autocast(model.context_encoder)
+    hidden = model.update_block.hidden_state_size  # RAFT asks its update block for it
+    model.update_block = _Autocast(model.update_block)
+    model.update_block.hidden_state_size = hidden
+    return model
+
+
+def load_raft(flow: FlowConfig) -> torch.nn.Module:
+    """torchvision's raft_large with the weights of `flow.weights` (.pth or .safetensors), checked against `flow.sha256`."""
+    from mscl._torchvision import torchvision
+
+    published = torchvision.models.optical_flow.Raft_Large_Weights.C_T_V1
+    if flow.weights is None or not Path(flow.weights).is_file():
+        raise ValueError(
+            f"flow.weights: {f'no file {flow.weights}' if flow.weights else 'not set'}; torchvision publishes RAFT-large "
+            f"'things' weights (Raft_Large_Weights.C_T_V1) at {published.url}: download them, then set flow.weights to the "
+            "file and flow.sha256 to what sha256sum prints for it, or set flow.method: dis"
+        )
+    if flow.sha256:
+        found = sha256(flow.weights)
+        if found != flow.sha256.lower():
+            raise ValueError(
+                f"{flow.weights}: has sha256 {found}, but flow.sha256 is {flow.sha256}; download it again or correct flow.sha256"
+            )
+    model = torchvision.models.optical_flow.raft_large(weights=None)
+    try:
+        model.load_state_dict(_read_weights(Path(flow.weights)))
+    except Exception as error:  # noqa: BLE001 torch raises whatever a foreign file makes it stumble over
+        raise ValueError(
+            f"{flow.weights}: not a state dict of torchvision's raft_large ({' '.join(str(error).split())[:120]})"
+        ) from None
+    return model
+
+
+def _read_weights(path: Path) -> dict:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
