@@ -6,7 +6,8 @@ RAFT is the paper's; DIS needs no weights and no GPU, so the demo and machines w
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -15,11 +16,21 @@ from mscl.config import FlowConfig
 from mscl.device import pick_device
 
 Pairs = Sequence[tuple[int, int]]
-Estimator = Callable[[np.ndarray, Pairs], list[np.ndarray]]
+
+
+class Estimator(Protocol):
+    """f(frames, pairs) -> one flow_HW2 float32 per pair (i, j) of positions in `frames`, which are THWC uint8 RGB.
+
+    One that looks at brightness only (`grey`) also takes THW, which is cheaper to decode.
+    """
+
+    grey: bool
+
+    def __call__(self, frames: np.ndarray, pairs: Pairs) -> list[np.ndarray]: ...
 
 
 def make_estimator(flow: FlowConfig, device: str) -> Estimator:
-    """Return f(frames_THWC uint8 RGB, pairs) -> one flow_HW2 float32 per pair (i, j) of positions in `frames`.
+    """The estimator of a configuration.
 
     Flow is computed at `flow.size` and returned on the grid that is stored (`stored_size`), (u, v) in pixels of that
     grid. May be called from several threads. Raises ValueError when RAFT's weights or size cannot be used.
@@ -53,14 +64,16 @@ def resize(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
 
 
 class _Dis:
+    grey = True
+
     def __init__(self, flow: FlowConfig):
         self.flow = flow
         self._own = threading.local()  # a DISOpticalFlow object keeps its pyramids: one per thread
 
-    def __call__(self, frames_THWC: np.ndarray, pairs: Pairs) -> list[np.ndarray]:
+    def __call__(self, frames: np.ndarray, pairs: Pairs) -> list[np.ndarray]:
         if not hasattr(self._own, "dis"):
             self._own.dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        size = stored_size(frames_THWC.shape[1:3], self.flow.short_side)
-        used = sorted({k for pair in pairs for k in pair})
-        grey = {k: resize(cv2.cvtColor(frames_THWC[k], cv2.COLOR_RGB2GRAY), self.flow.size) for k in used}
+        size = stored_size(frames.shape[1:3], self.flow.short_side)
+        brightness = lambda frame: frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)  # noqa: E731
+        grey = {k: resize(brightness(frames[k]), self.flow.size) for k in sorted({k for pair in pairs for k in pair})}
         return [to_grid(self._own.dis.calc(grey[i], grey[j], None), size) for i, j in pairs]

@@ -20,6 +20,8 @@ AGREE = 0.1  # px at flow.size: mean end-point difference to float32 up to which
 class Raft:
     """An estimator (see `mscl.flow.estimate`): pairs of frames in batches of `flow.batch`, one clip at a time on the device."""
 
+    grey = False
+
     def __init__(self, flow: FlowConfig, device: torch.device):
         self.flow, self.device = flow, device
         self.model = load_raft(flow).to(device).eval()

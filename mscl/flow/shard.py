@@ -19,7 +19,7 @@ from mscl.io import sha256
 from mscl.jobs import FlowJob
 from mscl.progress import tqdm
 from mscl.video.extract import in_order, part_key
-from mscl.video.store import Shards, decode_rgb
+from mscl.video.store import Shards, decode_gray, decode_rgb
 from mscl.video.writer import ShardWriter
 
 CHUNK = 64  # fields in memory at a time, so that a long video does not fill it
@@ -111,10 +111,11 @@ def field_pairs(kept: np.ndarray, gap: int) -> list[tuple[int, int]]:
 
 
 def _estimate(frames: Shards, row: int, pairs: list[tuple[int, int]], estimator: Estimator) -> Iterator[list[np.ndarray]]:
+    decode = decode_gray if estimator.grey else decode_rgb
     for at in range(0, len(pairs), CHUNK):
         part = pairs[at : at + CHUNK]
         first, last = part[0][0], max(b for _, b in part)
-        pictures = np.stack([decode_rgb(frames.read(row, k)) for k in range(first, last + 1)])
+        pictures = np.stack([decode(frames.read(row, k)) for k in range(first, last + 1)])
         yield estimator(pictures, [(a - first, b - first) for a, b in part])
 
 

@@ -1,0 +1,74 @@
+"""What the benchmarks share: videos to run on, the machine in one line, medians of interleaved repetitions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mscl.video.ffmpeg import ffmpeg_exe
+
+
+def machine() -> str:
+    """Processor, cores that this process may use, memory."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{name}, {len(os.sched_getaffinity(0))} cores, {gib:.0f} GiB"
+
+
+def versions(*packages: str) -> str:
+    found = [f"Python {platform.python_version()}"]
+    for name in packages:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"{name} absent")
+    text = subprocess.run([ffmpeg_exe(), "-version"], capture_output=True, text=True, check=True).stdout
+    return ", ".join([*found, "ffmpeg " + text.split()[2]])
+
+
+def kinetics_like(folder: Path, count: int, seconds: int = 10) -> list[Path]:
+    """`count` H.264 videos of 340 x 256 at 30 fps with sound, as Kinetics' are: moving texture, cuts, grain."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"like{n:03d}_000000_000010.mp4" for n in range(count)]
+    for n, path in enumerate(paths):
+        if path.exists():
+            continue
+        speed, hue = 1 + n % 3, 37 * n % 360
+        graph = (
+            f"testsrc2=s=510x384:r=30:d={seconds},hue=h={hue}:s=0.6,rotate=0.02*t*{speed}:c=gray,"
+            f"crop=340:256:x='85+80*sin({speed}*t)':y='64+60*cos(0.7*t)',gblur=sigma=0.8,noise=alls=6:allf=t,format=yuv420p"
+        )
+        draft = path.with_suffix(".part.mp4")
+        subprocess.run(
+            [ffmpeg_exe(), "-v", "error", "-nostdin", "-y", "-f", "lavfi", "-i", graph, "-f", "lavfi", "-i", f"sine=d={seconds}",
+             "-c:v", "libx264", "-preset", "medium", "-crf", "23", "-g", "250", "-c:a", "aac", "-shortest", str(draft)],
+            check=True,
+        )  # fmt: skip
+        draft.rename(path)
+    return paths
+
+
+def interleaved(repeats: int, **ways: Callable[[], object]) -> dict[str, float]:
+    """Median seconds of each way; they take turns, so that a busy moment of the machine touches all alike."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            way()
+            times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(t) for name, t in times.items()}
+
+
+def cpu_seconds(way: Callable[[], object]) -> float:
+    """Processor time of one call, with that of the processes it started and waited for: steadier than the clock."""
+    before = os.times()
+    way()
+    after = os.times()
+    return sum(after[:4]) - sum(before[:4])
