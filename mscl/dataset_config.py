@@ -56,10 +56,11 @@ class Download(Strict):
 class Dataset(Strict):
     format: Literal["kinetics", "ssv2", "ucf101", "hmdb51", "folder", "csv"]
     root: Path
-    videos: str  # folder of the videos, below root; each format has a default
-    annotations: dict[str, str]  # split (or "labels") -> file or folder below root; UCF101, HMDB51 and folders have defaults
+    videos: str = ""  # folder of the videos, below root; each format has a default
+    annotations: dict[str, str] = {}  # split (or "labels") -> file or folder below root; UCF101, HMDB51 and folders have defaults
     fold: Literal[1, 2, 3] = 1  # which of the three official splits of UCF101 and HMDB51
-    holdout: dict[Name, Annotated[float, Field(gt=0, lt=1)]] = {}  # new split -> share taken from the first one, by hash
+    holdout: dict[Name, Annotated[float, Field(gt=0, lt=1)]] = {}  # new split -> share taken from another one, by hash
+    holdout_from: str = ""  # that other one; the first annotated split by default
     shards: Annotated[int, Field(ge=1, le=9999)]
     frames: FramesConfig = FramesConfig()
     subset: Subset = Subset()
@@ -69,7 +70,7 @@ class Dataset(Strict):
     @model_validator(mode="before")
     @classmethod
     def defaults(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("format") not in VIDEOS:
+        if not isinstance(values, dict) or not isinstance(values.get("format"), str) or values["format"] not in VIDEOS:
             return values
         form, fold = values["format"], values.get("fold", 1)
         usual = {
@@ -82,7 +83,11 @@ class Dataset(Strict):
             "folder": {"train": "."},
         }
         annotations = {"annotations": usual[form]} if form in usual else {}
-        return {"videos": VIDEOS[form]} | annotations | values
+        values = {"videos": VIDEOS[form]} | annotations | values
+        # Written down here, since a job's JSON does not keep the order of splits.
+        named = values.get("annotations")
+        first = next((s for s in named if s != "labels"), "") if isinstance(named, dict) else ""
+        return {"holdout_from": first} | values
 
     @model_validator(mode="after")
     def possible(self) -> Dataset:
@@ -100,7 +105,13 @@ class Dataset(Strict):
             raise ValueError("download: an embedded data set is generated; remove one of the two")
         if self.download and self.download.source.removesuffix("400") != self.format:
             raise ValueError(f"download.source: {self.download.source} does not come in the {self.format} format; change one")
-        for name in set(self.holdout) & set(self.annotated):
+        if self.format == "folder" and self.videos != VIDEOS["folder"]:
+            raise ValueError("videos: the folder format finds its videos in the folders under annotations; remove this key")
+        if self.holdout_from not in self.annotated:
+            raise ValueError(
+                f"holdout_from: no split '{self.holdout_from}' under annotations; there are {', '.join(self.annotated)}"
+            )
+        for name in set(self.holdout) & {*self.annotated, "labels"}:
             raise ValueError(f"holdout: split '{name}' has a file already; give the new split another name")
         if sum(self.holdout.values()) >= 1:
             raise ValueError("holdout: the shares leave nothing for the split that they are taken from")

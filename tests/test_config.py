@@ -9,6 +9,7 @@ import pytest
 from mscl import config as schema
 from mscl import jobs
 from mscl.config import METHODS, load_config
+from mscl.dataset_config import Dataset
 from mscl.validation import ConfigError, Strict
 from tests.conftest import ROOT, tiny_config
 
@@ -57,6 +58,31 @@ def test_shipped_configurations_are_valid(path):
     ("datasets/ss/annotations", {"train": "t", "validation": "v"}, "datasets.ss.annotations: the ssv2 format needs 'labels' (labels.json)"),
     ("datasets/kin/embedded/clips", {"val": 3}, "datasets.kin.embedded.clips: give a count for each of train"),
     ("method_switches", {"odd": {"lmcl": True}}, "method_switches.odd: rotated, lmcl and fra need the flow network: set flow: true"),
+    ("datasets/kin/format", "kinetic", "datasets.kin.format: input should be 'kinetics', 'ssv2', 'ucf101', 'hmdb51', 'folder' or 'csv'"),
+    ("datasets/kin/fold", 4, "datasets.kin.fold: input should be 1, 2 or 3 (got 4)"),
+    ("datasets/kin/holdout", {"train": 0.1}, "datasets.kin.holdout: split 'train' has a file already; give the new split another name"),
+    ("datasets/kin/holdout", {"a": 0.5, "b": 0.5}, "datasets.kin.holdout: the shares leave nothing for the split that they are taken from"),
+    ("datasets/kin/holdout", {"a": 1.0}, "datasets.kin.holdout.a: input should be less than 1 (got 1.0)"),
+    ("datasets/kin/holdout_from", "val", "datasets.kin.holdout_from: no split 'val' under annotations; there are train"),
+    ("datasets/kin/subset", {"splits": ["test"]}, "datasets.kin.subset.splits: no split 'test'; there are train"),
+    ("datasets/kin/subset", {"fraction": 0}, "datasets.kin.subset.fraction: input should be greater than 0 (got 0)"),
+    ("datasets/kin/subset", {"class": []}, "datasets.kin.subset.class: unknown key; did you mean 'classes'?"),
+    ("datasets/kin/download", {"source": "kinetics400"}, "datasets.kin.download: an embedded data set is generated; remove one of the two"),
+    ("datasets/kin", {"format": "ucf101", "root": "x", "shards": 1, "download": {"source": "hmdb51"}},
+     "datasets.kin.download.source: hmdb51 does not come in the ucf101 format; change one"),
+    ("datasets/kin", {"format": "ssv2", "root": "x", "shards": 1, "annotations": {"labels": "l", "train": "t"}, "download": {"source": "ssv2"}},
+     "datasets.kin.download.source: input should be 'kinetics400', 'ucf101' or 'hmdb51' (got 'ssv2')"),
+    ("datasets/kin", {"format": "csv", "root": "x", "shards": 1}, "datasets.kin.annotations: name at least one split and its file"),
+    ("datasets/kin", {"format": "csv", "root": "x", "shards": 1, "annotations": {"labels": "l"}},
+     "datasets.kin.annotations: name at least one split and its file"),
+    ("datasets/kin", {"format": "folder", "root": "x", "shards": 1, "videos": "y"},
+     "datasets.kin.videos: the folder format finds its videos in the folders under annotations; remove this key"),
+    ("datasets/kin", {"format": "hmdb51", "root": "x", "shards": 1, "annotations": {"train": "splits", "val": "splits"}},
+     "datasets.kin.annotations: HMDB51's files know the splits train and test only; use holdout for another"),
+    ("datasets/kin/holdout", {"validation": 0.1}, None),
+    ("datasets/kin", {"format": "folder", "root": "x", "shards": 1}, None),
+    ("datasets/kin", {"format": "ucf101", "root": "x", "shards": 1, "download": {"source": "ucf101"}}, None),
+    ("datasets/kin", {"format": "hmdb51", "root": "x", "shards": 1, "holdout": {"v": 0.1}, "subset": {"splits": ["v"]}}, None),
     ("clip/frames", 16, "clip.frames: LMCL pairs 4 times of the neck with 4 of the flow network; set 8"),
 ])  # fmt: skip
 def test_each_mistake_is_one_sentence(path, value, sentence):
@@ -67,6 +93,17 @@ def test_each_mistake_is_one_sentence(path, value, sentence):
     with pytest.raises(ConfigError) as error:
         load_config(values, "my.yaml")
     assert sentence in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
+def test_official_lists_need_no_annotations():
+    ucf = Dataset(format="ucf101", root="r", shards=1, fold=2)
+    assert ucf.videos == "UCF-101" and ucf.annotations == {
+        "labels": "ucfTrainTestlist/classInd.txt",
+        "train": "ucfTrainTestlist/trainlist02.txt",
+        "test": "ucfTrainTestlist/testlist02.txt",
+    }
+    assert ucf.splits == ["train", "test"] and ucf.holdout_from == "train"
+    assert Dataset(format="folder", root="r", shards=1).annotations == {"train": "."}
 
 
 def test_unreadable_files_are_named(tmp_path):

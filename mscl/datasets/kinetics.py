@@ -6,42 +6,32 @@ The videos are the trimmed ones of the CVDF, `<youtube_id>_<start:06d>_<end:06d>
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from mscl.dataset_config import Dataset
-from mscl.datasets.annotations import COLUMNS, annotation_file, no_duplicates
+from mscl.datasets.annotations import annotation_files, checked, class_numbers, read_csv, refuse
 
 NEEDED = ("label", "youtube_id", "time_start", "time_end")
 
 
 def read_annotations(dataset: Dataset) -> pd.DataFrame:
-    """All annotated clips: clip_id, split, label, class_name, start, end (see `annotations.COLUMNS`).
+    """All annotated clips, one row each (see `annotations.COLUMNS`).
 
-    A class is its place among the sorted labels of all the data set's files; a test split without labels has -1.
-    Raises ValueError naming file, row and mend.
+    A class is its place among the sorted labels of all the data set's files, or in the `labels` file; a test split
+    without labels has -1. Raises ValueError naming file, row and mend.
     """
-    files = {split: annotation_file(dataset.root, dataset.annotations[split], split) for split in dataset.splits}
+    files = annotation_files(dataset)
     table = pd.concat([_read_split(path, split) for split, path in files.items()], ignore_index=True)
-    no_duplicates(table, files)
-    names = sorted(set(table["class_name"].unique()) - {""})
-    table["label"] = table["class_name"].map({name: k for k, name in enumerate(names)}).fillna(-1).astype(np.int32)
-    table["start"] = table["end"] = math.nan
-    return table[COLUMNS]
+    numbers = class_numbers(table["class_name"].unique(), dataset)
+    table["label"] = table["class_name"].map(numbers).fillna(-1)
+    return checked(table, files)
 
 
 def _read_split(path: Path, split: str) -> pd.DataFrame:
-    try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-    except pd.errors.EmptyDataError:
-        raise ValueError(f"{path}: the file is empty; get it again") from None
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path}: not a readable CSV ({' '.join(str(error).split())}); mend that line or get the file again"
-        ) from None
+    rows = read_csv(path)
     if split == "test" and "label" not in rows:
         rows["label"] = ""
     absent = [name for name in NEEDED if name not in rows]
@@ -51,21 +41,17 @@ def _read_split(path: Path, split: str) -> pd.DataFrame:
             "it must be label,youtube_id,time_start,time_end,split"
         )
     for name in ("youtube_id",) if split == "test" else ("youtube_id", "label"):
-        _refuse(path, rows, name, rows[name].str.strip() == "", "is empty; fill it in or drop the row")
+        refuse(path, rows, name, rows[name].str.strip() == "", "is empty; fill it in or drop the row")
     seconds = {}
     for name in ("time_start", "time_end"):
         value = pd.to_numeric(rows[name], errors="coerce")
         wrong = value.isna() | (value < 0) | (value % 1 != 0)
-        _refuse(path, rows, name, wrong, "is no whole number of seconds; the file's name holds it, so correct it")
+        refuse(path, rows, name, wrong, "is no whole number of seconds; the file's name holds it, so correct it")
         seconds[name] = value.astype(np.int64).astype(str).str.zfill(6)
+    clip_id = rows["youtube_id"].str.strip() + "_" + seconds["time_start"] + "_" + seconds["time_end"]
     return pd.DataFrame({
-        "clip_id": rows["youtube_id"].str.strip() + "_" + seconds["time_start"] + "_" + seconds["time_end"],
+        "clip_id": clip_id,
         "split": split,
         "class_name": rows["label"].str.strip(),
+        "file": clip_id + ".mp4",
     })  # fmt: skip
-
-
-def _refuse(path: Path, rows: pd.DataFrame, name: str, wrong: pd.Series, sentence: str) -> None:
-    if wrong.any():
-        first = int(np.argmax(wrong.to_numpy()))
-        raise ValueError(f"{path}: row {first + 1} after the header, {name} '{rows[name].iloc[first]}' {sentence}")

@@ -1,53 +1,62 @@
-"""The manifest: one table of every annotated video of a data set, whatever format it came in.
+"""The manifest: one table of every used video of a data set, whatever format it came in.
 
 Columns, one row per video, sorted by clip_id:
-clip_id | path | split | label int32 (-1 unknown) | class_name | start, end float64 (s; NaN: the whole file) |
+clip_id | path | split | label int32 (-1 unknown) | class_name | start, end float64 (s; NaN: the video's own) |
 shard int32 | status ok, missing or empty | reason ("" when ok)
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from mscl.dataset_config import Dataset
-from mscl.datasets import kinetics, ssv2
+from mscl.datasets import find, folder, hmdb51, kinetics, paths_csv, ssv2, subset, ucf101
 from mscl.io import whole
 from mscl.jobs import ManifestJob
 
 COLUMNS = ["clip_id", "path", "split", "label", "class_name", "start", "end", "shard", "status", "reason"]
-SUFFIXES = {"kinetics": (".mp4", ".mkv", ".webm", ".avi"), "ssv2": (".webm", ".mp4", ".mkv", ".avi")}  # best first
+READERS = {"kinetics": kinetics, "ssv2": ssv2, "ucf101": ucf101, "hmdb51": hmdb51, "folder": folder, "csv": paths_csv}
+
+
+def annotated_videos(name: str, dataset: Dataset) -> pd.DataFrame:
+    """The videos of data set `name` that are used, after holdout and subset, without a look for their files.
+
+    One row per video (`annotations.COLUMNS`). Raises ValueError naming file, row and mend when the annotations cannot be used.
+    """
+    table = READERS[dataset.format].read_annotations(dataset)
+    for split in dataset.annotated:
+        if not (table["split"] == split).any():
+            raise ValueError(f"data set '{name}': {dataset.root / dataset.annotations[split]} annotates no video for split '{split}'; "
+                             "get its annotation files again")  # fmt: skip
+    return subset.choose(name, table, dataset)
 
 
 def build_manifest(name: str, dataset: Dataset) -> pd.DataFrame:
-    """Read the annotations of data set `name` and look for its videos, flat or in subfolders one level deep.
+    """Read the annotations of data set `name` and look for its videos.
 
     An absent or empty video is a row with a status and a reason. Raises ValueError naming file, row and mend when
     the annotations cannot be used, or the folder of videos does not exist.
     """
-    table = {"kinetics": kinetics, "ssv2": ssv2}[dataset.format].read_annotations(dataset)
-    if table.empty:
-        raise ValueError(f"data set '{name}': {dataset.root} annotates no video; get its annotation files again")
-    folder, suffixes = dataset.root / dataset.videos, SUFFIXES[dataset.format]
-    found = _find_videos(folder, suffixes, set(table["clip_id"]))
-    table = table.sort_values("clip_id", ignore_index=True)
-    at = [found.get(clip_id) for clip_id in table["clip_id"]]
-    table["path"] = [str(folder / (c + suffixes[0])) if a is None else a[0] for c, a in zip(table["clip_id"], at)]
+    table = annotated_videos(name, dataset).sort_values("clip_id", ignore_index=True)
+    table[["path", "status", "reason"]] = find_videos(dataset, table["file"].tolist())
     table["shard"] = np.array([shard_of(c, dataset.shards) for c in table["clip_id"]], np.int32)
-    table["status"] = ["missing" if a is None else "empty" if a[1] == 0 else "ok" for a in at]
-    others = ", ".join(suffixes[1:])
-    reasons = {
-        "ok": "",
-        "empty": "the file has 0 bytes",
-        "missing": f"no {suffixes[0]} file of this name under {folder} (nor {others})",
-    }
-    table["reason"] = table["status"].map(reasons)
     return table[COLUMNS]
+
+
+def find_videos(dataset: Dataset, files: list[str]) -> list[find.Found]:
+    """Where each expected file is, what state it is in, and why; raises ValueError without a folder of videos."""
+    videos = dataset.root / dataset.videos
+    if not videos.is_dir():
+        raise ValueError(f"{videos}: no such folder; put the videos there or correct root and videos in the configuration")
+    if dataset.format == "folder":
+        return find.as_listed(videos, files)
+    if dataset.format == "csv":
+        return find.by_path(videos, files)
+    return find.by_name(videos, files, classes=dataset.format in ("ucf101", "hmdb51"))
 
 
 def shard_of(clip_id: str, shards: int) -> int:
@@ -55,46 +64,22 @@ def shard_of(clip_id: str, shards: int) -> int:
     return int.from_bytes(hashlib.sha1(clip_id.encode(), usedforsecurity=False).digest(), "big") % shards
 
 
-def _find_videos(folder: Path, suffixes: tuple[str, ...], wanted: set[str]) -> dict[str, tuple[str, int]]:
-    """clip_id -> (path, bytes) of the wanted videos that exist; lists each folder once instead of asking for every name."""
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; put the videos there or correct root and videos in the configuration")
-    best: dict[str, tuple[int, os.DirEntry]] = {}
-    for entry in _entries(folder):
-        stem, suffix = os.path.splitext(entry.name)
-        suffix = suffix.lower()
-        if stem in wanted and suffix in suffixes:
-            rank = suffixes.index(suffix)
-            if stem not in best or rank < best[stem][0]:
-                best[stem] = (rank, entry)
-    found = {}
-    for stem, (_, entry) in best.items():
-        try:
-            found[stem] = (entry.path, entry.stat().st_size)
-        except FileNotFoundError:  # a link to nowhere
-            continue
-    return found
-
-
-def _entries(folder: Path) -> Iterator[os.DirEntry]:
-    """The files of a folder, then those of its subfolders, each level in order of name."""
-    inner = []
-    with os.scandir(folder) as listing:
-        for entry in sorted(listing, key=lambda e: e.name):
-            if entry.is_dir():
-                inner.append(entry.path)
-            else:
-                yield entry
-    for path in inner:
-        with os.scandir(path) as listing:
-            yield from sorted((e for e in listing if not e.is_dir()), key=lambda e: e.name)
+def summary(name: str, table: pd.DataFrame, splits: list[str]) -> str:
+    """One line of a manifest: how many videos each split has, how many of them are missing or empty."""
+    parts = []
+    for split in splits:
+        status = table["status"][table["split"] == split].value_counts()
+        absent = ", ".join(f"{status[s]:,} {s}" for s in ("missing", "empty") if s in status)
+        parts.append(f"{split} {status.sum():,}" + (f" ({absent})" if absent else ""))
+    return f"{name}: {len(table):,} videos: {'; '.join(parts)}"
 
 
 def write_manifest(job: ManifestJob, out: Path) -> None:
-    """Build the manifest of `job` and write it to the parquet file `out`, whole or not at all."""
+    """Build the manifest of `job`, write it to the parquet file `out`, whole or not at all, and print its summary."""
     table = build_manifest(job.name, job.dataset)
     with whole(out) as draft:
         table.to_parquet(draft, index=False)
+    print(summary(job.name, table, job.dataset.splits))
 
 
 def read_manifest(path: Path) -> pd.DataFrame:

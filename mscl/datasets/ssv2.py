@@ -7,31 +7,29 @@ on registration only (https://www.qualcomm.com/developer/software/something-some
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from mscl.dataset_config import Dataset
-from mscl.datasets.annotations import COLUMNS, annotation_file, no_duplicates, read_json
+from mscl.datasets.annotations import annotation_file, checked, read_json
 
 PREFIX = "something-something-v2-"
 
 
 def read_annotations(dataset: Dataset) -> pd.DataFrame:
-    """All annotated clips: clip_id, split, label, class_name, start, end (see `annotations.COLUMNS`).
+    """All annotated clips, one row each (see `annotations.COLUMNS`).
 
     class_name is the template without brackets; a test split without templates has label -1 and no name.
     Raises ValueError naming file, row and mend.
     """
     labels_path = annotation_file(dataset.root, dataset.annotations["labels"], "labels", PREFIX)
     labels = read_labels(labels_path)
-    files = {split: annotation_file(dataset.root, dataset.annotations[split], split, PREFIX) for split in dataset.splits}
+    files = {split: annotation_file(dataset.root, dataset.annotations[split], split, PREFIX) for split in dataset.annotated}
     table = pd.concat([_read_split(path, split, labels, labels_path) for split, path in files.items()], ignore_index=True)
-    no_duplicates(table, files)
-    table["start"] = table["end"] = math.nan
-    return table[COLUMNS]
+    table["file"] = table["clip_id"] + ".webm"
+    return checked(table, files)
 
 
 def read_labels(path: Path) -> dict[str, int]:

@@ -12,9 +12,6 @@ from mscl.dataset_config import Dataset
 from mscl.datasets.manifest import COLUMNS, build_manifest, read_manifest, shard_of, write_manifest
 from mscl.jobs import ManifestJob
 
-REAL = Path(os.environ.get("MSCL_REAL_VIDEOS", Path(__file__).parents[3] / "shared" / "videos"))
-real = pytest.mark.skipif(not REAL.is_dir(), reason="no real footage here (set MSCL_REAL_VIDEOS)")
-
 HEADER = "label,youtube_id,time_start,time_end,split,is_cc\n"
 LABELS = {"Moving something up": "0", "Showing something to the camera": "7"}
 ROWS = [
@@ -79,6 +76,44 @@ def test_videos_are_found_in_class_folders_with_other_suffixes_and_behind_links(
     assert table.path[0].endswith("v1_000000_000010.mp4") and table.path[1].endswith("high kick/v2_000000_000010.WEBM")
 
 
+def test_unpacked_archives_are_searched_to_any_depth_and_a_replacement_wins(tmp_path):
+    made = kinetics(tmp_path, train="a,v1,0,10,train,0\na,v2,0,10,train,0\na,v3,0,10,train,0\n")
+    videos = tmp_path / "videos"
+    for name in ("part_0/k400/v1_000000_000010.mp4", "00_replacement/deep/er/v1_000000_000010.mkv", "00_replacement/v2_000000_000010.mp4",
+                 "v2_000000_000010.webm", "part_9/v3_000000_000010.mp4", ".part_1.tmp/v3_000000_000010.mp4"):  # fmt: skip
+        (videos / name).parent.mkdir(parents=True, exist_ok=True)
+        (videos / name).write_bytes(b"x")
+    (videos / "00_replacement/v3_000000_000010.mp4").touch()
+    (videos / "part_9/up").symlink_to(videos)  # a circle
+    assert [os.path.relpath(p, videos) for p in build_manifest("k", made).path] == [
+        "00_replacement/deep/er/v1_000000_000010.mkv",
+        "v2_000000_000010.webm",  # files come before subfolders
+        "part_9/v3_000000_000010.mp4",  # an empty file replaces nothing, and half-unpacked folders are hidden
+    ]
+
+
+def test_what_is_no_file_or_cannot_be_listed_is_a_reason(tmp_path, monkeypatch):
+    made = kinetics(tmp_path, train="a,v1,0,10,train,0\na,v2,0,10,train,0\na,v3,0,10,train,0\n")
+    (tmp_path / "videos/v1_000000_000010.mp4").mkdir()
+    os.mkfifo(tmp_path / "videos/v2_000000_000010.mp4")
+    (tmp_path / "videos/locked").mkdir()
+    scandir = os.scandir
+
+    def listing(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", listing)
+    table = build_manifest("k", made)
+    assert list(table.status) == ["missing"] * 3
+    assert (
+        table.reason[0] == "a folder has this name, not a video"
+        and table.reason[1] == "a special file has this name, not a video"
+    )
+    assert table.reason[2].endswith(f"1 folder(s) there cannot be listed, such as {tmp_path}/videos/locked (Permission denied)")
+
+
 def test_a_test_split_may_come_without_labels(tmp_path):
     test = "youtube_id,time_start,time_end,split\nv2,0,10,test\n"
     table = build_manifest("k", kinetics(tmp_path, train="a,v1,0,10,train,0\n", test=test))
@@ -140,7 +175,9 @@ BAD_KINETICS = {
         r"clip 'v1_000000_000010' is listed more than once \(train.csv, train.csv\)",
     ),
     "torn": ("a,v1,0,10,train,0\na,v1,0,10,train,0,what,is,this\n", "train.csv: not a readable CSV .*line 3"),
-    "nothing": ("", "annotates no video"),
+    "short": ("a,v1,0,10,train,0\na,v2\n", "train.csv: row 2 after the header, time_start '' is no whole number"),
+    "no name": ("a,../../etc/x,0,10,train,0\n", "train.csv: '../../etc/x_000000_000010' cannot name a clip"),
+    "nothing": ("", "train.csv annotates no video for split 'train'"),
 }
 
 
@@ -159,6 +196,7 @@ BAD_SSV2 = {
         r"train.json: row 3 \(id 9\): template 'Eating something' is not in labels.json; take both files from one release",
     ),
     "no template": (LABELS, [{"id": "9"}], r"train.json: row 1 \(id 9\) has no 'template'; add it"),
+    "no name": (LABELS, [{"id": "a\tb", "template": "Moving [something] up"}], r"train.json: 'a\\tb' cannot name a clip"),
     "no id": (LABELS, [{"template": "Moving [something] up"}], "train.json: row 1 has no 'id'; add it or drop the row"),
     "twice": (LABELS, [ROWS[0], ROWS[0]], "train.json: clip '12' is listed more than once"),
     "torn": (LABELS, '[\n{"id": "1",\n', "train.json: not JSON at line 3, column 1"),
@@ -197,19 +235,18 @@ def test_annotation_files_are_listed_once_not_asked_for_name_by_name(tmp_path, m
     assert len(listed) == 1
 
 
-@real
-def test_real_something_something_footage():
+def test_real_something_something_footage(real_videos):
     annotations = {"labels": "labels.json", "train": "train.json", "validation": "validation.json"}
-    table = build_manifest("camera", Dataset(format="ssv2", root=REAL / "camera_ssv2", annotations=annotations, shards=4))
+    table = build_manifest("camera", Dataset(format="ssv2", root=real_videos / "camera_ssv2", annotations=annotations, shards=4))
     assert table.split.value_counts().to_dict() == {"train": 240, "validation": 90}
     assert (table.status == "ok").all() and table.label.nunique() == 6
     assert set(table.label[table.class_name == "Turning the camera left while filming something"]) == {166}
 
 
-@real
-def test_real_kinetics_footage_with_a_video_that_was_never_there():
+def test_real_kinetics_footage_with_a_video_that_was_never_there(real_videos):
     table = build_manifest(
-        "k400", Dataset(format="kinetics", root=REAL / "kinetics400", annotations={"train": "annotations/train.csv"}, shards=4)
+        "k400",
+        Dataset(format="kinetics", root=real_videos / "kinetics400", annotations={"train": "annotations/train.csv"}, shards=4),
     )
     absent = table[table.status != "ok"]
     assert len(absent) == 1 and absent.clip_id.iloc[0].startswith("0wR5jVB-WPk") and absent.status.iloc[0] == "missing"

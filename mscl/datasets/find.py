@@ -1,0 +1,178 @@
+"""Where annotated videos lie: each folder is listed once, and only a file that a listing shows is asked for its size.
+
+On a network file system a question per name takes hours for 400,000 names; a listing takes seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+SUFFIXES = (
+    ".mp4",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".mov",
+    ".m4v",
+    ".mpg",
+    ".mpeg",
+    ".wmv",
+    ".flv",
+    ".3gp",
+    ".ogv",
+    ".ts",
+    ".mts",
+    ".m2ts",
+)
+MISSING = "missing"
+USABLE = 10  # in the rank of a found file, outranks every difference between names
+
+
+class Found(NamedTuple):
+    path: str
+    status: str  # ok, missing or empty
+    reason: str  # "" when ok
+
+
+def shown(name: str) -> str:
+    """A file's name as text that can be stored; bytes that are not UTF-8 are written as \\x…"""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle
+        return False
+
+
+def walk(
+    folder: str | Path, deepest: int | None = None, blocked: list[str] | None = None, inside: str = "", above: tuple = ()
+) -> Iterator[tuple[str, list[os.DirEntry]]]:
+    """(place below the first folder, entries in order of name) of a folder, then of its subfolders, at most `deepest` levels down.
+
+    Hidden folders, and links back to a folder above, are left out. A folder that cannot be listed is added to `blocked`, or
+    raises ValueError where that is None.
+    """
+    try:
+        this = os.stat(folder)
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda e: e.name)
+    except OSError as error:
+        if blocked is None:
+            raise ValueError(
+                f"{shown(str(folder))}: cannot be listed ({error.strerror}); make it readable or move it away"
+            ) from None
+        blocked.append(f"{shown(str(folder))} ({error.strerror})")
+        return
+    if (this.st_dev, this.st_ino) in above:
+        return
+    yield inside, entries
+    for entry in entries if deepest != 0 else []:
+        if not entry.name.startswith(".") and is_folder(entry):
+            place = f"{inside}/{entry.name}" if inside else entry.name
+            yield from walk(entry.path, deepest and deepest - 1, blocked, place, (*above, (this.st_dev, this.st_ino)))
+
+
+def look(path: str, ask: Callable[[], os.stat_result]) -> Found:
+    """What lies at `path`, by one question for its size."""
+    if (name := shown(path)) != path:
+        return Found(name, MISSING, "its name is not UTF-8; rename it")
+    try:
+        answer = ask()
+    except FileNotFoundError:
+        return Found(path, MISSING, "a link of this name leads nowhere")
+    except OSError as error:
+        return Found(path, MISSING, f"it cannot be looked at: {error.strerror}")
+    if not stat.S_ISREG(answer.st_mode):
+        return Found(
+            path, MISSING, f"a {'folder' if stat.S_ISDIR(answer.st_mode) else 'special file'} has this name, not a video"
+        )
+    return Found(path, "ok", "") if answer.st_size else Found(path, "empty", "the file has 0 bytes")
+
+
+def by_name(folder: Path, files: Sequence[str], *, classes: bool) -> list[Found]:
+    """Find each of `files`, relative names that are unique without their suffix; another video suffix will do.
+
+    With `classes` they are `class/name` right below `folder`: the exact path comes first, then another suffix, then a name
+    that differs in case only. Without, they are names anywhere below `folder`: the first in order of folders wins, files before
+    subfolders. A file that cannot be used never hides one that can.
+    """
+    rows = {os.path.splitext(file)[0]: row for row, file in enumerate(files)}
+    any_case: dict[str, int | None] = {}
+    for name, row in rows.items() if classes else ():
+        any_case[name.casefold()] = None if name.casefold() in any_case else row
+    suffixes = (os.path.splitext(files[0])[1].lower(), *SUFFIXES) if files else SUFFIXES
+    best: dict[int, tuple[int, Found]] = {}
+    blocked: list[str] = []
+    for inside, entries in walk(folder, 1 if classes else None, blocked):
+        for entry, stem in _videos(entries, suffixes):
+            name = f"{inside}/{stem}" if classes else stem
+            row, rank = rows.get(name), 2
+            if row is None:
+                row, rank = any_case.get(name.casefold()), 1
+            if row is None:
+                continue
+            if classes and f"{inside}/{entry.name}" == files[row]:
+                rank = 3
+            held = best.get(row, (0,))[0]
+            if held < rank + USABLE:
+                found = look(entry.path, entry.stat)
+                rank += USABLE * (found.status == "ok")
+                if rank > held:
+                    best[row] = rank, found
+    why = f"no {suffixes[0]} file of this name under {folder}, nor with another video suffix" + _not_listed(blocked)
+    return [best[row][1] if row in best else Found(str(folder / file), MISSING, why) for row, file in enumerate(files)]
+
+
+def _videos(entries: list[os.DirEntry], suffixes: tuple[str, ...]) -> list[tuple[os.DirEntry, str]]:
+    """The entries that are named like videos, with their stems, the first suffix first."""
+    found = []
+    for entry in entries:
+        stem, suffix = os.path.splitext(entry.name)
+        if suffix.lower() in suffixes:
+            found.append((suffixes.index(suffix.lower()), entry, stem))
+    return [(entry, stem) for _, entry, stem in sorted(found, key=lambda f: f[0])]
+
+
+def _not_listed(blocked: list[str]) -> str:
+    return f"; {len(blocked)} folder(s) there cannot be listed, such as {blocked[0]}" if blocked else ""
+
+
+def by_path(folder: Path, files: Sequence[str]) -> list[Found]:
+    """Find each of `files` at exactly its path, below `folder` or absolute; each folder is listed once."""
+    listings: dict[str, dict[str, os.DirEntry] | str] = {}
+    found = []
+    for file in files:
+        path = str(folder / file)
+        parent, name = os.path.split(path)
+        if parent not in listings:
+            listings[parent] = _listing(parent or ".")
+        listing = listings[parent]
+        if isinstance(listing, str):
+            found.append(Found(path, MISSING, listing))
+        elif name in listing:
+            found.append(look(path, listing[name].stat))
+        else:
+            found.append(Found(path, MISSING, f"no file of this name in {parent or 'the working folder'}"))
+    return found
+
+
+def _listing(folder: str) -> dict[str, os.DirEntry] | str:
+    """{name: entry}, or why there is none."""
+    try:
+        with os.scandir(folder) as listing:
+            return {entry.name: entry for entry in listing}
+    except FileNotFoundError:
+        return f"no folder {folder}"
+    except OSError as error:
+        return f"the folder {folder} cannot be listed: {error.strerror}"
+
+
+def as_listed(folder: Path, files: Sequence[str]) -> list[Found]:
+    """`files` that a listing has just shown: only their sizes are asked for."""
+    return [look(path, lambda path=path: os.stat(path)) for path in (str(folder / file) for file in files)]

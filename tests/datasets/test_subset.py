@@ -1,0 +1,130 @@
+"""A part of a data set is chosen by what a clip is, never by where its row stands; growing a part keeps what it had."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mscl import jobs
+from mscl.dataset_config import Dataset
+from mscl.datasets.manifest import build_manifest, shard_of, write_manifest
+from mscl.datasets.subset import position
+
+CLIPS = [f"clip{k}" for k in range(4000)]
+
+
+def listed(root: Path, clips=CLIPS, **settings) -> Dataset:
+    """Paths of `clips` in train.csv, every fifth also of class 'bow', and 100 more for testing."""
+    rows = [f"{clip}.mp4,{'bow' if int(clip[4:]) % 5 == 0 else 'wave'}" for clip in clips]
+    (root / "train.csv").write_text("path,label\n" + "\n".join(rows))
+    (root / "test.csv").write_text("path,label\n" + "\n".join(f"test{k}.mp4,wave" for k in range(100)))
+    return Dataset(format="csv", root=root, annotations={"train": "train.csv", "test": "test.csv"}, shards=4, **settings)
+
+
+def split(dataset: Dataset, name: str = "train") -> set[str]:
+    table = build_manifest("mine", dataset)
+    return set(table.clip_id[table.split == name])
+
+
+def test_a_larger_fraction_keeps_what_a_smaller_one_kept(tmp_path):
+    kept = [split(listed(tmp_path, subset={"fraction": f, "splits": ["train"]})) for f in (0.01, 0.1, 0.5, 1.0)]
+    assert kept[0] < kept[1] < kept[2] < kept[3] == set(CLIPS)
+    assert [len(k) for k in kept[:3]] == [pytest.approx(4000 * f, abs=4 * (4000 * f) ** 0.5) for f in (0.01, 0.1, 0.5)]
+
+
+def test_neither_the_order_of_rows_nor_other_clips_change_who_is_kept(tmp_path):
+    settings = {"subset": {"fraction": 0.3}, "holdout": {"validation": 0.2}}
+    whole = build_manifest("mine", listed(tmp_path, **settings))
+    mixed = random.Random(0).sample(CLIPS, len(CLIPS))
+    pd.testing.assert_frame_equal(build_manifest("mine", listed(tmp_path, mixed, **settings)), whole)
+    fewer = build_manifest("mine", listed(tmp_path, mixed[:2000], **settings))
+    expected = whole[whole.clip_id.isin({*mixed[:2000], *(f"test{k}" for k in range(100))})]
+    pd.testing.assert_frame_equal(fewer, expected.reset_index(drop=True))
+
+
+def test_the_choice_is_the_same_on_every_machine():
+    # printf 'fraction\0clip0' | sha1sum
+    assert position(pd.Series(["clip0"]), "fraction")[0] == 0xDAD0230444ED / 2**48
+    assert position(pd.Series(["clip0"]), "holdout validation")[0] == 0x65C762A7487C / 2**48
+
+
+def test_held_out_videos_come_from_the_first_split_and_stay_when_shares_grow(tmp_path):
+    small, large = (listed(tmp_path, holdout={"validation": share}) for share in (0.1, 0.3))
+    assert split(small, "validation") < split(large, "validation") < set(CLIPS)
+    assert split(small) == set(CLIPS) - split(small, "validation")
+    assert len(split(small, "test")) == 100
+    assert len(split(large, "validation")) == pytest.approx(1200, abs=4 * 1200**0.5)
+    other = listed(tmp_path, holdout={"validation": 0.1}, holdout_from="test")
+    assert split(other) == set(CLIPS) and 0 < len(split(other, "validation")) < 30
+
+
+def test_several_new_splits_are_apart_and_get_their_shares(tmp_path):
+    two = listed(tmp_path, holdout={"probe": 0.25, "dev": 0.25})
+    parts = [split(two, name) for name in ("train", "dev", "probe")]
+    assert [len(p) for p in parts] == [pytest.approx(n, abs=4 * n**0.5) for n in (2000, 1000, 1000)]
+    assert set.union(*parts) == set(CLIPS) and sum(map(len, parts)) == len(CLIPS)
+    more = listed(tmp_path, holdout={"probe": 0.5, "dev": 0.25})
+    assert split(more, "dev") == parts[1] and split(more, "probe") > parts[2]
+
+
+def test_the_order_of_splits_survives_the_way_to_the_stage(tmp_path):
+    lists = {"labels": "classes.txt", "train": "train.csv", "test": "test.csv"}
+    job = jobs.ManifestJob(
+        name="mine", dataset=Dataset(format="csv", root=tmp_path, annotations=lists, shards=1, holdout={"v": 0.1})
+    )
+    there = jobs.loads(jobs.ManifestJob, jobs.dumps(job))  # a job's keys are sorted: its first split is "test"
+    assert there.dataset.holdout_from == "train"
+
+
+def test_shares_do_not_depend_on_each_other_nor_on_the_shard():
+    draws = {salt: position(pd.Series(CLIPS), salt) for salt in ("fraction", "holdout a", "holdout b")}
+    draws["shard"] = np.array([shard_of(clip, 1000) for clip in CLIPS]) / 1000
+    assert np.abs(np.corrcoef(list(draws.values())) - np.eye(4)).max() < 4 / len(CLIPS) ** 0.5
+    assert all(0 <= d.min() and d.max() < 1 for d in draws.values())
+
+
+def test_classes_and_ids_choose_and_labels_keep_their_numbers(tmp_path):
+    (tmp_path / "ids.txt").write_text("clip5\n\nclip6 \r\nclip10\n")
+    table = build_manifest("mine", listed(tmp_path, subset={"classes": ["wave"], "ids": "ids.txt", "splits": ["train"]}))
+    assert set(table.clip_id[table.split == "train"]) == {"clip6"}  # 5 and 10 are of class bow
+    assert set(table.label) == {1} and (table.split == "test").sum() == 100
+
+
+def test_something_something_classes_are_given_with_or_without_brackets(tmp_path):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "labels.json").write_text(json.dumps({"Moving something up": "0", "Opening something": "7"}))
+    rows = [{"id": "1", "template": "Moving [something] up"}, {"id": "2", "template": "Opening [something]"}]
+    (tmp_path / "train.json").write_text(json.dumps(rows))
+    for name in ("Opening [something]", "Opening something"):
+        data = Dataset(format="ssv2", root=tmp_path, annotations={"labels": "labels.json", "train": "train.json"}, shards=1,
+                       subset={"classes": [name]})  # fmt: skip
+        table = build_manifest("mine", data)
+        assert list(table.clip_id) == ["2"] and list(table.label) == [7]
+
+
+@pytest.mark.parametrize(("settings", "sentence"), [
+    ({"subset": {"classes": ["wive"]}}, "datasets.mine.subset.classes: no video is annotated with class 'wive'; did you mean 'wave'?"),
+    ({"subset": {"ids": "ids.txt"}}, "ids.txt: line 2, no video is annotated with clip_id 'clip99999'; did you mean 'clip999'?"),
+    ({"subset": {"ids": "no.txt"}}, "no.txt: no such file; put the annotations there or correct datasets.mine.subset.ids"),
+    ({"subset": {"classes": ["bow"]}}, "datasets.mine.subset: leaves none of the 100 videos of split 'test'; choose more of it, or name"),
+    ({"holdout": {"v": 0.000001}}, "datasets.mine.holdout: a share of 1e-06 takes 0 of the 4000 videos of split 'train'"),
+])  # fmt: skip
+def test_a_choice_that_cannot_be_made_is_said(tmp_path, settings, sentence):
+    (tmp_path / "ids.txt").write_text("clip1\nclip99999\n")
+    with pytest.raises(ValueError) as error:
+        build_manifest("mine", listed(tmp_path, **settings))
+    assert sentence in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_stage_says_how_many_videos_there_are(tmp_path, capsys):
+    data = listed(tmp_path, CLIPS[:10], holdout={"validation": 0.5})
+    (tmp_path / "clip0.mp4").write_bytes(b"x")
+    (tmp_path / "clip1.mp4").touch()
+    held = split(data, "validation")
+    write_manifest(jobs.ManifestJob(name="mine", dataset=data), tmp_path / "mine.parquet")
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and said.startswith(f"mine: 110 videos: train {10 - len(held)} (")
+    assert "; test 100 (100 missing); " in said and said.count("1 empty") == 1 and f"validation {len(held)} (" in said
