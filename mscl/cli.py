@@ -16,8 +16,11 @@ from typing import Annotated
 import typer
 
 from mscl import jobs
+from mscl.store_cli import store
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.split("\n")[0])
+
+app.add_typer(store, name="store")
 
 Job = Annotated[str, typer.Option("--job", help="The stage's settings: JSON text or a JSON file.")]
 Workers = Annotated[int, typer.Option(help="Processes or threads beside the main one.")]
@@ -36,11 +39,38 @@ def check(config: Annotated[Path, typer.Argument(help="A whole configuration.")]
 
 
 @app.command()
+def plan(
+    config: Annotated[Path, typer.Option(help="A whole configuration.")] = Path("config.yaml"),
+    cpus: Annotated[
+        int | None, typer.Option(help="CPUs at once, for the wall clock; those of this machine where not given.")
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs at once, for the wall clock; 1 where not given.")] = None,
+    probe: Annotated[bool, typer.Option(help="Measure this machine, about a minute; else assume what no file gives.")] = True,
+    rates: Annotated[Path | None, typer.Option(help="Use the rates of this YAML file instead of measuring.")] = None,
+    save_rates: Annotated[Path | None, typer.Option(help="Write the rates to this file, to use them again.")] = None,
+    gpu_tflops: Annotated[float | None, typer.Option(help="TFLOP/s that a GPU sustains in training.")] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the plan to this file, too.")] = None,
+) -> None:
+    """Say what a configuration will cost before it runs: jobs, disk, CPU and GPU hours, and how each figure is known."""
+    from mscl.planning.command import run_plan
+
+    run_plan(config, cpus=cpus, gpus=gpus, probe=probe, rates=rates, save=save_rates, gpu_tflops=gpu_tflops, json_out=json_out)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of a configuration (kept in workflow/schemas/)."""
     from mscl.config import Config
 
     print(json.dumps(Config.model_json_schema(), indent=1, sort_keys=True))
+
+
+@app.command()
+def download(job: Job, out: Out, workers: Workers = 4) -> None:
+    """Download a data set, WORKERS archives at a time, and unpack it; OUT lists its files. Run it again to go on."""
+    from mscl.datasets.download import download as fetch_all
+
+    fetch_all(jobs.loads(jobs.DownloadJob, job), out, workers)
 
 
 @app.command()

@@ -178,8 +178,10 @@ def source(config: Config, dataset: str, *, flow: bool = False) -> Source:
 
 def dataset_job(config: Config, dataset: str) -> DatasetJob:
     """Where the files lie and how they are made; not which part of them is used, nor how frames are stored."""
-    unused = {"frames": FramesConfig(), "shards": 1, "subset": Subset(), "holdout": {}, "download": None}
-    return DatasetJob(name=dataset, dataset=config.datasets[dataset].model_copy(update=unused))
+    data = config.datasets[dataset]
+    unused = {"frames": FramesConfig(), "shards": 1, "subset": Subset(), "download": None}
+    unused |= {"holdout": {}, "holdout_from": data.annotated[0]}
+    return DatasetJob(name=dataset, dataset=data.model_copy(update=unused))
 
 
 def download_job(config: Config, dataset: str) -> DownloadJob:

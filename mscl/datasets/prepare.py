@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mscl.dataset_config import Dataset
+from mscl.datasets.ssv2_parts import HOW, unpack_parts
 from mscl.io import sha256, write_json
 from mscl.jobs import DatasetJob
 
 SOURCES = {
     "kinetics": "download the videos and annotation CSVs of Kinetics-400 (CVDF: https://s3.amazonaws.com/kinetics/400/, "
-    "lists k400_{train,val,test}_path.txt)",
-    "ssv2": "register for Something-Something v2 with its publisher (Qualcomm), join the parts "
-    "20bn-something-something-v2-?? and unpack them",
+    "lists k400_{{train,val,test}}_path.txt), or let `download: {{source: kinetics400}}` in datasets.{name} do it",
+    "ssv2": HOW,
+    "ucf101": "download UCF101.rar and UCF101TrainTestSplits-RecognitionTask.zip (https://www.crcv.ucf.edu/data/UCF101.php) "
+    "and unpack them, or let `download: {{source: ucf101}}` in datasets.{name} do it",
+    "hmdb51": "download hmdb51_org.rar and test_train_splits.rar (HMDB's page at the Serre lab) and unpack them, the class RARs "
+    "within too, or let `download: {{source: hmdb51}}` in datasets.{name} do it",
+    "folder": "put one folder of videos per class there",
+    "csv": "write one row per video there (see docs/datasets.md)",
 }
 
 
 def prepare(job: DatasetJob, out: Path) -> None:
-    """Write `out`: the annotation files with their sha256. Embedded data sets are generated first.
+    """Write `out`: the annotation files with their sha256. Embedded data sets are generated first, SSv2's parts unpacked.
 
     Raises ValueError naming the files that are missing, where they come from and where to put them.
     """
@@ -25,24 +32,33 @@ def prepare(job: DatasetJob, out: Path) -> None:
         from mscl.datasets.embedded import write_dataset
 
         write_dataset(dataset)
-    files = {key: dataset.root / name for key, name in dataset.annotations.items()}
-    found = {key: path if path.exists() else _older(path, dataset.format) for key, path in files.items()}
-    missing = [str(files[key]) for key, path in found.items() if path is None]
+    elif dataset.format == "ssv2":
+        unpack_parts(job.name, dataset)
+    where = {key: dataset.root / name for key, name in dataset.annotations.items()}
+    found = {key: _found(dataset, key) for key in where}
+    missing = dict.fromkeys(str(where[key]) for key, value in found.items() if value is None)
+    how = SOURCES[dataset.format].format(root=dataset.root, name=job.name)
     if missing:
         raise ValueError(
-            f"data set '{job.name}': {', '.join(missing)} not found; {SOURCES[dataset.format]}, "
-            f"then put the annotations there and the videos into {dataset.root / dataset.videos}, "
-            f"or change datasets.{job.name}.root"
+            f"data set '{job.name}': {', '.join(missing)} not found; {how}; the annotations belong there and the videos into "
+            f"{dataset.root / dataset.videos}; or correct datasets.{job.name}.root or annotations"
         )
     if not (dataset.root / dataset.videos).is_dir():
         raise ValueError(
-            f"data set '{job.name}': no folder {dataset.root / dataset.videos}; put the videos there, "
-            f"or change datasets.{job.name}.videos"
+            f"data set '{job.name}': no folder {dataset.root / dataset.videos}; {how}; or correct datasets.{job.name}.videos"
         )
-    write_json(out, {"name": job.name, "annotations": {key: {"path": str(p), "sha256": sha256(p)} for key, p in found.items()}})
+    write_json(out, {"name": job.name, "annotations": found})
 
 
-def _older(path: Path, form: str) -> Path | None:
-    """SSv2's older file names carry a prefix."""
-    old = path.with_name(f"something-something-v2-{path.name}")
-    return old if form == "ssv2" and old.exists() else None
+def _found(dataset: Dataset, key: str) -> dict | None:
+    """What is there of one annotation: a file's path and sha256, or a folder's path and what is in it; None if nothing."""
+    path = dataset.root / dataset.annotations[key]
+    if dataset.format == "folder" and key != "labels":
+        count = sum(1 for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")) if path.is_dir() else 0
+        return {"path": str(path), "files": count} if count else None
+    files = list(dataset.model_copy(update={"annotations": {key: dataset.annotations[key]}}).annotation_files())
+    if not files:
+        return None
+    if path.is_dir():  # HMDB51's
+        return {"path": str(path), "files": {p.name: sha256(p) for p in files}}
+    return {"path": str(files[0]), "sha256": sha256(files[0])}

@@ -44,10 +44,10 @@ def colourwheel(flow: torch.Tensor) -> torch.Tensor:
     u, v = flow.float().unbind(1)
     radius = torch.hypot(u, v).clamp_(max=1)
     hue = (torch.atan2(-v, -u) / math.pi + 1) * ((HUES - 1) / 2)  # 0..54, as in the reference code
-    low = hue.long().clamp_(0, HUES - 1)
+    low = hue.int().clamp_(0, HUES - 1)
     part = hue - low
-    lack, step = _table(flow.device)
-    return torch.stack([1 - radius * (lack[c][low] + part * step[c][low]) for c in range(3)], dim=1)
+    lack, step = ([channel.index_select(0, low.flatten()).view_as(low) for channel in t] for t in _table(flow.device))
+    return torch.stack([1 - radius * (lack[c] + part * step[c]) for c in range(3)], dim=1)
 
 
 def normalise(flow: torch.Tensor) -> torch.Tensor:

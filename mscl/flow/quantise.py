@@ -6,6 +6,8 @@ rounding is at most scale / 254; the JPEG adds its own small error. RGB codecs w
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import simplejpeg
 
@@ -18,13 +20,15 @@ def encode_field(flow_HW2: np.ndarray, quality: int) -> tuple[bytes, float, floa
     Raises ValueError when the field is not finite.
     """
     flow = np.asarray(flow_HW2, np.float32)
-    if not np.isfinite(flow).all():
+    scale = float(max(flow.max(), -flow.min()))  # NaN and infinity come through
+    if not math.isfinite(scale):
         raise ValueError("the flow field is not finite")
-    scale = float(np.abs(flow).max()) or 1.0
+    scale = scale or 1.0
     planes = np.rint(flow * (127 / scale)).astype(np.int16) + 128  # 1..255
     stacked = np.concatenate([planes[..., 0], planes[..., 1]]).astype(np.uint8)
     jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(stacked[:, :, None]), quality=quality, colorspace="GRAY")
-    return jpeg, scale, float(np.hypot(flow[..., 0], flow[..., 1]).max())
+    u, v = flow[..., 0], flow[..., 1]
+    return jpeg, scale, math.sqrt(float((u * u + v * v).max()))
 
 
 def decode_planes(jpeg: bytes) -> np.ndarray:

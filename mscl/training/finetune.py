@@ -107,12 +107,14 @@ def finetune(job: FinetuneJob, pretrained: Path | None, out: Path, machine: Mach
     torch.manual_seed(job.seed)
     rows, store = pd.read_parquet(job.source.manifest), Shards(job.source.frame_indexes())
     classes = int(rows.label.max()) + 1
-    train = FinetuneClips(store, rows[rows.split == job.train], job.finetune, job.net.size, job.seed)
-    test = UniformClips(store, rows[(rows.split == job.test) & (rows.label >= 0)], job.finetune.frames, job.finetune.test_size)
+    labelled = rows[rows.label >= 0]
+    train = FinetuneClips(store, labelled[labelled.split == job.train], job.finetune, job.net.size, job.seed)
+    test = UniformClips(store, labelled[labelled.split == job.test], job.finetune.frames, job.finetune.test_size)
     for split, clips in ((job.train, train), (job.test, test)):
         if not len(clips):
             raise ValueError(
-                f"{job.source.manifest}: no usable video in split '{split}'; see the statuses in the manifest and the frames index"
+                f"{job.source.manifest}: no usable video with a label in split '{split}'; "
+                "see the labels and statuses in the manifest and the frames index"
             )
     model = Classifier(job.net, job.finetune, classes)
     if pretrained is not None:

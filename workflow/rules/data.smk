@@ -6,11 +6,50 @@ def workers(wildcards):
     return cfg.compute.extract_workers
 
 
+def downloads(wildcards):
+    """Archives fetched at a time."""
+    return cfg.compute.download_workers
+
+
+DOWNLOADED = [d for d in cfg.datasets if cfg.datasets[d].download]
+# A data set that only a person can get is missed before the hours of downloading another, not after them.
+GIVEN = [d for d in jobs.used_datasets(cfg) if not cfg.datasets[d].download and not cfg.datasets[d].embedded]
+
+
 def annotations_present(wildcards):
-    """Annotation files that are there: an edit of one reruns what follows. Embedded ones are the rule's own."""
+    """Annotation files that are there: an edit of one reruns what follows. Embedded ones are the rule's own; of a downloaded
+    data set there are none when the jobs are planned, and the download's list stands for them."""
     dataset = cfg.datasets[wildcards.dataset]
-    files = [dataset.root / name for name in dataset.annotations.values()]
-    return [] if dataset.embedded else [str(f) for f in files if f.exists()]
+    if dataset.embedded:
+        return []
+    if dataset.download:
+        return f"{at.data}/downloads/{wildcards.dataset}.json"
+    return [str(f) for f in dataset.annotation_files()]
+
+
+# Runs where Snakemake runs: a cluster's compute nodes often have no network. A stopped download goes on where it was.
+rule download:
+    input:
+        ancient([f"{at.data}/datasets/{d}.json" for d in GIVEN]),
+    output:
+        f"{at.data}/downloads/{{dataset}}.json",
+    log:
+        f"{LOGS}/download/{{dataset}}.log",
+    benchmark:
+        f"{BENCHMARKS}/download/{{dataset}}.tsv"
+    wildcard_constraints:
+        dataset="|".join(map(re.escape, DOWNLOADED)) or "(?!)",
+    resources:
+        cpus_per_task=downloads,
+        mem_mb=4000,
+        runtime=7 * 24 * 60,
+    params:
+        job=job(jobs.download_job, "dataset"),
+        code=code("mscl.datasets.download", files=("mscl/datasets/sources.csv",)),
+    message:
+        "Downloading data set {wildcards.dataset}"
+    shell:
+        "python -m mscl download --job {params.job:q} --out {output:q} --workers {resources.cpus_per_task} 2>&1 | tee {log:q}"
 
 
 rule dataset:
@@ -26,7 +65,7 @@ rule dataset:
     resources:
         cpus_per_task=2,
         mem_mb=2000,
-        runtime=60,
+        runtime=240,
     params:
         job=job(jobs.dataset_job, "dataset"),
         code=code("mscl.datasets.prepare"),

@@ -1,0 +1,266 @@
+"""Unpacks tar, zip and RAR archives into a folder that is whole or absent, and refuses those that reach out of it.
+
+What an archive is, its first bytes say. One top folder around everything is dropped. An archive of RARs only (as HMDB51's,
+one per class) becomes a folder for each.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import errno
+import gzip
+import io
+import lzma
+import os
+import re
+import shutil
+import stat
+import subprocess
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+_BROKEN = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError)
+_COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+
+# name of the program -> its arguments for unpacking an archive into a folder, both absolute paths
+RAR_TOOLS: dict[str, Callable[[str, str], list[str]]] = {
+    "unrar": lambda archive, folder: ["x", "-o+", "-p-", "--", archive, f"{folder}/"],
+    "7zz": lambda archive, folder: ["x", "-y", "-bso0", "-bsp0", f"-o{folder}", "--", archive],
+    "7z": lambda archive, folder: ["x", "-y", "-bso0", "-bsp0", f"-o{folder}", "--", archive],
+    "unar": lambda archive, folder: ["-quiet", "-force-overwrite", "-no-directory", "-output-directory", folder, archive],
+    "bsdtar": lambda archive, folder: ["-x", "-f", archive, "-C", folder],
+}
+
+
+class Damaged(ValueError):
+    """The archive is cut, broken or not to be trusted: of no use, and to be fetched again."""
+
+
+class Refused(Damaged):
+    """A member of the archive does not belong below the folder."""
+
+
+@contextlib.contextmanager
+def unpacked(archive: Path, folder: Path) -> Iterator[int]:
+    """Unpack `archive` beside `folder`, give the number of files to the body, and rename into place when it ends well.
+
+    Raises Damaged when the archive is broken or has a member that does not belong below the folder (nothing of it is
+    left then); ValueError when it cannot be unpacked here (no program for it, no space).
+    """
+    with whole_folder(folder) as draft:
+        with sentences(archive):
+            extract(archive, draft)
+            drop_top(draft)
+            _inner_rars(draft)
+        yield sum(len(files) for _, _, files in os.walk(draft))
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder beside `folder`; rename it to `folder` when the body ends well, else remove it."""
+    draft = folder.with_name(f".{folder.name}.unpacking")
+    shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        os.rename(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def absent(folder: Path) -> bool:
+    """Whether there is nothing at `folder`, or an empty one."""
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+@contextlib.contextmanager
+def sentences(archive: Path) -> Iterator[None]:
+    """Turn what the unpackers raise into `Damaged` or ValueError naming the archive."""
+    try:
+        yield
+    except _BROKEN as error:
+        raise Damaged(f"{archive}: a damaged or cut archive ({error}); run the same command again to fetch it anew") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ValueError(f"{archive}: no space left to unpack it; make room and run the same command again") from None
+
+
+def extract(archive: Path, folder: Path) -> None:
+    """Unpack `archive` into `folder` as it is; raises Damaged, ValueError, or what the unpackers raise for a broken one."""
+    with open(archive, "rb") as file:
+        head = file.read(8)
+        file.seek(0)
+        if head.startswith(b"Rar!\x1a\x07"):
+            _rar(archive, folder)
+        elif head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+            _zip(archive, folder)
+        else:
+            untar(file, folder, archive)
+
+
+def untar(file: BinaryIO, folder: Path, name: Path) -> None:
+    """Unpack a tar, compressed or not, from the readable stream `file`, which is read to its end in one pass."""
+    buffered = file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)
+    head = buffered.peek(8)
+    opener = next((o for magic, o in _COMPRESSED.items() if head.startswith(magic)), None)
+    with opener(buffered) if opener else contextlib.nullcontext(buffered) as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
+        while (member := tar.next()) is not None:
+            _untar_member(tar, member, folder, name)
+            tar.members = []  # of 200,000 members, each would be kept
+        while rest := tar.fileobj.read(1 << 20):  # so that a compressed stream's own checksum is compared
+            if rest.strip(b"\0"):
+                raise tarfile.ReadError("something else follows the last member")
+
+
+def _untar_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, name: Path) -> None:
+    check_name(member.name, name)
+    if member.issym():
+        raise _refusal(name, member.name, f"is a symbolic link (to '{member.linkname}')")
+    if member.islnk():
+        check_name(member.linkname, name)
+    elif not (member.isfile() or member.isdir()):
+        raise _refusal(name, member.name, "is a device or another special file")
+    try:
+        tar.extract(member, folder, filter="data")
+    except tarfile.FilterError as error:
+        raise _refusal(name, member.name, f"does not belong below the folder ({error})") from None
+
+
+def check_name(member: str, archive: Path) -> None:
+    """Raise Refused when a member's name is absolute, climbs with '..', or cannot be a file's."""
+    path = PurePosixPath(member.replace("\\", "/"))
+    if not member or path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", member) or "\0" in member:
+        raise _refusal(archive, member, "lies outside of the folder")
+
+
+def _refusal(archive: Path, member: str, why: str) -> Refused:
+    return Refused(f"{archive}: member {member!r} {why}, so nothing of the archive is unpacked; get it from a source you trust")
+
+
+def _room(archive: Path, folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(
+            f"{archive}: unpacked it takes {needed / 1e9:.4g} GB and {free / 1e9:.4g} GB are free; make room and run the same "
+            "command again"
+        )
+
+
+def _zip(archive: Path, folder: Path) -> None:
+    with zipfile.ZipFile(archive) as file:
+        members = file.infolist()
+        for member in members:
+            check_name(member.orig_filename, archive)
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise _refusal(archive, member.filename, "is a link or another special file")
+            if member.flag_bits & 1:
+                raise _refusal(archive, member.filename, "is encrypted")
+        _room(archive, folder, sum(m.file_size for m in members))
+        for member in members:
+            file.extract(member, folder)
+
+
+def _rar(archive: Path, folder: Path) -> None:
+    """Check a RAR's whole listing; then read stored members here, and leave compressed ones to one run of a program."""
+    import rarfile
+
+    try:
+        with rarfile.RarFile(archive, errors="strict") as file:
+            if file.needs_password():
+                raise _refusal(archive, archive.name, "is encrypted")
+            members = file.infolist()
+            for member in members:
+                check_name(member.filename, archive)
+                if not (member.is_file() or member.is_dir()) or getattr(member, "file_redir", None):
+                    raise _refusal(archive, member.filename, "is a link or another special file")
+            members = [m for m in members if m.is_file()]
+            _room(archive, folder, sum(m.file_size for m in members))
+            if all(m.compress_type == rarfile.RAR_M0 for m in members):
+                for member in members:
+                    target = folder / member.filename
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with file.open(member) as source, open(target, "wb") as out:
+                        shutil.copyfileobj(source, out, 1 << 20)  # compares the checksum at the end
+                return
+    except rarfile.RarCannotExec:  # an old RAR's compressed comment
+        raise _no_tool(archive) from None
+    except rarfile.Error as error:
+        raise tarfile.ReadError(" ".join(str(error).split())) from None
+    _run_rar_tool(archive, folder, sorted(m.file_size for m in members))
+
+
+def _run_rar_tool(archive: Path, folder: Path, sizes: list[int]) -> None:
+    """Unpack with the first installed program that can; what it leaves must be plain files of the listed `sizes`."""
+    said = {}
+    for tool, arguments in RAR_TOOLS.items():
+        program = shutil.which(tool)
+        if program is None:
+            continue
+        command = [program, *arguments(str(archive.resolve()), str(folder.resolve()))]
+        environment = os.environ | {"LC_ALL": "C.UTF-8"}
+        run = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, env=environment, check=False)
+        found = _plain_sizes(archive, folder)
+        if run.returncode == 0 and found == sizes:
+            return
+        words = " ".join((run.stderr if run.returncode else b"").decode(errors="replace").split())
+        said[tool] = f"{tool}: {words[:200] or f'exit code {run.returncode}, {len(found)} of {len(sizes)} files'}"
+        for entry in folder.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    if not said:
+        raise _no_tool(archive)
+    raise ValueError(
+        f"{archive}: not unpacked ({'; '.join(said.values())}); install another of {', '.join(RAR_TOOLS)}, "
+        "or, if the archive is damaged, delete it to fetch it anew"
+    )
+
+
+def _no_tool(archive: Path) -> ValueError:
+    return ValueError(
+        f"{archive}: a compressed RAR needs a program that is not installed; install one of {', '.join(RAR_TOOLS)} "
+        "(conda-forge: p7zip; Debian: unar) and run the same command again: the archive is kept"
+    )
+
+
+def _plain_sizes(archive: Path, folder: Path) -> list[int]:
+    """Sizes of the files below `folder`, sorted; raises Refused when anything there is a link or special."""
+    sizes = []
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            mode = os.lstat(os.path.join(parent, name))
+            if stat.S_ISREG(mode.st_mode) and mode.st_nlink == 1:
+                sizes.append(mode.st_size)
+            elif not stat.S_ISDIR(mode.st_mode):
+                raise _refusal(archive, name, "became a link or another special file")
+    return sorted(sizes)
+
+
+def drop_top(folder: Path) -> None:
+    """Where all lies in one top folder, make that folder's content the folder's."""
+    entries = list(folder.iterdir())
+    if len(entries) != 1 or not entries[0].is_dir():
+        return
+    aside = folder.with_name(f"{folder.name}.top")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(entries[0], aside)
+    folder.rmdir()
+    os.rename(aside, folder)
+
+
+def _inner_rars(folder: Path) -> None:
+    """Where there are RARs and nothing else, turn each into a folder of its name."""
+    inner = sorted(folder.iterdir())
+    if not inner or not all(path.is_file() and path.suffix == ".rar" for path in inner):
+        return
+    for path in inner:
+        into = path.with_suffix("")
+        into.mkdir()
+        _rar(path, into)
+        drop_top(into)
+        path.unlink()
