@@ -32,13 +32,14 @@ def encode_field(flow_HW2: np.ndarray, quality: int) -> tuple[bytes, float, floa
 
 
 def decode_planes(jpeg: bytes) -> np.ndarray:
-    """The stored planes as HW2 uint8; 128 is zero motion. Raises ValueError when they are no stored field."""
+    """The stored planes u and v as 2HW uint8; 128 is zero motion. Raises ValueError when they are no stored field."""
     stacked = decode_gray(jpeg)
     if len(stacked) % 2:
         raise ValueError(f"not a stored flow field: {len(stacked)} rows do not make two planes")
-    return np.stack(np.split(stacked, 2), axis=-1)
+    return stacked.reshape(2, len(stacked) // 2, -1)
 
 
 def decode_field(jpeg: bytes, scale: float) -> np.ndarray:
     """The field as HW2 float32 (u, v), pixels of its own grid."""
-    return (decode_planes(jpeg).astype(np.float32) - 128) * np.float32(scale / 127)
+    planes = np.ascontiguousarray(decode_planes(jpeg).transpose(1, 2, 0), np.float32)
+    return (planes - 128) * np.float32(scale / 127)

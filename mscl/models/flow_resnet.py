@@ -1,7 +1,8 @@
 """The flow network: a light per-frame 2D ResNet written as 3D convolutions (method.md §3).
 
-Its stem, (1,7,7) with stride (2,2,2), keeps every second field: T=8 gives 4. No convolution looks
-across time, so it sees single fields and the clip embedding averages over them.
+The stem is (1,7,7) with stride (2,2,2): of a clip's 8 fields it keeps every second. Here the loader reads
+only those (`EVERY`), and the stem strides in space alone, which is the same. No convolution looks across
+time, so the network sees single fields and the clip embedding averages over them.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 from mscl._torchvision import video_resnet
 from mscl.models.r3d import Bottleneck, conv, initialise, stage
 
+EVERY = 2  # of a clip's fields, which the network looks at
+
 
 class FlowResNet(nn.Module):
-    """flow_B3THW (colour-wheel images in [0,1]) -> (B, feature_dim, T/2, H', W')."""
+    """flow_B3THW (colour-wheel images in [0,1] of every second field) -> (B, feature_dim, T, H', W')."""
 
     def __init__(self, backbone: str, width: int):
         super().__init__()
@@ -24,7 +27,7 @@ class FlowResNet(nn.Module):
         block = Bottleneck if deep else partial(video_resnet.BasicBlock, conv_builder=video_resnet.Conv3DNoTemporal)
         blocks, expansion = ((3, 4, 6, 3), 4) if deep else ((2, 2, 2, 2), 1)
         pool = [nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))] if deep else []
-        self.stem = nn.Sequential(conv(3, width, (1, 7, 7), (2, 2, 2)), nn.BatchNorm3d(width), nn.ReLU(inplace=True), *pool)
+        self.stem = nn.Sequential(conv(3, width, (1, 7, 7), (1, 2, 2)), nn.BatchNorm3d(width), nn.ReLU(inplace=True), *pool)
         inplanes = [width, *(expansion * c for c in w[:3])]
         strides = [(1, 1, 1), (1, 2, 2), (1, 2, 2), (1, 2, 2)]
         self.layers = nn.Sequential(*(stage(block, i, c, n, s, expansion) for i, c, n, s in zip(inplanes, w, blocks, strides)))

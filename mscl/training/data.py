@@ -12,6 +12,7 @@ import pandas as pd
 from torch.utils.data import Dataset
 
 from mscl.flow.quantise import decode_planes
+from mscl.models.flow_resnet import EVERY
 from mscl.video.store import Shards, decode_rgb
 
 cv2.setNumThreads(0)  # a loader process is one thread
@@ -41,33 +42,38 @@ def centre_box(aspect: float, ratio: float = 1.0) -> Box:
     return (1 - w) / 2, (1 - h) / 2, (1 + w) / 2, (1 + h) / 2
 
 
-def _crop(image: np.ndarray, box: Box, size: int) -> np.ndarray:
-    """Cut `box` (to the nearest pixel) out of an HWC or HW image and resize it to size x size.
+def _crop(image: np.ndarray, box: Box, size: int, out: np.ndarray | None = None) -> np.ndarray:
+    """Cut `box` (to the nearest pixel) out of an HWC or HW image and resize it to size x size, into `out` if given.
 
     Area averaging where it shrinks, bilinear where it grows.
     """
     h, w = image.shape[:2]
     left, top = round(box[0] * w), round(box[1] * h)
     right, bottom = max(round(box[2] * w), left + 1), max(round(box[3] * h), top + 1)
-    shrinks = min(right - left, bottom - top) >= size
-    return cv2.resize(image[top:bottom, left:right], (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    how = cv2.INTER_AREA if min(right - left, bottom - top) >= size else cv2.INTER_LINEAR
+    return cv2.resize(image[top:bottom, left:right], (size, size), out, interpolation=how)
 
 
 def read_clip(shards: Shards, row: int, positions: np.ndarray, box: Box, size: int) -> np.ndarray:
-    """Frames at `positions` (indices of kept frames) of one video, cropped: (T, size, size, 3) uint8."""
-    side = size / max(min(box[2] - box[0], box[3] - box[1]), 1e-6)  # decode no larger than the crop needs
-    cache: dict[int, np.ndarray] = {}
-    for k in positions:
-        if k not in cache:
-            cache[k] = _crop(decode_rgb(shards.read(row, int(k)), min_side=int(side)), box, size)
-    return np.stack([cache[k] for k in positions])
+    """Frames at `positions` (indices of kept frames, ascending) of one video, cropped: (T, size, size, 3) uint8."""
+    side = int(size / max(min(box[2] - box[0], box[3] - box[1]), 1e-6))  # decode no larger than the crop needs
+    clip = np.empty((len(positions), size, size, 3), np.uint8)
+    for t, k in enumerate(positions):
+        if t and k == positions[t - 1]:  # a short video holds its last frame
+            clip[t] = clip[t - 1]
+        else:
+            _crop(decode_rgb(shards.read(row, int(k)), min_side=side), box, size, clip[t])
+    return clip
 
 
 def read_flow(shards: Shards, row: int, positions: np.ndarray, box: Box, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Fields at `positions`: planes (T, size, size, 2) uint8 and factors scale / (radius + 1e-5), (T,) float32."""
-    planes = [_crop(decode_planes(shards.read(row, int(k))), box, size) for k in positions]
+    planes = np.empty((len(positions), size, size, 2), np.uint8)
+    for t, k in enumerate(positions):
+        u, v = decode_planes(shards.read(row, int(k)))
+        cv2.merge([_crop(u, box, size), _crop(v, box, size)], planes[t])
     scale, radius = (shards.column(name, row)[positions] for name in ("scale", "radius"))
-    return np.stack(planes), (scale / (radius + 1e-5)).astype(np.float32)
+    return planes, (scale / (radius + 1e-5)).astype(np.float32)
 
 
 def uniform_positions(kept: int, frames: int, rng: np.random.Generator | None = None, offset: float = 0.5) -> np.ndarray:
@@ -93,8 +99,8 @@ def usable(manifest: pd.DataFrame, shards: Shards) -> tuple[pd.DataFrame, pd.Dat
 class PretrainClips(Dataset):
     """Two clips of one video, with their flow: query and key (method.md §2).
 
-    [i] -> {"query_rgb": (T,S,S,3) uint8, "key_rgb": …} and, with flow, "query_flow" (T,S,S,2) uint8 and
-    "query_factor" (T,) float32, and so for the key.
+    [i] -> {"query_rgb": (T,S,S,3) uint8, "key_rgb": …} and, with flow, "query_flow" (T/2,S,S,2) uint8 and
+    "query_factor" (T/2,) float32, and so for the key: the fields at times 0, 2, 4… which the flow network looks at.
     """
 
     def __init__(self, rows: list[tuple[Shards, Shards | None, str]], job, size: int):
@@ -123,7 +129,8 @@ class PretrainClips(Dataset):
             box = crop_box(rng, w / h, self.job.augment.area, self.job.augment.ratio)
             out[f"{name}_rgb"] = read_clip(frames, row, _positions(kept, wanted), box, self.size)
             if flow:
-                out[f"{name}_flow"], out[f"{name}_factor"] = read_flow(flow, flow_row, _positions(grid, wanted), box, self.size)
+                fields = _positions(grid, wanted[::EVERY])
+                out[f"{name}_flow"], out[f"{name}_factor"] = read_flow(flow, flow_row, fields, box, self.size)
         return out
 
 

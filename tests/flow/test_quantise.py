@@ -32,9 +32,9 @@ def test_planes_are_u_above_v_around_128():
     assert (scale, radius) == (4.0, pytest.approx(20**0.5))
     assert simplejpeg.decode_jpeg_header(jpeg)[:3] == (16, 16, "Gray")
     planes = decode_planes(jpeg)
-    assert planes.shape == (8, 16, 2) and planes.dtype == np.uint8
-    assert np.abs(planes[..., 0].astype(int) - 192).max() <= 1  # round(63.5) + 128 = 192
-    assert np.abs(planes[..., 1].astype(int) - 1).max() <= 1
+    assert planes.shape == (2, 8, 16) and planes.dtype == np.uint8
+    assert np.abs(planes[0].astype(int) - 192).max() <= 1  # round(63.5) + 128 = 192
+    assert np.abs(planes[1].astype(int) - 1).max() <= 1
 
 
 def test_no_motion_is_exact():

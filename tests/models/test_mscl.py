@@ -23,7 +23,7 @@ def model_of(switches: Switches, net=NET) -> MSCL:
 
 def view(seed: int) -> View:
     g = torch.Generator().manual_seed(seed)
-    flow = torch.rand(4, 2, 8, 32, 32, generator=g) - 0.5
+    flow = torch.rand(4, 2, 4, 32, 32, generator=g) - 0.5  # every second of 8 fields
     return View(torch.randn(4, 3, 8, 32, 32, generator=g), flow, torch.full((4,), 1.2566))
 
 

@@ -32,12 +32,12 @@ def test_stage_lengths_and_widths_for_eight_frames(backbone, times, dims, size):
 
 
 @pytest.mark.parametrize(("backbone", "width", "out"), [("r3d_18", 16, 128), ("slow_r50", 8, 256)])
-def test_flow_network_keeps_four_of_eight_fields_and_never_mixes_times(backbone, width, out):
+def test_flow_network_never_mixes_times(backbone, width, out):
     net = FlowResNet(backbone, width).eval()
-    flow = torch.rand(1, 3, 8, 64, 64)
+    flow = torch.rand(1, 3, 4, 64, 64)
     with torch.no_grad():
         before = net.maps(flow)[-1]
-        flow[:, :, 4] = 0  # the third of the kept fields
+        flow[:, :, 2] = 0
         after = net.maps(flow)[-1]
     assert before.shape[1:3] == (out, 4) and net.feature_dim == out
     changed = (before - after).abs().amax((0, 1, 3, 4)) > 0
