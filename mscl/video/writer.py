@@ -31,7 +31,7 @@ from mscl.io import sha256
 TAR_SIZE = b"mscl.tar_size"  # keys of the parquet metadata: bytes and sha256 of the tar that the index belongs to
 TAR_SHA256 = b"mscl.tar_sha256"
 SYNC = float(os.environ.get("MSCL_SYNC_SECONDS", 5))  # seconds of work that a kill may cost, beside the clips in hand
-ROWS = 256  # clips in memory while the index is written
+ROWS = 64  # clips in memory while the index is written
 
 
 class ShardWriter:
