@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch.utils.data import DataLoader
 
 from mscl import jobs
 from mscl.config import ClipConfig
@@ -16,6 +18,7 @@ from mscl.training.data import (
     pretrain_rows,
     uniform_positions,
 )
+from mscl.training.engine import epoch_batches
 from mscl.video.store import Shards
 
 CLIP = ClipConfig(frames=8, stride=2, max_shift=4)
@@ -75,6 +78,20 @@ def test_a_sample_has_frames_and_flow_of_the_same_times_and_depends_on_the_epoch
     assert np.array_equal(sample["query_rgb"], clips[3]["query_rgb"])
     clips.set_epoch(1)
     assert not np.array_equal(sample["query_rgb"], clips[3]["query_rgb"])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_loader_processes_change_nothing_and_any_step_can_be_the_first(prepared, workers):
+    """The batches of an epoch, read by this process from its start, and by `workers` processes from its second batch on."""
+    job = jobs.pretrain_job(prepared, "r18", "mscl", 0)
+    clips = PretrainClips(pretrain_rows(job.sources, "train"), job, 32)
+    clips.set_epoch(3)
+    batches = epoch_batches(len(clips), 8, seed=0, epoch=3)
+    alone = list(DataLoader(clips, batch_sampler=batches))
+    resumed = list(DataLoader(clips, batch_sampler=batches[1:], num_workers=workers))
+    assert len(alone) == 3 and len(resumed) == 2
+    for a, b in zip(alone[1:], resumed):
+        assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 def test_missing_and_broken_test_videos_are_rows_with_a_reason(prepared):

@@ -1,0 +1,268 @@
+"""`mscl plan`: what a configuration will cost, against sums done by hand, Snakemake's own count, and published figures."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mscl import jobs
+from mscl.config import load_config
+from mscl.planning import command, network
+from mscl.planning.count import count_jobs, count_videos, facts_of
+from mscl.planning.plan import HOURS, make_plan
+from mscl.planning.rates import Rates, load_rates
+from mscl.planning.training import makespan
+from tests.conftest import ROOT, tiny_config
+
+
+def tiny(folder: Path, **other) -> Path:
+    path = folder / "my.yaml"
+    path.write_text(yaml.safe_dump(tiny_config(folder) | other))
+    return path
+
+
+def rates(folder: Path, **content) -> Path:
+    path = folder / "rates.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def own(folder: Path, **changes) -> dict:
+    """The tiny configuration on data of one's own, which is not there."""
+    config = tiny_config(folder)
+    for data in config["datasets"].values():
+        del data["embedded"]
+    config["datasets"]["kin"] |= changes
+    return config
+
+
+def test_a_plan_by_hand(tmp_path):
+    given = rates(
+        tmp_path,
+        datasets={
+            "kin": {"extract_seconds": 0.5, "frame_bytes": 1000, "field_seconds": 0.1, "field_bytes": 2000},
+            "ss": {"extract_seconds": 0.25, "frame_bytes": 500},
+        },
+        steps={"r18/moco": 0.1, "r18/baseline": 0.2, "r18/mscl": 0.3, "r18/finetune": 0.05},
+        loading={"r18/moco": 0.01, "r18/baseline": 0.01, "r18/mscl": 0.01, "r18/finetune": 0.01},
+    )
+    command.run_plan(tiny(tmp_path), rates=given, cpus=2, json_out=tmp_path / "plan.json")
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    kin, ss = plan["datasets"]["kin"], plan["datasets"]["ss"]
+    # 24 videos of 24 frames in 2 shards; fields from frame i to i + 2: 22 a video. 24 bytes of index for each stored frame.
+    assert kin["videos"] == {"train": 24} and kin["videos_per_shard"] == 12 and kin["fields_per_video"] == 22
+    assert kin["frames_bytes"] == {"value": 24 * 24 * 1024, "origin": "given", "note": ""}
+    assert kin["flow_bytes"]["value"] == 24 * 22 * 2024
+    assert kin["flow_hours"]["value"] == pytest.approx(24 * 22 * 0.1 / 3600)
+    # 36 videos, in 1 shard, and no flow: nothing pretrains on them
+    assert ss["videos"] == {"train": 24, "validation": 12} and ss["frames_bytes"]["value"] == 36 * 24 * 524
+    assert "flow_bytes" not in ss and plan["disk"]["shard_files"] == 2 * 2 * 2 + 2
+    assert plan["hours"]["stages"]["frames"]["hours"]["value"] == pytest.approx((24 * 0.5 + 36 * 0.25) / 3600)
+    # 3 batches of 8 in each of 2 epochs; the network waits for the loader (workers: 0)
+    run = {(r["kind"], r["method"]): r for r in plan["runs"]}
+    assert run["pretrain", "mscl"]["steps"] == 6 and run["pretrain", "mscl"]["videos_seen"] == 48
+    assert run["pretrain", "mscl"]["hours"] == {"value": pytest.approx(48 * 0.31 / 3600), "origin": "given", "note": ""}
+    share = run["frozen", "moco"]["gflop_per_video"] / run["finetune", "moco"]["gflop_per_video"]  # forward alone
+    assert run["finetune", "moco"]["hours"]["value"] == pytest.approx((48 * 0.06 + 12 * (0.05 * share + 0.01)) / 3600)
+    assert run["frozen", "moco"]["hours"]["value"] == pytest.approx(36 * (0.05 * share + 0.01) / 3600)
+    pretraining = 48 * (0.11 + 0.21 + 0.31)
+    rest = 4 * (48 * 0.06 + 48 * (0.05 * share + 0.01))
+    assert plan["hours"]["cpu"] == pytest.approx((21 + 24 * 22 * 0.1 + pretraining + rest) / 3600)
+    assert plan["hours"]["gpu"] == 0 and sum(plan["jobs"].values()) == 25
+
+
+def test_checkpoints_and_weights_are_what_training_writes(prepared, tmp_path):
+    from mscl.training.checkpoint import save_checkpoint
+    from mscl.training.engine import make_optimizer
+    from mscl.training.finetune import Classifier
+
+    job = jobs.finetune_job(prepared, "r18", "scratch", 0)
+    model = Classifier(job.net, job.finetune, 12)
+    optimizer = make_optimizer(model, job.finetune)
+    sum(p.sum() for p in model.parameters()).backward()
+    optimizer.step()
+    save_checkpoint(tmp_path / "c.pt", {"model": model.state_dict(), "optimizer": optimizer.state_dict()}, "")
+    _, planned = network.finetune_bytes(job, 12)
+    many = len(list(model.state_dict())) + 3 * len(
+        list(model.parameters())
+    )  # each tensor has a header and an alignment in the file
+    assert planned < (tmp_path / "c.pt").stat().st_size < planned + many * 400
+
+
+def test_operations_agree_with_torchvisions_published_ones():
+    from mscl._torchvision import torchvision
+
+    config = load_config(ROOT / "config" / "paper.yaml")
+    job = jobs.finetune_job(config, "r18", "scratch", 0)
+    job = job.model_copy(update={"finetune": job.finetune.model_copy(update={"test_size": 112})})  # 16 frames of 112 x 112
+    published = torchvision.models.video.R3D_18_Weights.KINETICS400_V1.meta["_ops"]  # 1e9 multiply-adds
+    assert network.feature_flops(job) == pytest.approx(2e9 * published, rel=0.001)
+
+
+def test_each_update_of_raft_counts_every_weight_at_every_position():
+    from mscl._torchvision import torchvision
+
+    flow = load_config(ROOT / "config" / "paper.yaml").flow.model_copy(update={"size": (128, 256)})
+    ten, eleven = (network.raft_flops(flow.model_copy(update={"iterations": n})) for n in (10, 11))
+    raft = torchvision.models.optical_flow.raft_large(weights=None)
+    weights = sum(p.numel() for part in (raft.update_block, raft.mask_predictor) for p in part.parameters() if p.dim() == 4)
+    assert eleven - ten == 2 * weights * (128 // 8) * (256 // 8)
+
+
+def test_a_method_with_more_networks_costs_more(prepared):
+    cost = {m: network.pretrain_flops(jobs.pretrain_job(prepared, "r18", m, 0)) for m in ("moco", "baseline", "mscl")}
+    assert cost["moco"] < cost["baseline"] < cost["mscl"]
+
+
+@pytest.mark.parametrize("name", ["tiny", "paper"])
+def test_jobs_are_as_many_as_snakemake_counts(name, tmp_path):
+    path = tiny(tmp_path) if name == "tiny" else ROOT / "config" / "paper.yaml"
+    dry = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "-s",
+        ROOT / "Snakefile",
+        "--cores",
+        "1",
+        "-n",
+        "-d",
+        tmp_path,
+        "--configfile",
+        path,
+    ]
+    run = subprocess.run([str(part) for part in dry], capture_output=True, text=True, timeout=300)
+    table = re.search(r"Job stats:\n.*?\n-+\s+-+\n(.*?)\n\n", run.stdout + run.stderr, re.S)
+    assert run.returncode == 0 and table, run.stdout + run.stderr
+    counted = {rule: int(n) for rule, n in (line.split() for line in table[1].splitlines())}
+    planned = count_jobs(load_config(path))
+    assert planned | {"total": sum(planned.values())} == counted
+
+
+def test_without_data_published_counts_stand_in_and_say_so(tmp_path):
+    config = own(tmp_path, subset={"fraction": 0.1})
+    config["datasets"] = {"kinetics400": config["datasets"]["kin"], "ssv2": config["datasets"]["ss"]}
+    config = load_config(config | {"pretrain": {"datasets": ["kinetics400"]}, "finetune": {"dataset": "ssv2"}})
+    plan = make_plan(config, Rates(), cpus=2, gpus=1)["datasets"]
+    assert plan["kinetics400"]["videos"] == {"train": 24653}  # a tenth of 246,534
+    assert plan["kinetics400"]["total"]["origin"] == "published" and "estimated" in plan["kinetics400"]["total"]["note"]
+    assert plan["kinetics400"]["download"]["value"] == 370e9  # archives come whole
+    assert plan["ssv2"]["videos"] == {"train": 168913, "validation": 24777}
+    assert plan["ssv2"]["frames_bytes"]["origin"] == "assumed + published"
+
+
+def test_annotation_files_are_counted_before_the_videos_are_there(tmp_path):
+    config = own(tmp_path, holdout={"validation": 0.4})
+    rows = "".join(f"running,video{k:03d},0,10,train\n" for k in range(50))
+    root = Path(config["datasets"]["kin"]["root"])
+    (root / "annotations").mkdir(parents=True)
+    (root / "annotations/train.csv").write_text("label,youtube_id,time_start,time_end,split\n" + rows)
+    counts = count_videos(load_config(config), "kin")
+    assert counts.total == 50 and 8 <= counts.videos["validation"] <= 32 and counts.missing == 0
+    assert "not there yet" in counts.note
+
+
+def test_a_data_set_of_ones_own_needs_a_count(tmp_path):
+    config = load_config(own(tmp_path))
+    with pytest.raises(
+        ValueError, match="datasets.kin: its videos cannot be counted.*annotations/train.csv.*videos: {kin: {train: 1000}}"
+    ):
+        count_videos(config, "kin")
+    given = load_rates(rates(tmp_path, videos={"kin": {"train": 7}}), config)
+    assert count_videos(config, "kin", given.videos["kin"]).videos == {"train": 7}
+    with pytest.raises(ValueError, match="videos.ss: no count for split 'validation'"):
+        count_videos(config, "ss", {"train": 7})
+
+
+def test_every_published_figure_has_its_source():
+    config = load_config(ROOT / "config" / "paper.yaml")
+    facts = facts_of("kinetics400", config.datasets["kinetics400"])
+    assert sum(facts.videos.values()) == 306245 and sum(facts.split_bytes.values()) == facts.bytes
+    lines = (ROOT / "mscl/planning/facts.csv").read_text().splitlines()
+    assert all(len(line.split('"')[1]) > 20 for line in lines[1:])
+
+
+def test_a_probe_is_kept_and_used_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "SECONDS", 1.0)
+    path, kept = tiny(tmp_path), tmp_path / "rates.yaml"
+    command.run_plan(path, save=kept, json_out=tmp_path / "first.json")
+    command.run_plan(path, rates=kept, json_out=tmp_path / "again.json")
+    first, again = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("first", "again"))
+    assert first["datasets"]["kin"]["rates"]["field_seconds"]["origin"] == "measured here"
+    assert again["datasets"]["kin"]["rates"]["field_seconds"]["origin"] == "given"
+    assert again["hours"]["cpu"] == pytest.approx(first["hours"]["cpu"]) and first["hours"]["cpu"] > 0
+    assert {r["hours"]["origin"] for r in first["runs"]} == {"measured here"}
+    other = tiny_config(tmp_path)
+    other["flow"]["short_side"] = 24
+    with pytest.raises(ValueError, match="rates.yaml: datasets.kin: measured with flow.short_side 36, the configuration says 24"):
+        load_rates(kept, load_config(other))
+
+
+def test_real_videos_predict_what_extraction_stores(real_videos, tmp_path):
+    from mscl.datasets.manifest import write_manifest
+    from mscl.planning.probe import probe_dataset, samples_of
+    from mscl.planning.rates import VideoRates
+    from mscl.video.extract import extract_shard
+
+    config = tiny_config(tmp_path)
+    del config["datasets"]["kin"]["embedded"]
+    config["datasets"]["kin"] |= {"root": str(real_videos / "kinetics400"), "shards": 1}
+    config = load_config(config)
+    found = probe_dataset(config, "kin", *samples_of(config, "kin", None, tmp_path), flow=False, seconds=1.0)
+    assert isinstance(found, VideoRates) and found.raw_frames.origin == "measured here"
+    plan = make_plan(config, Rates(datasets={"kin": found}), cpus=1, gpus=1)["datasets"]["kin"]
+    source = jobs.source(config, "kin")
+    write_manifest(jobs.manifest_job(config, "kin"), source.manifest)
+    index = source.frame_indexes()[0]
+    extract_shard(jobs.frames_job(config, "kin"), source.manifest, 0, index.with_suffix(".tar"), index)
+    stored = index.stat().st_size + index.with_suffix(".tar").stat().st_size
+    assert plan["missing"] == 1 and plan["frames_bytes"]["value"] == pytest.approx(stored, rel=0.1)
+
+
+def test_runs_share_the_processors():
+    def run(kind, method, hours):
+        return {"kind": kind, "model": "m", "method": method, "seed": 0, "hours": {"value": hours}}
+
+    runs = [
+        run("pretrain", "a", 5),
+        run("pretrain", "b", 3),
+        run("finetune", "a", 1),
+        run("finetune", "b", 1),
+        run("frozen", "b", 1),
+    ]
+    assert makespan(runs, 1) == 11  # one after the other
+    assert makespan(runs, 2) == 6  # 5 + 1 beside 3 + 1 + 1
+    assert makespan(runs, 9) == 6  # a test waits for its training
+
+
+def test_it_knows_the_time_that_the_rules_ask_for():
+    text = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
+    asked = {
+        rule: int(minutes) / 60 for rule, minutes in re.findall(r"\nrule (\w+):(?:(?!\nrule ).)*?runtime=(\d+),", text, re.S)
+    }
+    assert {kind: asked[kind] for kind in HOURS} == HOURS
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    (("--config", "nowhere.yaml"), "error: nowhere.yaml: no such file\n"),
+    (("--config", "config/paper.yaml", "--rates", "nowhere.yaml"), "error: nowhere.yaml: no such file\n"),
+    (("--no-probe", "--gpus", "0"), "error: --gpus: 0 is no number of processors; give 1 or more\n"),
+])  # fmt: skip
+def test_a_mistake_is_one_sentence(arguments, sentence):
+    run = subprocess.run(
+        [sys.executable, "-m", "mscl", "plan", *arguments], capture_output=True, text=True, cwd=ROOT, timeout=120
+    )
+    assert (run.returncode, run.stderr) == (1, sentence)
+
+
+def test_the_papers_plan_needs_no_data_and_marks_what_is_assumed(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-m", "mscl", "plan", "--config", str(ROOT / "config/paper.yaml"), "--no-probe", "--gpus", "8"],
+        capture_output=True, text=True, cwd=tmp_path, timeout=300, check=True,
+    )  # fmt: skip
+    assert "246,534" in run.stdout and "168,913" in run.stdout and "measured here" not in re.sub("total .*", "", run.stdout)
+    assert re.search(r"GPU, sustained in training\s+40 TFLOP/s\s+assumed", run.stdout)
