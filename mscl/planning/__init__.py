@@ -1,0 +1,1 @@
+"""Plan before you pay: jobs, disk, CPU and GPU hours of a configuration, each figure with its origin."""

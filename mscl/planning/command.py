@@ -1,0 +1,88 @@
+"""The command: measure or read rates, make the plan, print it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import tempfile
+from pathlib import Path
+
+from mscl import jobs
+from mscl.config import Config, load_config
+from mscl.io import write_json
+from mscl.planning.rates import Rate, Rates, load_rates, save_rates
+
+SECONDS = 40.0  # of a probe, about: a part for frames and flow of every data set, a part for training steps
+
+
+def run_plan(
+    path: Path, *, cpus: int | None = None, gpus: int | None = None, probe: bool = True, rates: Path | None = None,
+    save: Path | None = None, gpu_tflops: float | None = None, json_out: Path | None = None,
+) -> None:  # fmt: skip
+    """Print the plan of a configuration and write it to `json_out`; measure this machine first, unless `rates` are given.
+
+    `gpus` or `gpu_tflops` plan for a GPU where the configuration leaves the device open. Raises ValueError with one
+    sentence when the configuration or the rates cannot be used, or videos cannot be counted.
+    """
+    from mscl.planning.plan import make_plan
+    from mscl.planning.show import show
+
+    config = load_config(path)
+    for name, value in (("--cpus", cpus), ("--gpus", gpus)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}: {value} is no number of processors; give 1 or more")
+    if gpu_tflops is not None and gpu_tflops <= 0:
+        raise ValueError(f"--gpu-tflops: {gpu_tflops} is no speed; give the TFLOP/s that a GPU sustains in training")
+    found = load_rates(rates, config) if rates else Rates()
+    found = found.model_copy(update={"device": _device(config, found, gpus, gpu_tflops)})
+    if gpu_tflops is not None:
+        found = found.model_copy(update={"tflops": Rate(value=gpu_tflops, note="--gpu-tflops"), "steps": {}})
+    if probe and not rates:
+        found = _probed(config, found)
+    if save:
+        save_rates(found, save)
+    planned = make_plan(config, found, cpus or len(os.sched_getaffinity(0)), gpus or 1)
+    show(planned)
+    if json_out:
+        write_json(json_out, planned)
+
+
+def _device(config: Config, rates: Rates, gpus: int | None, gpu_tflops: float | None) -> str:
+    """Where training is planned: as the configuration says; where it says `auto`, as asked, measured, or found here."""
+    from mscl.planning.network import trains_on
+
+    if config.compute.device == "cpu" and gpu_tflops is not None:
+        raise ValueError("--gpu-tflops: the configuration trains on a CPU (compute.device); set it to cuda or auto there")
+    if config.compute.device == "auto":
+        return "gpu" if gpus or gpu_tflops else rates.device or trains_on(config)
+    return trains_on(config)
+
+
+def _probed(config: Config, rates: Rates) -> Rates:
+    """`rates` with what this machine measures."""
+    from mscl.planning.count import facts_of
+    from mscl.planning.loading import make_store, measured_loading
+    from mscl.planning.network import is_here, measured_steps
+    from mscl.planning.plan import classes_of
+    from mscl.planning.probe import probe_dataset, processor, samples_of
+    from mscl.progress import tqdm
+
+    used, flow, datasets, stores = jobs.used_datasets(config), jobs.flow_datasets(config), {}, {}
+    part = SECONDS / 2 / (len(used) + len(flow))
+    with tempfile.TemporaryDirectory() as folder:
+        for name in tqdm(used, "probe", unit="data set"):
+            samples, raw = samples_of(config, name, facts_of(name, config.datasets[name]), Path(folder))
+            datasets[name] = probe_dataset(config, name, samples, raw, name in flow, part)
+            with contextlib.redirect_stderr(io.StringIO()):  # the stages' own progress
+                stores[name] = make_store(config, name, samples, name in flow, Path(folder))
+        loading = measured_loading(config, stores, SECONDS / 8)
+    steps = {}
+    if is_here(rates.device) and rates.tflops is None:
+        steps = measured_steps(config, classes_of(config), rates.device, SECONDS / 2)
+    where = {"steps": processor() if rates.device == "cpu" else "the GPU here", "loading": processor()}
+    found = {
+        kind: {key: Rate(value=value, origin="measured here", note=where[kind]) for key, value in values.items()}
+        for kind, values in (("steps", steps), ("loading", loading))
+    }
+    return rates.model_copy(update={"machine": processor(), "datasets": datasets, **found})

@@ -1,0 +1,69 @@
+"""What reading costs: training samples drawn from a small store of the videos at hand, by the loader's own code."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from mscl import jobs
+from mscl.config import Config
+from mscl.flow.shard import flow_shard
+from mscl.planning.probe import Sample
+from mscl.training.data import FinetuneClips, PretrainClips, pretrain_rows
+from mscl.video.extract import extract_shard
+from mscl.video.store import Shards
+
+VIDEOS = 3  # in the store
+QUICK = (48, 64)  # flow.size: fields are stored at the same size whatever they were computed at
+
+
+def make_store(config: Config, name: str, samples: list[Sample], flow: bool, folder: Path) -> jobs.Source:
+    """Frames, and flow if `flow`, of a few videos, all of the pretraining split."""
+    source = jobs.Source(name=name, manifest=folder / f"{name}.parquet", frames=folder / f"{name}-frames", shards=1,
+                         flow=folder / f"{name}-flow" if flow else None)  # fmt: skip
+    rows = [
+        {"clip_id": f"clip{k}", "path": str(s.path), "split": config.pretrain.split, "label": 0, "class_name": "", "start": s.start,
+         "end": s.end, "shard": 0, "status": "ok", "reason": ""}
+        for k, s in enumerate(samples[:VIDEOS])
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_parquet(source.manifest, index=False)
+    index = source.frame_indexes()[0]
+    extract_shard(jobs.frames_job(config, name), source.manifest, 0, index.with_suffix(".tar"), index)
+    if flow:
+        quick = config.flow.model_copy(update={"method": "dis", "size": QUICK})
+        job, out = jobs.FlowJob(flow=quick, mds=config.mds, device="cpu"), source.flow_indexes()[0]
+        flow_shard(job, index, index.with_suffix(".tar"), out.with_suffix(".tar"), out)
+    return source
+
+
+def measured_loading(config: Config, stores: dict[str, jobs.Source], seconds: float) -> dict[str, float]:
+    """CPU seconds a video by "<model>/<method>" and "<model>/finetune"; about `seconds` in all. A network is left out where
+    no video at hand is long enough for it."""
+    methods = [m for m in config.methods if config.switches(m).pretrain]
+    each, found = seconds / (len(config.models) * (len(methods) + 1)), {}
+    for name, model in config.models.items():
+        for method in methods:
+            job = jobs.pretrain_job(config, name, method, config.seeds[0])
+            sources = [stores[d] for d in config.pretrain.datasets]
+            sources = [s if job.switches.flow else s.model_copy(update={"flow": None}) for s in sources]
+            if rows := pretrain_rows(sources, config.pretrain.split):
+                found[f"{name}/{method}"] = _timed(PretrainClips(rows, job, job.net.size), each)
+        store = Shards(stores[config.finetune.dataset].frame_indexes())
+        rows = pd.read_parquet(stores[config.finetune.dataset].manifest)
+        clips = FinetuneClips(store, rows, model.finetune, model.size, 0)
+        if len(clips):
+            found[f"{name}/finetune"] = _timed(clips, each)
+    return found
+
+
+def _timed(dataset, seconds: float) -> float:
+    """CPU seconds of a sample, mean over several epochs' draws."""
+    dataset[0]
+    began, before, drawn = time.monotonic(), time.process_time(), 0
+    while drawn < 2 * len(dataset) or time.monotonic() - began < seconds:
+        dataset.set_epoch(drawn // len(dataset))
+        dataset[drawn % len(dataset)]
+        drawn += 1
+    return (time.process_time() - before) / drawn

@@ -1,0 +1,223 @@
+"""What one video costs the networks: floating-point operations counted without computing, bytes of their weights, and,
+where a device is there, the seconds of a real training step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from mscl import jobs
+from mscl.config import Config, FlowConfig
+from mscl.models.flow_resnet import EVERY
+from mscl.models.mscl import MSCL, View
+from mscl.models.r3d import build_backbone
+from mscl.planning.rates import CPU_TFLOPS
+from mscl.training.engine import autocast, make_optimizer, prepare_device
+from mscl.training.finetune import Classifier
+from mscl.training.finetune import make_step as finetune_step
+from mscl.training.pretrain import make_step as pretrain_step
+
+PAIR = 2  # videos in a counted step: batch norm needs two at the smallest sizes
+
+
+class _Images(View):
+    """A view whose flow images have the right shape; making them multiplies no matrices."""
+
+    def flow_image(self) -> torch.Tensor:
+        batch, channels, times, height, width = self.rgb_BCTHW.shape
+        return torch.empty(batch, channels, times // EVERY, height, width)
+
+    rotated_image = flow_image
+
+
+@contextmanager
+def _counted(model: nn.Module):
+    """Count the operations of the body on tensors that have a shape and no content; `model` was built on `meta`.
+
+    Batch norms count nothing and would take half of the time: they are left out.
+    """
+    with FakeTensorMode():
+        for part in list(model.modules()):
+            for name, child in part.named_children():
+                if isinstance(child, nn.BatchNorm2d | nn.BatchNorm3d):
+                    setattr(part, name, nn.Identity())
+            for name, p in part._parameters.items():
+                if p is not None:
+                    part._parameters[name] = nn.Parameter(torch.empty(p.shape, dtype=p.dtype), requires_grad=p.requires_grad)
+            for name, b in part._buffers.items():
+                if b is not None:
+                    part._buffers[name] = torch.empty(b.shape, dtype=b.dtype)
+        with FlopCounterMode(display=False) as counter:
+            yield counter
+
+
+def _on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+    with torch.device("meta"):
+        return build()
+
+
+def state_bytes(model: nn.Module) -> int:
+    return sum(t.numel() * t.element_size() for t in model.state_dict().values())
+
+
+def pretrain_flops(job: jobs.PretrainJob) -> float:
+    """FLOPs a video of one training step of every network of the method, forward and backward (a multiply-add is two).
+
+    One batch-norm group: groups cut the batch, they do not change the work of a video. The queue's share is that of a video.
+    """
+    model = _on_meta(lambda: MSCL(job.net, job.contrast.model_copy(update={"bn_groups": 1}), job.switches))
+    model._enqueue = lambda k, flow_k: None  # moves keys; its pointer has no value here
+    shape = (PAIR, 3, job.clip.frames, job.net.size, job.net.size)
+    with _counted(model) as counter:
+        losses, _ = model(_Images(torch.empty(shape)), _Images(torch.empty(shape)))
+        sum(losses.values()).backward()
+    return counter.get_total_flops() / PAIR
+
+
+def finetune_flops(job: jobs.FinetuneJob, classes: int) -> float:
+    """FLOPs a video of one finetuning step."""
+    model = _on_meta(lambda: Classifier(job.net, job.finetune, classes))
+    with _counted(model) as counter:
+        logits = model(torch.empty(PAIR, 3, job.finetune.frames, job.net.size, job.net.size))
+        F.cross_entropy(logits, torch.zeros(PAIR, dtype=torch.long)).backward()
+    return counter.get_total_flops() / PAIR
+
+
+def feature_flops(job: jobs.FinetuneJob) -> float:
+    """FLOPs a clip of a test or of feature extraction: the backbone, forward."""
+    model = _on_meta(lambda: build_backbone(job.net)).eval()
+    with torch.no_grad(), _counted(model) as counter:
+        model(torch.empty(1, 3, job.finetune.frames, job.finetune.test_size, job.finetune.test_size))
+    return counter.get_total_flops()
+
+
+def raft_flops(flow: FlowConfig) -> float:
+    """FLOPs of one RAFT-large field at `flow.size`."""
+    from mscl._torchvision import torchvision
+
+    model = _on_meta(lambda: torchvision.models.optical_flow.raft_large(weights=None)).eval()
+    with torch.no_grad(), _counted(model) as counter:
+        image = torch.empty(1, 3, *flow.size)
+        model(image, image, num_flow_updates=flow.iterations)
+    return counter.get_total_flops()
+
+
+def pretrain_bytes(job: jobs.PretrainJob) -> tuple[int, int]:
+    """(final weights, checkpoint) of a pretraining: the RGB query encoder; everything and the optimiser's moments."""
+    model = _on_meta(lambda: MSCL(job.net, job.contrast, job.switches))
+    return state_bytes(model.rgb.query), state_bytes(model) + _moments(model, job.optim)
+
+
+def finetune_bytes(job: jobs.FinetuneJob, classes: int) -> tuple[int, int]:
+    """(final weights, checkpoint) of a finetuning."""
+    model = _on_meta(lambda: Classifier(job.net, job.finetune, classes))
+    return state_bytes(model), state_bytes(model) + _moments(model, job.finetune)
+
+
+def _moments(model: nn.Module, recipe) -> int:
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    return trained * (2 if recipe.optimizer == "adamw" else 1)
+
+
+def trains_on(config: Config) -> str:
+    """`gpu` or `cpu`: where this configuration trains; `cuda` is a GPU even where none is here."""
+    gpu = config.compute.device == "cuda" or (config.compute.device == "auto" and torch.cuda.is_available())
+    return "gpu" if gpu else "cpu"
+
+
+def is_here(device: str) -> bool:
+    """Whether `gpu` or `cpu` can be measured on this machine."""
+    return device == "cpu" or torch.cuda.is_available()
+
+
+def measured_steps(config: Config, classes: int, device: str, seconds: float) -> dict[str, float]:
+    """Device seconds a video of real training steps, full size, by "<model>/<method>" and "<model>/finetune".
+
+    About `seconds` in all. The batch is the recipe's, halved until it fits a GPU's memory, or until a step on a CPU is
+    bearable; a network for which none is, is left out. Reading frames from disk is not part of it.
+    """
+    chosen = prepare_device("cuda" if device == "gpu" else "cpu", config.compute.threads)
+    methods = [m for m in config.methods if config.switches(m).pretrain]
+    each, found = seconds / (len(config.models) * (len(methods) + 1)), {}
+    bearable = float("inf") if device == "gpu" else each * CPU_TFLOPS * 1e12 * config.compute.threads
+    groups = config.contrast.bn_groups
+    for name, model in config.models.items():
+        for method in methods:
+            job = jobs.pretrain_job(config, name, method, config.seeds[0])
+            if batch := _batch(model.pretrain.batch, groups, pretrain_flops(job), bearable):
+                found[f"{name}/{method}"] = _fitting(_timed_pretrain, job, batch, groups, chosen, each)
+        job = jobs.finetune_job(config, name, config.methods[0], config.seeds[0])
+        if batch := _batch(model.finetune.batch, 1, finetune_flops(job, classes), bearable):
+            found[f"{name}/finetune"] = _fitting(partial(_timed_finetune, classes), job, batch, 1, chosen, each)
+    return found
+
+
+def _batch(recipe: int, groups: int, flops: float, bearable: float) -> int:
+    """The recipe's batch, halved until a step is bearable; 0 where that would leave a batch-norm group less than two videos."""
+    batch = recipe
+    while batch * flops > bearable and batch % (2 * groups) == 0:
+        batch //= 2
+    return batch if batch * flops <= bearable and batch >= PAIR * groups else 0
+
+
+def _fitting(timed, job, batch: int, groups: int, device: torch.device, seconds: float) -> float:
+    """Seconds a video, at the largest batch that fits the memory of a GPU."""
+    while True:
+        try:
+            return timed(job, batch, device, seconds) / batch
+        except torch.cuda.OutOfMemoryError:
+            if batch % (2 * groups) or batch < 2 * PAIR * groups:
+                raise ValueError(f"models: not even {batch} videos of one step fit on this GPU; plan with --no-probe") from None
+            batch //= 2
+            torch.cuda.empty_cache()
+
+
+def _timed_pretrain(job: jobs.PretrainJob, batch: int, device: torch.device, seconds: float) -> float:
+    contrast = job.contrast.model_copy(update={"queue": job.contrast.queue // batch * batch})
+    model = MSCL(job.net, contrast, job.switches).to(device, memory_format=torch.channels_last_3d)
+    times, side, data = job.clip.frames, job.net.size, {}
+    for view in ("query", "key"):
+        data[f"{view}_rgb"] = torch.randint(0, 256, (batch, times, side, side, 3), dtype=torch.uint8)
+        if job.switches.flow:
+            data[f"{view}_flow"] = torch.randint(1, 256, (batch, times // EVERY, side, side, 2), dtype=torch.uint8)
+            data[f"{view}_factor"] = torch.full((batch, times // EVERY), 1 / 127)
+    return _timed(model, pretrain_step(model, job), job.optim, data, device, seconds)
+
+
+def _timed_finetune(classes: int, job: jobs.FinetuneJob, batch: int, device: torch.device, seconds: float) -> float:
+    model = Classifier(job.net, job.finetune, classes).to(device, memory_format=torch.channels_last_3d)
+    pixels = (batch, job.finetune.frames, job.net.size, job.net.size, 3)
+    data = {"clip": torch.randint(0, 256, pixels, dtype=torch.uint8), "label": torch.zeros(batch, dtype=torch.long)}
+    return _timed(model, finetune_step(model, job), job.finetune, data, device, seconds)
+
+
+def _timed(model: nn.Module, step, recipe, data: dict, device: torch.device, seconds: float) -> float:
+    """Median seconds of a step after one that warms up; at least two steps."""
+    model.train()
+    optimizer, times, generator = make_optimizer(model, recipe), [], torch.Generator().manual_seed(0)
+    data = {name: tensor.to(device) for name, tensor in data.items()}
+    while len(times) < 3 or sum(times) < seconds:
+        _wait(device)
+        began = time.perf_counter()
+        with autocast(device):
+            loss = step(data, 0.0, generator)["loss"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
+        optimizer.step()
+        _wait(device)
+        times.append(time.perf_counter() - began)
+    return sorted(times[1:])[len(times[1:]) // 2]
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

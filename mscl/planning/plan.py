@@ -1,0 +1,215 @@
+"""The plan: counts times rates, with the origin of every figure, as plain values (`--json`) that `show` prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mscl import jobs
+from mscl.config import Config
+from mscl.dataset_config import PUBLISHED_SPLIT
+from mscl.flow.estimate import stored_size
+from mscl.planning import network
+from mscl.planning.count import Counts, Facts, count_jobs, count_videos, facts_of, runs
+from mscl.planning.rates import CPU_TFLOPS, RAFT_SHARE, TFLOPS, Rate, Rates, VideoRates
+from mscl.planning.training import figure, makespan, of, total, training
+
+INDEX = 24  # bytes of the parquet index a stored frame, about
+HOURS = {"frames": 4, "flow": 8, "pretrain": 48, "finetune": 24, "frozen": 4}  # `runtime` of the rules in workflow/rules
+
+
+def make_plan(config: Config, rates: Rates, cpus: int, gpus: int) -> dict[str, Any]:
+    """Everything that `mscl plan` prints. Sizes are bytes, times hours; {"value", "origin", "note"} where an origin matters.
+
+    `rates.device` is where training runs (None: as the configuration says). What `rates` leaves out is assumed. Raises
+    ValueError when videos cannot be counted.
+    """
+    used = jobs.used_datasets(config)
+    facts = {d: facts_of(d, config.datasets[d]) for d in used}
+    counts = {d: count_videos(config, d, rates.videos.get(d)) for d in used}
+    datasets = {d: _dataset(config, d, counts[d], facts[d], rates) for d in used}
+    trained = training(config, runs(config, counts), rates, classes_of(config))
+    plan = {
+        "name": config.name,
+        "jobs": count_jobs(config),
+        "datasets": datasets,
+        "runs": trained["runs"],
+        "device": trained["device"],
+        "speed": trained["speed"],
+    }
+    plan["disk"] = _disk(datasets, trained, gpus)
+    plan["hours"] = _hours(config, datasets, trained, cpus, gpus)
+    plan["warnings"] = _warnings(config, counts, plan)
+    return plan
+
+
+def _dataset(config: Config, name: str, counts: Counts, facts: Facts | None, rates: Rates) -> dict:
+    """Counts, rates, disk and hours of one data set."""
+    dataset, flow = config.datasets[name], name in jobs.flow_datasets(config)
+    rate = assumed(config, name, facts, rates, flow)
+    step = dataset.frames.step
+    kept = (rate["raw_frames"].value + (step - 1) / 2) / step  # mean over lengths that divide and lengths that do not
+    fields = max(0.0, kept - config.flow.gap / step) if flow else 0.0
+    found = {
+        "videos": counts.videos,
+        "total": figure(counts.total, counts.origin, note=counts.note),
+        "missing": counts.missing,
+        "shards": dataset.shards,
+        "videos_per_shard": counts.total / dataset.shards,
+        "files": 2 * dataset.shards * (1 + flow),
+        "frames_per_video": kept,
+        "fields_per_video": fields,
+        "rates": {key: of(value) for key, value in rate.items()},
+        "download": _download(config, name, facts),
+    }
+    length = rate["raw_frames"].origin
+    stored = counts.total * kept * (rate["frame_bytes"].value + INDEX)
+    found["frames_bytes"] = figure(stored, counts.origin, length, rate["frame_bytes"].origin)
+    cpu = counts.total * rate["extract_seconds"].value / 3600
+    found["extract_hours"] = figure(cpu, counts.origin, length, rate["extract_seconds"].origin)
+    if flow:
+        stored = counts.total * fields * (rate["field_bytes"].value + INDEX)
+        found["flow_bytes"] = figure(stored, counts.origin, length, rate["field_bytes"].origin)
+        hours = counts.total * fields * rate["field_seconds"].value / 3600
+        found["flow_hours"] = figure(hours, counts.origin, length, rate["field_seconds"].origin)
+    return found
+
+
+def assumed(config: Config, name: str, facts: Facts | None, given: Rates, flow: bool) -> dict[str, Rate]:
+    """The rates of a data set, the missing ones assumed: costs a pixel as they were measured on real clips in development."""
+    dataset, rates = config.datasets[name], given.datasets.get(name, VideoRates())
+    if dataset.embedded:
+        (width, height), raw = dataset.embedded.size, Rate(value=dataset.embedded.frames, note="embedded.frames")
+    elif facts:
+        width, height = facts.width, facts.height
+        raw = Rate(value=facts.seconds * facts.fps, origin="published", note=f"{facts.seconds:g} s at {facts.fps:g} fps")
+    else:
+        width, height, raw = 340, 256, Rate(value=300, origin="assumed", note="10 s at 30 fps, 340x256")
+    raw = rates.raw_frames or raw
+    stored_h, stored_w = stored_size((height, width), dataset.frames.short_side)
+    pixels, kept = stored_h * stored_w, raw.value / dataset.frames.step
+    quality = dataset.frames.quality
+
+    def guess(value: float, note: str) -> Rate:
+        return Rate(value=value, origin="assumed", note=note)
+
+    found = {
+        "raw_frames": raw,
+        "extract_seconds": rates.extract_seconds
+        or guess(0.02 + raw.value * width * height * 2.7e-9 + kept * pixels * 6e-9, f"by the pixels of {width}x{height} videos"),
+        "frame_bytes": rates.frame_bytes
+        or guess(1400 + 0.19 * pixels * (3 / quality) ** 0.8, "1.4 kB and .19 bytes a pixel at quality 3"),
+    }
+    if flow:
+        plane_h, plane_w = stored_size((stored_h, stored_w), config.flow.short_side)
+        found["field_seconds"] = rates.field_seconds or _field_seconds(config, plane_h * plane_w, given.tflops)
+        found["field_bytes"] = rates.field_bytes or guess(
+            1400 + 0.25 * plane_h * plane_w, "1.4 kB and .25 bytes a pixel, both planes"
+        )
+    return found
+
+
+def _field_seconds(config: Config, stored: int, tflops: Rate | None) -> Rate:
+    """CPU seconds of a DIS field, or GPU seconds of a RAFT field."""
+    if config.flow.method == "raft":
+        share = RAFT_SHARE if config.flow.precision == "float32" else 1.0
+        speed = (tflops.value if tflops else TFLOPS) * share if config.compute.device != "cpu" else CPU_TFLOPS
+        flops = network.raft_flops(config.flow)
+        note = f"{flops / 1e9:.0f} GFLOP a field (counted) at {speed:g} TFLOP/s ({config.flow.precision})"
+        return Rate(value=flops / speed / 1e12, origin="assumed", note=note)
+    computed = config.flow.size[0] * config.flow.size[1]
+    return Rate(
+        value=computed * 8e-8 + stored * 7e-8, origin="assumed", note=".08 s a megapixel of flow.size, .07 s of the store"
+    )
+
+
+def _download(config: Config, name: str, facts: Facts | None) -> dict | None:
+    """Bytes to fetch: of the splits that are used, where each is published; None where unknown or nothing is fetched."""
+    dataset = config.datasets[name]
+    if facts is None or (not dataset.download and (dataset.root / dataset.videos).is_dir()):
+        return None
+    splits = [PUBLISHED_SPLIT.get(s, s) for s in dataset.annotated]
+    sizes = [facts.split_bytes.get(s) for s in splits]
+    return figure(sum(sizes) if all(sizes) else facts.bytes, "published", note="whole archives, whatever the subset")
+
+
+def classes_of(config: Config) -> int:
+    """Classes of the finetuning data set, for the size of its last layer only; 400 where unknown."""
+    dataset = config.datasets[config.finetune.dataset]
+    facts = facts_of(config.finetune.dataset, dataset)
+    return 12 if dataset.embedded else facts.classes if facts else 400
+
+
+def _disk(datasets: dict, trained: dict, gpus: int) -> dict:
+    """Bytes by kind, and files: two a shard; checkpoints at their most, each beside its successor while that is written."""
+    largest = sorted((r["checkpoint_bytes"] for r in trained["runs"]), reverse=True)[:gpus]
+    weights = sum(r["weights_bytes"] for r in trained["runs"])
+    parts = {
+        "download": [d["download"] for d in datasets.values() if d["download"]],
+        "frames": [d["frames_bytes"] for d in datasets.values()],
+        "flow": [d["flow_bytes"] for d in datasets.values() if "flow_bytes" in d],
+        "weights": [figure(weights, "measured here", note="exact, from the networks")],
+        "checkpoints": [figure(2 * sum(largest), "measured here", note="at their most, exact; gone at the end")],
+    }
+    found = {kind: total(each) for kind, each in parts.items() if each}
+    found["total"] = total(list(found.values()))
+    return found | {"shard_files": sum(d["files"] for d in datasets.values())}
+
+
+def _hours(config: Config, datasets: dict, trained: dict, cpus: int, gpus: int) -> dict:
+    """CPU and GPU hours by stage, and the wall clock for so many CPUs and GPUs, stage after stage."""
+    raft_on_gpu = config.flow.method == "raft" and config.compute.device != "cpu"
+    slots = gpus if trained["device"] == "gpu" else max(1, cpus // config.compute.threads)
+    flow = [d["flow_hours"] for d in datasets.values() if "flow_hours" in d]
+    stages = {
+        "frames": _stage("cpu", [d["extract_hours"] for d in datasets.values()], cpus),
+        "flow": _stage("gpu" if raft_on_gpu else "cpu", flow, gpus if raft_on_gpu else cpus),
+    }
+    wall = sum(stage["wall"] for stage in stages.values())
+    cores = config.compute.threads if trained["device"] == "cpu" else 1
+    for kind in ("pretrain", "finetune", "frozen"):
+        hours = [r["hours"] for r in trained["runs"] if r["kind"] == kind]
+        stages[kind] = _stage(trained["device"], hours, slots, cores) | {"wall": None}  # they overlap: see training_wall
+    last = makespan(trained["runs"], slots)
+    spent = {device: sum(s["device_hours"] for s in stages.values() if s["device"] == device) for device in ("cpu", "gpu")}
+    return {"stages": stages, **spent, "training_wall": last, "wall": wall + last, "cpus": cpus, "gpus": gpus}
+
+
+def _stage(device: str, hours: list[dict], at_once: int, cores: int = 1) -> dict:
+    found = total(hours)
+    return {
+        "device": device,
+        "hours": found,
+        "device_hours": found["value"] * cores,
+        "at_once": at_once,
+        "wall": found["value"] / at_once,
+    }
+
+
+def _warnings(config: Config, counts: dict[str, Counts], plan: dict) -> list[str]:
+    """What to know before paying."""
+    found = []
+    many = sum(counts[d].videos[config.pretrain.split] for d in config.pretrain.datasets)
+    for name, model in config.models.items():
+        if many < model.pretrain.batch and any(config.switches(m).pretrain for m in config.methods):
+            found.append(
+                f"models.{name}.pretrain.batch: {many} videos are fewer than one batch of {model.pretrain.batch}; it will not start"
+            )
+    for name, data in plan["datasets"].items():
+        if data["missing"]:
+            found.append(f"datasets.{name}: {data['missing']} annotated videos are missing or empty and are not counted")
+        for stage, hours in (("frames", data["extract_hours"]), ("flow", data.get("flow_hours"))):
+            workers = 1 if stage == "flow" and config.flow.method == "raft" else config.compute.extract_workers
+            if hours and (each := hours["value"] / data["shards"] / workers) > HOURS[stage]:
+                found.append(
+                    f"datasets.{name}.shards: a {stage} job takes about {each:.1f} h, its rule asks for {HOURS[stage]} h; take more shards"
+                )
+    for kind in ("pretrain", "finetune", "frozen"):
+        long = [r for r in plan["runs"] if r["kind"] == kind and r["hours"]["value"] > HOURS[kind]]
+        if long:
+            worst = max(long, key=lambda r: r["hours"]["value"])
+            again = "; a run that is cut off goes on from its checkpoint, so give it retries" if kind != "frozen" else ""
+            found.append(
+                f"{len(long)} {kind} run(s) take longer than the {HOURS[kind]} h that the rule asks a cluster for, up to "
+                f"{worst['hours']['value']:.0f} h ({worst['model']}/{worst['method']}): raise `runtime` in workflow/rules/train.smk{again}"
+            )
+    return found

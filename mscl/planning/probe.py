@@ -1,0 +1,218 @@
+"""A short measurement of this machine: real videos of a data set where they are there, rendered ones where not."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import resource
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mscl.config import Config
+from mscl.dataset_config import Dataset
+from mscl.datasets.encode import encode
+from mscl.flow.estimate import Estimator, make_estimator
+from mscl.flow.mds import score_clip
+from mscl.flow.quantise import decode_field, encode_field
+from mscl.flow.shard import field_pairs, one_thread
+from mscl.layout import Layout
+from mscl.planning.count import Facts
+from mscl.planning.rates import Rate, VideoRates, settings
+from mscl.video import decord_io
+from mscl.video.ffmpeg import Decoded, decode
+from mscl.video.store import decode_gray, decode_rgb
+
+LEAST, MOST = 8, 64  # real videos: at least so many where there are, and no more
+FIELDS = 16  # of one video at a time
+RENDERED = 150  # frames, at most
+DISCS = 12  # of a rendered video, moving each in its own way
+BLOCK = 512  # bytes of a tar's header, and what a member is filled up to
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A video to measure on."""
+
+    path: Path
+    start: float = float("nan")  # s; NaN: the whole file
+    end: float = float("nan")
+
+
+def samples_of(config: Config, name: str, facts: Facts | None, folder: Path) -> tuple[list[Sample], Rate | None]:
+    """Real videos of the data set, or one rendered into `folder` and the frames that one of the data set has."""
+    if samples := real_videos(config, name):
+        return samples, None
+    path, raw = render(folder, name, config.datasets[name], facts)
+    return [Sample(path)] * 3, raw
+
+
+def probe_dataset(config: Config, name: str, samples: list[Sample], raw: Rate | None, flow: bool, seconds: float) -> VideoRates:
+    """Extract frames, and flow if `flow`, of the samples as the stages do; about `seconds` for each of the two.
+
+    `raw`: frames of the videos that a rendered sample stands for. Raises ValueError when no sample can be read.
+    """
+    if raw is None:
+        return _measure(config, name, samples, flow, seconds, f"{{}} of its videos on {processor()}")
+    found = _measure(config, name, samples, flow, seconds, f"a rendered {samples[0].path.suffix[1:]} video on {processor()}")
+    scale = raw.value / found.raw_frames.value  # the rendered one may be shorter
+    extract = found.extract_seconds.model_copy(update={"value": found.extract_seconds.value * scale})
+    return found.model_copy(update={"raw_frames": raw, "extract_seconds": extract})
+
+
+def processor() -> str:
+    """The processor's name, for the note beside a figure."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return "this machine"
+
+
+def real_videos(config: Config, name: str) -> list[Sample]:
+    """Up to MOST videos of the data set that are there: of the manifest, or below its folder; picked by a hash of the name."""
+    manifest, dataset = Path(Layout(config).manifest(name)), config.datasets[name]
+    if manifest.exists():
+        rows = pd.read_parquet(manifest)
+        rows = rows[rows["status"] == "ok"]
+        found = [Sample(Path(r.path), r.start, r.end) for r in rows.itertuples() if Path(r.path).is_file()]
+    elif (folder := dataset.root / dataset.videos).is_dir():
+        suffixes = (".mp4", ".webm", ".avi", ".mkv", ".mov")
+        found = [Sample(p) for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file() and p.stat().st_size]
+    else:
+        return []
+    return sorted(found, key=lambda s: hashlib.sha1(s.path.name.encode(), usedforsecurity=False).digest())[:MOST]
+
+
+def render(folder: Path, name: str, dataset: Dataset, facts: Facts | None) -> tuple[Path, Rate]:
+    """A textured, moving video as the data set's are (size, rate, codec), and the frames that one of them has.
+
+    The texture falls off as natural pictures do (amplitude 1/f^1.4), so that JPEGs come out about as large as theirs.
+    """
+    if dataset.embedded:
+        (width, height), fps, frames = dataset.embedded.size, 12, dataset.embedded.frames
+        raw = Rate(value=frames, origin="given", note="embedded.frames")
+    elif facts:
+        width, height, fps, frames = facts.width, facts.height, facts.fps, facts.seconds * facts.fps
+        raw = Rate(value=frames, origin="published", note=f"{facts.seconds:g} s at {facts.fps:g} fps")
+    else:
+        width, height, fps, frames = 340, 256, 30, 300
+        raw = Rate(value=frames, origin="assumed", note="10 s at 30 fps, 340x256: none of its videos is here")
+    path = folder / (f"{name}.webm" if dataset.format == "ssv2" else f"{name}.mp4")
+    encode(_moving_texture(min(round(frames), RENDERED), height // 2 * 2, width // 2 * 2), path, round(fps))
+    return path, raw
+
+
+def _moving_texture(frames: int, height: int, width: int) -> np.ndarray:
+    """A panned background behind discs that move each in its own way, with grain; (T, H, W, 3) uint8."""
+    rng = np.random.default_rng(0)
+    grey, red, blue = (_texture(rng, 2 * height, 2 * width, slope) for slope in (1.4, 1.7, 1.7))
+    picture = np.stack([grey * 45 + red * 18, grey * 45, grey * 45 + blue * 18], -1)
+    discs = [(rng.uniform(0, 2 * np.pi, 2), rng.uniform(8, 40, 2), rng.uniform(0.06, 0.2) * height) for _ in range(DISCS)]
+    out, (rows, columns) = np.empty((frames, height, width, 3), np.uint8), np.mgrid[:height, :width]
+    for t in range(frames):
+        y, x = int(height / 2 * (1 + 0.8 * np.cos(t / 55))), int(width / 2 * (1 + 0.8 * np.sin(t / 40)))
+        view = picture[y : y + height, x : x + width].copy()
+        for phase, period, radius in discs:
+            down, right = ((1 + np.sin(phase + t / period)) / 2 * (height, width)).astype(int)
+            inside = (rows - down) ** 2 + (columns - right) ** 2 < radius**2
+            view[inside] = picture[rows[inside] - down + height, columns[inside] - right + width]
+        grain = 2 * rng.standard_normal((height, width, 1), dtype=np.float32)
+        out[t] = np.clip(128 + view + grain, 0, 255)
+    return out
+
+
+def _texture(rng: np.random.Generator, height: int, width: int, slope: float) -> np.ndarray:
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    frequency[0, 0] = 1
+    field = np.fft.irfft2(np.exp(2j * np.pi * rng.random(frequency.shape)) / frequency**slope, (height, width))
+    return ((field - field.mean()) / field.std()).astype(np.float32)
+
+
+def _measure(config: Config, name: str, samples: list[Sample], flow: bool, seconds: float, note: str) -> VideoRates:
+    frames, decoded, cpu, began = config.datasets[name].frames, [], [], time.monotonic()
+    for sample in samples:
+        before = _cpu()
+        video = decode(sample.path, frames, sample.start, sample.end)
+        with contextlib.suppress(decord_io.VideoError):
+            decord_io.rate(sample.path)  # as the stage asks for it
+        cpu.append(_cpu() - before)
+        decoded.append(video)
+        if len(decoded) >= LEAST and time.monotonic() - began > seconds:
+            break
+    good = [v for v in decoded if v.jpegs]
+    if not good:
+        raise ValueError(
+            f"datasets.{name}: none of {len(decoded)} videos could be read ({decoded[0].error}); see root and videos"
+        )
+
+    def rate(value: float) -> Rate:
+        return Rate(value=value, origin="measured here", note=note.format(len(decoded)))
+
+    stored = [_in_tar(len(jpeg)) for v in good for jpeg in v.jpegs]
+    per_field, field_bytes = _measure_flow(config, good, frames.step, seconds) if flow else (None, None)
+    return VideoRates(
+        raw_frames=rate(float(np.mean([len(v.pts) for v in good]))),
+        extract_seconds=rate(float(np.mean(cpu))),
+        frame_bytes=rate(float(np.mean(stored))),
+        field_seconds=None if per_field is None else rate(per_field),
+        field_bytes=None if field_bytes is None else rate(field_bytes),
+        measured_with=settings(config, name),
+    )
+
+
+def _measure_flow(config: Config, videos: list[Decoded], step: int, seconds: float) -> tuple[float | None, float | None]:
+    """(CPU seconds with DIS or GPU seconds with RAFT, None where RAFT cannot run here; bytes) of a field.
+
+    Where RAFT cannot run, the fields are DIS's: they are stored at the same size.
+    """
+    raft = config.flow.method == "raft" and raft_runs(config)
+    estimator = make_estimator(config.flow if raft else config.flow.model_copy(update={"method": "dis"}), config.compute.device)
+    spent, fields, sizes, began = 0.0, 0, [], time.monotonic()
+    with one_thread("raft" if raft else "dis"):
+        for video in sorted(videos, key=lambda v: len(v.jpegs)):  # several short ones tell more than a long one
+            took, found = _fields(video, step, config, estimator, wall=raft)
+            spent, fields, sizes = spent + took, fields + len(found), sizes + found
+            if fields and time.monotonic() - began > seconds:
+                break
+    if not fields:
+        return None, None
+    return (spent / fields if raft or config.flow.method == "dis" else None), float(np.mean(sizes))
+
+
+def raft_runs(config: Config) -> bool:
+    """Whether RAFT can be measured here: a GPU and the file of weights."""
+    weights = config.flow.weights
+    return torch.cuda.is_available() and config.compute.device != "cpu" and bool(weights and weights.is_file())
+
+
+def _fields(video: Decoded, step: int, config: Config, estimator: Estimator, wall: bool) -> tuple[float, list[int]]:
+    """(seconds, bytes of each stored field) of up to FIELDS fields from the middle of a video, made as the flow stage does."""
+    pairs = field_pairs(np.arange(len(video.jpegs)) * step, config.flow.gap)
+    pairs = pairs[max(0, (len(pairs) - FIELDS) // 2) :][:FIELDS]
+    if not pairs:
+        return 0.0, []
+    first, last = pairs[0][0], pairs[-1][1]
+    clock = time.perf_counter if wall else time.process_time
+    before = clock()
+    read_one = decode_gray if estimator.grey else decode_rgb
+    pictures = np.stack([read_one(jpeg) for jpeg in video.jpegs[first : last + 1]])
+    read = (clock() - before) * len(pairs) / len(pictures)  # the stage reads a frame about once a field
+    before = clock()
+    stored = [encode_field(f, config.flow.quality) for f in estimator(pictures, [(a - first, b - first) for a, b in pairs])]
+    score_clip([np.stack([decode_field(jpeg, scale) for jpeg, scale, _ in stored])], config.mds)
+    return read + clock() - before, [_in_tar(len(jpeg)) for jpeg, _, _ in stored]
+
+
+def _in_tar(size: int) -> int:
+    return BLOCK + -(-size // BLOCK) * BLOCK
+
+
+def _cpu() -> float:
+    """CPU seconds of this process and of the programs it has run."""
+    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in both)
