@@ -24,6 +24,8 @@ app.add_typer(store, name="store")
 
 Job = Annotated[str, typer.Option("--job", help="The stage's settings: JSON text or a JSON file.")]
 Workers = Annotated[int, typer.Option(help="Processes or threads beside the main one.")]
+Processes = Annotated[int, typer.Option(help="Processes, one per GPU, that share each batch; torchrun starts them.")]
+Anyway = Annotated[bool, typer.Option("--resume-anyway", help="Resume from a checkpoint of other settings, code or data.")]
 Out = Annotated[Path, typer.Option("--out", help="Where results go.")]
 
 
@@ -123,8 +125,16 @@ def data(job: Job, out: Out) -> None:
 
 
 @app.command()
-def pretrain(job: Job, out: Out, workers: Workers = 0, checkpoint_minutes: float = 10) -> None:
+def pretrain(
+    job: Job,
+    out: Out,
+    workers: Workers = 0,
+    checkpoint_minutes: float = 10,
+    processes: Processes = 1,
+    resume_anyway: Anyway = False,
+) -> None:
     """Pretrain one method with one seed."""
+    launch(processes)
     from mscl.runcard import run_card
     from mscl.training.engine import Machine
     from mscl.training.pretrain import pretrain as train
@@ -132,12 +142,21 @@ def pretrain(job: Job, out: Out, workers: Workers = 0, checkpoint_minutes: float
     settings = jobs.loads(jobs.PretrainJob, job)
     inputs = [p for s in settings.sources for p in (s.manifest, *s.frame_indexes(), *s.flow_indexes())]
     with run_card(out, "pretrain", settings, inputs, [out / "weights.safetensors"]):
-        train(settings, out, Machine(workers, checkpoint_minutes))
+        train(settings, out, Machine(workers, checkpoint_minutes, resume_anyway))
 
 
 @app.command()
-def finetune(job: Job, out: Out, weights: Path | None = None, workers: Workers = 0, checkpoint_minutes: float = 10) -> None:
+def finetune(
+    job: Job,
+    out: Out,
+    weights: Path | None = None,
+    workers: Workers = 0,
+    checkpoint_minutes: float = 10,
+    processes: Processes = 1,
+    resume_anyway: Anyway = False,
+) -> None:
     """Finetune and test one pretrained backbone, or train from scratch when no --weights are given."""
+    launch(processes)
     from mscl.runcard import run_card
     from mscl.training.engine import Machine
     from mscl.training.finetune import finetune as train
@@ -147,7 +166,7 @@ def finetune(job: Job, out: Out, weights: Path | None = None, workers: Workers =
     with run_card(
         out, "finetune", settings, inputs, [out / n for n in ("weights.safetensors", "predictions.parquet", "metrics.json")]
     ):
-        train(settings, weights, out, Machine(workers, checkpoint_minutes))
+        train(settings, weights, out, Machine(workers, checkpoint_minutes, resume_anyway))
 
 
 @app.command()
@@ -192,6 +211,14 @@ def tables(out: Annotated[Path, typer.Argument(help="The folder of a report.")])
     from mscl.reporting.report import print_tables
 
     print_tables(out)
+
+
+def launch(processes: int) -> None:
+    """Become torchrun, which starts this same command `processes` times on this machine; do nothing for one, or under torchrun."""
+    if processes > 1 and "LOCAL_RANK" not in os.environ:
+        run = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "mscl"]
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # what torchrun sets anyway, with a warning
+        os.execv(sys.executable, [sys.executable, *run, *sys.argv[1:]])
 
 
 def main() -> None:

@@ -115,7 +115,9 @@ class Optim(Strict):
     lr: Annotated[float, Field(gt=0)]
     momentum: Share = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 1.0e-4
-    batch: Annotated[int, Field(ge=2)]
+    batch: Annotated[int, Field(ge=2)]  # in all: over processes and parts of a step
+    base_batch: Positive | None = None  # the batch that `lr` is meant for; with it lr is scaled linearly to `batch`
+    accumulate: Positive = 1  # parts of a batch, one after the other, whose gradients add up to one step
     epochs: Positive
     steps: tuple[Positive, ...] = ()  # lr x 0.1 at these epochs; empty: cosine to 0
     clip_grad: Annotated[float, Field(gt=0)] = 40.0
@@ -163,6 +165,7 @@ class Analysis(Strict):
 
 class Compute(Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    processes: Positive = 1  # of one training job: GPUs, or CPU processes, that share its batch
     threads: Positive = 1  # torch threads of a CPU training job (part of the result's bits)
     workers: Annotated[int, Field(ge=0)] = 0  # loader processes
     extract_workers: Positive = 1  # ffmpeg processes, or flow threads, in one job
@@ -214,6 +217,11 @@ class Config(Strict):
                 raise ValueError(
                     f"contrast.queue: {self.contrast.queue} is not a multiple of models.{name}.pretrain.batch {model.pretrain.batch}"
                 )
+            for key, recipe in (("pretrain", model.pretrain), ("finetune", model.finetune)):
+                if recipe.batch % (parts := self.compute.processes * recipe.accumulate):
+                    raise ValueError(
+                        f"models.{name}.{key}.batch: {recipe.batch} does not divide into {parts} (compute.processes x accumulate)"
+                    )
             if model.pretrain.batch % self.contrast.bn_groups:
                 raise ValueError(
                     f"contrast.bn_groups: models.{name}.pretrain.batch {model.pretrain.batch} does not divide into {self.contrast.bn_groups} groups"

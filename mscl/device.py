@@ -20,6 +20,11 @@ def pick_device(device: str) -> torch.device:
     if device == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     count = torch.cuda.device_count()
+    if "LOCAL_RANK" in os.environ:  # torchrun: process n of a machine takes its GPU n
+        if (place := int(os.environ["LOCAL_RANK"])) >= count:
+            raise ValueError(f"compute.processes: process {place + 1} of this machine has no GPU, there are {count}; start fewer")
+        torch.cuda.set_device(place)
+        return torch.device("cuda", place)
     if count == 1:  # the only one, or the one that a scheduler gave
         return torch.device("cuda", 0)
     names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")

@@ -65,6 +65,9 @@ def peak_memory_mb() -> float:
 @contextlib.contextmanager
 def run_card(out: Path, stage: str, job, inputs: Iterable[Path], outputs: Iterable[Path]) -> Iterator[None]:
     """Write `out`/run.json when the body has ended well; an older card goes first, so none describes a failed run."""
+    if int(os.environ.get("RANK", 0)):  # of several processes the first writes it
+        yield
+        return
     out.mkdir(parents=True, exist_ok=True)
     (out / "run.json").unlink(missing_ok=True)
     started, clock = datetime.now(UTC), time.monotonic()
@@ -76,6 +79,7 @@ def run_card(out: Path, stage: str, job, inputs: Iterable[Path], outputs: Iterab
         "job": settings,
         "seed": settings.get("seed"),
         "threads": settings.get("threads"),
+        "processes": int(os.environ.get("WORLD_SIZE", 1)),
         "inputs": {str(p): sha256(p) for p in inputs},
         "outputs": {str(p): sha256(p) for p in outputs},
         "git_commit": _commit(),

@@ -9,10 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def sample_angles(batch: int, generator: torch.Generator, device) -> Tensor:
-    """One rotation per clip, radians: (0.2 + 0.2c)π with c uniform in 0..7, i.e. 36° to 288°."""
-    c = torch.randint(0, 8, (batch,), generator=generator, device=generator.device).to(device)
-    return (0.2 + 0.2 * c) * math.pi
+def angles(c_B: Tensor) -> Tensor:
+    """FRA's rotations, radians: (0.2 + 0.2c)π for c in 0..7, i.e. 36° to 288°."""
+    return (0.2 + 0.2 * c_B) * math.pi
 
 
 def rotate_flow(flow_B2THW: Tensor, angle_B: Tensor) -> Tensor:

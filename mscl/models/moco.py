@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mscl import distributed
+
 
 class Encoder(nn.Module):
     """A backbone and its 2-layer projection head: clips -> (stage maps, L2-normalised embedding z_BD)."""
@@ -76,7 +78,11 @@ class MoCo(nn.Module):
 
     def encode_query(self, x_BCTHW: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Stage maps and embedding of the queries."""
-        return in_groups(self.query, x_BCTHW, self.groups)
+        return in_groups(self.query, x_BCTHW, self._own_groups())
+
+    def _own_groups(self) -> int:
+        """Groups of this process: `groups` of them make up the whole batch, each process is one at least."""
+        return max(1, self.groups // distributed.size())
 
     @torch.no_grad()
     def momentum_update(self, m: float) -> None:
@@ -85,12 +91,14 @@ class MoCo(nn.Module):
 
     @torch.no_grad()
     def encode_key(self, x_BCTHW: Tensor) -> Tensor:
-        """Embedding of the keys, (B, D), encoded in shuffled groups and put back in order."""
-        if self.groups == 1:
+        """Embedding of the keys, (B, D), encoded in groups shuffled over all processes and put back in order."""
+        if max(self.groups, distributed.size()) == 1:
             return self.key(x_BCTHW)[1]
-        order = torch.randperm(len(x_BCTHW)).to(x_BCTHW.device)
-        shuffled = x_BCTHW[order].contiguous(memory_format=torch.channels_last_3d)
-        return in_groups(self.key, shuffled, self.groups)[1][order.argsort()]
+        own = distributed.rows(len(x_BCTHW) * distributed.size())
+        order = torch.randperm(len(x_BCTHW) * distributed.size()).to(x_BCTHW.device)  # the same in every process
+        shuffled = distributed.gather(x_BCTHW)[order[own]].contiguous(memory_format=torch.channels_last_3d)
+        z_BD = distributed.gather(in_groups(self.key, shuffled, self._own_groups())[1])
+        return z_BD[order.argsort()[own]]
 
 
 def info_nce(q_BD: Tensor, k_BD: Tensor, queue: Queue, temperature: float) -> tuple[Tensor, Tensor]:

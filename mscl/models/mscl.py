@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mscl.distributed import gather
 from mscl.flow.colour import colourwheel
 from mscl.models.flow_resnet import FlowResNet
 from mscl.models.lmcl import lmcl, local_vectors, rotate_flow
@@ -39,11 +40,15 @@ class View:
 
 
 class MSCL(nn.Module):
-    """The whole method. `forward(query, key)` returns the loss terms (all of weight 1) and accuracies."""
+    """The whole method. `forward(query, key)` returns the loss terms (all of weight 1) and accuracies.
+
+    With `enqueue` false the keys wait for `enqueue()`: where a step has several parts, its keys enter together.
+    """
 
     def __init__(self, net, contrast, switches):
         super().__init__()
         self.switches, self.temperature = switches, contrast.temperature
+        self._waiting: list[tuple[Tensor, Tensor | None]] = []  # keys (RGB, flow) of this step
         deep = net.backbone == "slow_r50"
 
         def moco(backbone: nn.Module) -> MoCo:
@@ -65,7 +70,7 @@ class MSCL(nn.Module):
         if self.switches.flow:
             self.flow.momentum_update(m)
 
-    def forward(self, query: View, key: View) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def forward(self, query: View, key: View, enqueue: bool = True) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         rgb_maps, q = self.rgb.encode_query(query.rgb_BCTHW)
         k = self.rgb.encode_key(key.rgb_BCTHW)
         pairs = {"rgb": (q, k, self.rgb.queue)}
@@ -84,7 +89,9 @@ class MSCL(nn.Module):
                 losses["lmcl"], accuracies["lmcl"] = self._local(rgb_maps, flow_maps[-1], extra)
         for name, (a, b, queue) in pairs.items():
             losses[name], accuracies[name] = info_nce(a, b, queue, self.temperature)
-        self._enqueue(k, flow_k)
+        self._waiting.append((k, flow_k))
+        if enqueue:
+            self.enqueue()
         return losses, accuracies
 
     def _wire(self, query: View, key: View) -> tuple[Tensor | None, ...]:
@@ -119,8 +126,10 @@ class MSCL(nn.Module):
         return lmcl(u_BTD, v_BTD, extra_BTD, self.temperature)
 
     @torch.no_grad()
-    def _enqueue(self, k: Tensor, flow_k: Tensor | None) -> None:
-        """Keys enter their queues after every loss has seen them; rotated keys never do."""
-        self.rgb.queue.enqueue(k)
-        if flow_k is not None:
-            self.flow.queue.enqueue(flow_k)
+    def enqueue(self) -> None:
+        """Keys of all processes enter their queues after every loss of the step has seen them; rotated keys never do."""
+        k, flow_k = zip(*self._waiting)
+        self._waiting.clear()
+        self.rgb.queue.enqueue(gather(torch.cat(k)))
+        if flow_k[0] is not None:
+            self.flow.queue.enqueue(gather(torch.cat(flow_k)))

@@ -20,10 +20,9 @@ from mscl.models.flow_resnet import EVERY
 from mscl.models.mscl import MSCL, View
 from mscl.models.r3d import build_backbone
 from mscl.planning.rates import CPU_TFLOPS
-from mscl.training.engine import autocast, make_optimizer, prepare_device
-from mscl.training.finetune import Classifier
-from mscl.training.finetune import make_step as finetune_step
-from mscl.training.pretrain import make_step as pretrain_step
+from mscl.training.engine import make_optimizer, prepare_device, train_step
+from mscl.training.finetune import Classifier, FinetuneStep
+from mscl.training.pretrain import PretrainStep
 
 PAIR = 2  # videos in a counted step: batch norm needs two at the smallest sizes
 
@@ -189,30 +188,25 @@ def _timed_pretrain(job: jobs.PretrainJob, batch: int, device: torch.device, sec
         if job.switches.flow:
             data[f"{view}_flow"] = torch.randint(1, 256, (batch, times // EVERY, side, side, 2), dtype=torch.uint8)
             data[f"{view}_factor"] = torch.full((batch, times // EVERY), 1 / 127)
-    return _timed(model, pretrain_step(model, job), job.optim, data, device, seconds)
+    return _timed(model, PretrainStep(model, job), job.optim, data, device, seconds)
 
 
 def _timed_finetune(classes: int, job: jobs.FinetuneJob, batch: int, device: torch.device, seconds: float) -> float:
     model = Classifier(job.net, job.finetune, classes).to(device, memory_format=torch.channels_last_3d)
     pixels = (batch, job.finetune.frames, job.net.size, job.net.size, 3)
     data = {"clip": torch.randint(0, 256, pixels, dtype=torch.uint8), "label": torch.zeros(batch, dtype=torch.long)}
-    return _timed(model, finetune_step(model, job), job.finetune, data, device, seconds)
+    return _timed(model, FinetuneStep(model, job), job.finetune, data, device, seconds)
 
 
 def _timed(model: nn.Module, step, recipe, data: dict, device: torch.device, seconds: float) -> float:
     """Median seconds of a step after one that warms up; at least two steps."""
     model.train()
-    optimizer, times, generator = make_optimizer(model, recipe), [], torch.Generator().manual_seed(0)
+    optimizer, times = make_optimizer(model, recipe), []
     data = {name: tensor.to(device) for name, tensor in data.items()}
     while len(times) < 3 or sum(times) < seconds:
         _wait(device)
         began = time.perf_counter()
-        with autocast(device):
-            loss = step(data, 0.0, generator)["loss"]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad)
-        optimizer.step()
+        train_step(step, data, optimizer, recipe, 0.0, 0, 0)
         _wait(device)
         times.append(time.perf_counter() - began)
     return sorted(times[1:])[len(times[1:]) // 2]

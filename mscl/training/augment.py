@@ -12,6 +12,8 @@ import math
 import torch
 from torch import Tensor
 
+from mscl.training.draws import Draws
+
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 GREY = (0.299, 0.587, 0.114)
@@ -44,10 +46,6 @@ def flip_flow(flow_B2THW: Tensor, mask_B: Tensor) -> Tensor:
     return torch.where(mask_B[:, None, None, None, None], mirrored, flow_B2THW)
 
 
-def _uniform(low: float, high: float, n: int, g: torch.Generator) -> Tensor:
-    return torch.rand(n, generator=g, dtype=torch.float32) * (high - low) + low
-
-
 def _hue_matrices(turns_B: Tensor) -> Tensor:
     """Rotations about the grey axis by `turns` of the circle, (B, 3, 3)."""
     angle = turns_B * 2 * math.pi
@@ -57,16 +55,16 @@ def _hue_matrices(turns_B: Tensor) -> Tensor:
     return cos * torch.eye(3) + (1 - cos) * third * torch.ones(3, 3) + sin * root * cross
 
 
-def colour_matrices(batch: int, mean_B3: Tensor, cfg, g: torch.Generator) -> tuple[Tensor, Tensor]:
+def colour_matrices(mean_B3: Tensor, cfg, draws: Draws) -> tuple[Tensor, Tensor]:
     """Per-clip affine colour changes: matrices (B, 3, 3) and offsets (B, 3).
 
     brightness and contrast in 1±j, saturation in 1±j, hue in ±j turns, with probability
     `jitter_p`; grey with `gray_p`. `mean_B3` is the clips' mean colour, which contrast pivots on.
     """
-    brightness, contrast, saturation = (_uniform(1 - j, 1 + j, batch, g) for j in cfg.jitter[:3])
-    hue = _uniform(-cfg.jitter[3], cfg.jitter[3], batch, g)
-    jittered = torch.rand(batch, generator=g) < cfg.jitter_p
-    greyed = torch.rand(batch, generator=g) < cfg.gray_p
+    batch = len(mean_B3)
+    brightness, contrast, saturation = (draws.uniform(1 - j, 1 + j) for j in cfg.jitter[:3])
+    hue = draws.uniform(-cfg.jitter[3], cfg.jitter[3])
+    jittered, greyed = draws.chance(cfg.jitter_p), draws.chance(cfg.gray_p)
     eye, grey = torch.eye(3), torch.tensor(GREY).expand(3, 3)
     one = torch.ones(batch)
     b, c, s = (torch.where(jittered, v, one)[:, None, None] for v in (brightness, contrast, saturation))
@@ -86,12 +84,12 @@ def blur_matrices(size: int, sigma_B: Tensor, apply_B: Tensor) -> Tensor:
     return torch.where(apply_B[:, None, None], kernel, torch.eye(size))
 
 
-def augment_rgb(clip_BTHWC: Tensor, flip_B: Tensor, cfg, g: torch.Generator) -> Tensor:
-    """uint8 clips -> augmented, normalised (B, 3, T, H, W); parameters are drawn from the CPU generator `g`."""
+def augment_rgb(clip_BTHWC: Tensor, flip_B: Tensor, cfg, draws: Draws) -> Tensor:
+    """uint8 clips -> augmented, normalised (B, 3, T, H, W); parameters are drawn from `draws`."""
     x = flip(to_float(clip_BTHWC), flip_B.to(clip_BTHWC.device))
     B, _, T, H, W = x.shape
-    matrix, offset = colour_matrices(B, x.mean((2, 3, 4)).cpu(), cfg, g)
-    sigma, blurred = _uniform(*cfg.blur_sigma, B, g), torch.rand(B, generator=g) < cfg.blur_p
+    matrix, offset = colour_matrices(x.mean((2, 3, 4)).cpu(), cfg, draws)
+    sigma, blurred = draws.uniform(*cfg.blur_sigma), draws.chance(cfg.blur_p)
     x = torch.baddbmm(offset.to(x.device)[:, :, None], matrix.to(x.device), x.flatten(2)).clamp_(0, 1)
     rows, columns = (blur_matrices(n, sigma, blurred).to(x.device) for n in (H, W))
     x = torch.bmm(x.view(B, 3 * T * H, W), columns.transpose(1, 2))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +20,74 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be resumed from; the text says which file, why, and what to do."""
 
 
-def fingerprint(*parts: str) -> str:
-    """Hash of the settings, code and data that a checkpoint belongs to."""
+def digest(*parts: str) -> str:
+    """Short hash of texts."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def save_checkpoint(path: Path, state: dict[str, Any], settings: str) -> None:
-    """Write `state` (tensors, numbers, strings, lists, dicts) under a temporary name, then rename."""
-    with whole(path) as temporary, open(temporary, "wb") as file:
-        torch.save({"settings": settings, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the last one is kept."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
-def load_checkpoint(path: Path, settings: str) -> dict[str, Any] | None:
+def save_checkpoint(path: Path, state: dict[str, Any], identity: dict[str, str]) -> None:
+    """Write `state` (tensors, numbers, strings, lists, dicts) under a temporary name, then rename; the one before is kept.
+
+    `identity` says what it belongs to: `job` (JSON of the settings), and hashes by name.
+    """
+    with whole(path) as temporary:
+        with open(temporary, "wb") as file:
+            torch.save({"identity": identity, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            with contextlib.suppress(OSError):  # a file system without links keeps one checkpoint only
+                link = path.with_name(f".{path.name}.link")
+                link.unlink(missing_ok=True)
+                os.link(path, link)
+                os.replace(link, previous(path))
+
+
+def load_checkpoint(path: Path, identity: dict[str, str], anyway: bool = False) -> dict[str, Any] | None:
     """The state at `path`, None where there is none.
 
-    Raises CheckpointError for a torn or foreign file, and for one that other settings wrote.
+    Raises CheckpointError for a torn or foreign file, and, unless `anyway`, for one of another `identity`, naming what differs.
     """
     if not path.exists():
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        written = state["settings"]
+        written = state["identity"]
     except Exception as error:
-        raise CheckpointError(f"{path}: not a checkpoint of mscl ({type(error).__name__}); delete it to start again") from None
-    if written != settings:
+        before = previous(path)
+        other = f"; rename {before.name} to {path.name} to go on from the one before" if before.exists() else ""
         raise CheckpointError(
-            f"{path}: written with other settings, code or data; delete it to start again, or restore them to resume"
+            f"{path}: not a checkpoint of mscl, or a damaged one ({type(error).__name__}); delete it to start again{other}"
+        ) from None
+    if written != identity and not anyway:
+        raise CheckpointError(
+            f"{path}: belongs to another run ({'; '.join(differences(written, identity))}); "
+            "restore that to resume, delete the file to start again, or give --resume-anyway"
         )
     return state
+
+
+def differences(old: dict[str, str], new: dict[str, str]) -> list[str]:
+    """What differs between two identities, a setting each, in words."""
+    found = [f"the {name} changed" for name in sorted({*old, *new} - {"job"}) if old.get(name) != new.get(name)]
+    before, after = (dict(_flat(json.loads(i.get("job", "{}")))) for i in (old, new))
+    for key in sorted({*before, *after}):
+        if before.get(key) != after.get(key):
+            found.append(f"{key} was {before.get(key, 'absent')} and is {after.get(key, 'absent')}")
+    return found
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _flat(inner, f"{key}.{name}" if key else name)
+    else:
+        yield key, value
 
 
 def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:

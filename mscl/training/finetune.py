@@ -13,14 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from mscl import distributed
 from mscl.codehash import code_hash
 from mscl.io import sha256, whole, write_json
 from mscl.jobs import FinetuneJob, dumps
 from mscl.models.r3d import build_backbone, load_backbone_weights
 from mscl.training.augment import flip, normalise
-from mscl.training.checkpoint import fingerprint, save_weights
+from mscl.training.checkpoint import digest, save_weights
 from mscl.training.data import FinetuneClips, UniformClips
-from mscl.training.engine import DEFAULT, Machine, Run, autocast, prepare_device
+from mscl.training.draws import Draws
+from mscl.training.engine import DEFAULT, Machine, Run, Step, autocast, prepare_device
 from mscl.training.topk import metrics_from_predictions
 from mscl.video.store import Shards
 
@@ -58,16 +60,19 @@ def load_classifier(path: Path, net, finetune, classes: int) -> Classifier:
     return model.eval()
 
 
-def make_step(model: Classifier, job: FinetuneJob):
-    def step(batch: dict, _progress: float, g: torch.Generator) -> dict[str, Tensor]:
+class FinetuneStep(Step):
+    def __init__(self, model: Classifier, job: FinetuneJob):
+        self.model, self.job = model, job
+
+    def __call__(self, batch: dict, draws: Draws) -> dict[str, Tensor]:
         x = normalise(batch["clip"])
-        if job.finetune.flip:
-            x = flip(x, (torch.rand(len(x), generator=g) < 0.5).to(x.device))
-        logits = model(x.contiguous(memory_format=torch.channels_last_3d))
+        if self.job.finetune.flip:
+            x = flip(x, draws.chance(0.5).to(x.device))
+        if distributed.rank():  # or every process would drop the same features
+            torch.manual_seed(torch.initial_seed() + distributed.rank())
+        logits = self.model(x.contiguous(memory_format=torch.channels_last_3d))
         loss = F.cross_entropy(logits, batch["label"])
         return {"loss": loss, "train_top1": (logits.argmax(1) == batch["label"]).float().mean()}
-
-    return step
 
 
 @torch.no_grad()
@@ -120,14 +125,15 @@ def finetune(job: FinetuneJob, pretrained: Path | None, out: Path, machine: Mach
     if pretrained is not None:
         load_backbone_weights(model.backbone, pretrained)
     model = model.to(device, memory_format=torch.channels_last_3d)
-    settings = fingerprint(
-        dumps(job), code_hash(__name__), repr(list(train.rows.clip_id)), sha256(pretrained) if pretrained else ""
-    )
-    run = Run(model, train, job.finetune, job.seed, settings, out / "checkpoint.pt", machine)
-    history = run.fit(make_step(model, job), f"finetune {job.method}")
+    identity = {"job": dumps(job), "code": code_hash(__name__), "list of videos": digest(*train.rows.clip_id)}
+    identity |= {"pretrained weights": sha256(pretrained) if pretrained else ""}
+    run = Run(model, train, job.finetune, job.seed, identity, out / "checkpoint.pt", machine)
+    history = run.fit(FinetuneStep(model, job), f"finetune {job.method}")
+    if distributed.rank():
+        return
     predictions = predict(model, test, device, machine.workers)
     write_finetuned(model, history, predictions, train.rows.label.nunique(), job, out)
-    run.checkpoint.unlink(missing_ok=True)
+    run.done()
 
 
 def write_finetuned(model: Classifier, history: pd.DataFrame, predictions: pd.DataFrame, seen: int, job, out: Path) -> None:

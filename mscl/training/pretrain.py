@@ -11,43 +11,51 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from mscl import distributed
 from mscl.codehash import code_hash
 from mscl.io import whole
 from mscl.jobs import PretrainJob, dumps
-from mscl.models.lmcl import sample_angles
+from mscl.models.lmcl import angles
 from mscl.models.moco import key_momentum
 from mscl.models.mscl import MSCL, View
 from mscl.training.augment import augment_rgb, flip_flow, flow_from_planes
-from mscl.training.checkpoint import fingerprint, save_weights
+from mscl.training.checkpoint import digest, save_weights
 from mscl.training.data import PretrainClips, pretrain_rows
-from mscl.training.engine import DEFAULT, Machine, Run, prepare_device
+from mscl.training.draws import Draws
+from mscl.training.engine import DEFAULT, Machine, Run, Step, prepare_device
 
 
-def make_view(batch: dict, name: str, job: PretrainJob, g: torch.Generator) -> View:
+def make_view(batch: dict, name: str, job: PretrainJob, draws: Draws) -> View:
     """Augment one of the two clips of every video; a flip is shared by its frames and its flow."""
     rgb = batch[f"{name}_rgb"]
-    flipped_B = torch.rand(len(rgb), generator=g) < job.augment.flip
-    view = View(augment_rgb(rgb, flipped_B, job.augment, g).contiguous(memory_format=torch.channels_last_3d))
-    angle_B = sample_angles(len(rgb), g, rgb.device)  # drawn for every method: it moves no other draw
+    flipped_B = draws.chance(job.augment.flip)
+    view = View(augment_rgb(rgb, flipped_B, job.augment, draws).contiguous(memory_format=torch.channels_last_3d))
+    angle_B = angles(draws.integers(8)).to(rgb.device)  # drawn for every method: it moves no other draw
     if job.switches.flow:
         flow = flow_from_planes(batch[f"{name}_flow"], batch[f"{name}_factor"])
         view.flow_B2THW, view.angle_B = flip_flow(flow, flipped_B.to(rgb.device)), angle_B
     return view
 
 
-def make_step(model: MSCL, job: PretrainJob):
-    """One step of the method: move the key encoders, look at two views, sum the terms."""
+class PretrainStep(Step):
+    """One step of the method: move the key encoders, look at two views, sum the terms, let the keys into their queues."""
 
-    def step(batch: dict, progress: float, g: torch.Generator) -> dict[str, Tensor]:
-        model.momentum_update(key_momentum(progress, job.contrast.momentum))
+    def __init__(self, model: MSCL, job: PretrainJob):
+        self.model, self.job = model, job
+
+    def begin(self, progress: float) -> None:
+        self.model.momentum_update(key_momentum(progress, self.job.contrast.momentum))
+
+    def __call__(self, batch: dict, draws: Draws) -> dict[str, Tensor]:
         with torch.autocast(batch["query_rgb"].device.type, enabled=False):
-            query, key = make_view(batch, "query", job, g), make_view(batch, "key", job, g)
-        losses, accuracies = model(query, key)
+            query, key = (make_view(batch, name, self.job, draws) for name in ("query", "key"))
+        losses, accuracies = self.model(query, key, enqueue=False)
         terms = {"loss": sum(losses.values())}
         terms |= {f"loss_{k}": v.detach() for k, v in losses.items()}
         return terms | {f"acc_{k}": v for k, v in accuracies.items()}
 
-    return step
+    def end(self) -> None:
+        self.model.enqueue()
 
 
 def pretrain(job: PretrainJob, out: Path, machine: Machine = DEFAULT) -> None:
@@ -64,13 +72,16 @@ def pretrain(job: PretrainJob, out: Path, machine: Machine = DEFAULT) -> None:
             f"{len(rows)} usable videos in split '{job.split}' are fewer than one batch of {job.optim.batch}; "
             "lower models.*.pretrain.batch or add videos"
         )
-    print(f"{job.method}, seed {job.seed}: {len(rows)} videos, {job.optim.epochs} epochs, on {device}")
+    if distributed.rank() == 0:
+        where = f"{device}" if distributed.size() == 1 else f"{distributed.size()} x {device.type}"
+        print(f"{job.method}, seed {job.seed}: {len(rows)} videos, {job.optim.epochs} epochs, on {where}")
     dataset = PretrainClips(rows, job, job.net.size)
-    settings = fingerprint(dumps(job), code_hash(__name__), repr([r[2] for r in rows]))
-    run = Run(model, dataset, job.optim, job.seed, settings, out / "checkpoint.pt", machine)
-    history = run.fit(make_step(model, job), f"pretrain {job.method}")
-    write_pretrained(model, history, job, out)
-    run.checkpoint.unlink(missing_ok=True)
+    identity = {"job": dumps(job), "code": code_hash(__name__), "list of videos": digest(*(r[2] for r in rows))}
+    run = Run(model, dataset, job.optim, job.seed, identity, out / "checkpoint.pt", machine)
+    history = run.fit(PretrainStep(model, job), f"pretrain {job.method}")
+    if distributed.rank() == 0:
+        write_pretrained(model, history, job, out)
+        run.done()
 
 
 def write_pretrained(model: MSCL, history: pd.DataFrame, job: PretrainJob, out: Path) -> None:

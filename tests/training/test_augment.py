@@ -15,6 +15,7 @@ from mscl.training.augment import (
     flow_from_planes,
     normalise,
 )
+from mscl.training.draws import Draws
 
 OFF = {"flip": 0, "jitter_p": 0, "gray_p": 0, "blur_p": 0}
 
@@ -25,13 +26,13 @@ def gen(seed: int = 0) -> torch.Generator:
 
 def test_with_everything_off_only_the_normalisation_is_left():
     clip = torch.randint(0, 256, (2, 4, 8, 8, 3), dtype=torch.uint8, generator=gen())
-    out = augment_rgb(clip, torch.zeros(2, dtype=torch.bool), Augment(**OFF), gen())
+    out = augment_rgb(clip, torch.zeros(2, dtype=torch.bool), Augment(**OFF), Draws(0, 0, 2))
     assert torch.allclose(out, normalise(clip), atol=1e-4)
 
 
 def test_flip_mirrors_only_its_clip():
     clip = torch.randint(0, 256, (2, 4, 8, 8, 3), dtype=torch.uint8, generator=gen())
-    out = augment_rgb(clip, torch.tensor([True, False]), Augment(**OFF), gen())
+    out = augment_rgb(clip, torch.tensor([True, False]), Augment(**OFF), Draws(0, 0, 2))
     assert torch.allclose(out[0], normalise(clip)[0].flip(-1), atol=1e-4)
     assert torch.allclose(out[1], normalise(clip)[1], atol=1e-4)
 
@@ -45,7 +46,7 @@ def test_a_flipped_field_is_mirrored_and_moves_the_other_way():
 
 
 def test_grey_is_the_luma_of_every_pixel():
-    matrix, offset = colour_matrices(1, torch.full((1, 3), 0.5), Augment(jitter_p=0, gray_p=1), gen())
+    matrix, offset = colour_matrices(torch.full((1, 3), 0.5), Augment(jitter_p=0, gray_p=1), Draws(0, 0, 1))
     red = matrix[0] @ torch.tensor([1.0, 0.0, 0.0]) + offset[0]
     assert red.tolist() == pytest.approx([0.299] * 3)
 
@@ -57,7 +58,7 @@ def test_grey_is_the_luma_of_every_pixel():
     ((0, 0, 0, 0.5), [0.5, 0.5, 0.5], (0.5, 0.5)),
 ])  # fmt: skip
 def test_each_jitter_stays_within_its_range(jitter, pixel, bounds):
-    matrix, offset = colour_matrices(500, torch.full((500, 3), 0.5), Augment(jitter=jitter, jitter_p=1, gray_p=0), gen())
+    matrix, offset = colour_matrices(torch.full((500, 3), 0.5), Augment(jitter=jitter, jitter_p=1, gray_p=0), Draws(0, 0, 500))
     out = matrix @ torch.tensor(pixel) + offset
     assert out.min() >= bounds[0] - 1e-5 and out.max() <= bounds[1] + 1e-5
     assert (out.max() - out.min()) > 0.9 * (bounds[1] - bounds[0]) - 1e-5
@@ -65,7 +66,7 @@ def test_each_jitter_stays_within_its_range(jitter, pixel, bounds):
 
 def test_hue_by_a_third_of_the_circle_turns_red_into_green_or_blue():
     cfg = SimpleNamespace(jitter=(0, 0, 0, 1 / 3), jitter_p=1, gray_p=0)
-    matrix, _ = colour_matrices(400, torch.full((400, 3), 0.5), cfg, gen())
+    matrix, _ = colour_matrices(torch.full((400, 3), 0.5), cfg, Draws(0, 0, 400))
     red = matrix @ torch.tensor([1.0, 0.0, 0.0])
     assert torch.allclose(red.sum(1), torch.ones(400), atol=1e-5)  # the grey part stays
     assert red[:, 1].max() > 0.98 and red[:, 2].max() > 0.98
@@ -78,10 +79,15 @@ def test_blur_keeps_constants_and_is_the_identity_where_off():
     assert kernels[0, 8, 7].item() == pytest.approx(kernels[0, 8, 8].item() * np.exp(-1 / 8), rel=1e-4)
 
 
-def test_the_same_generator_gives_the_same_clips():
+def test_a_clip_is_augmented_alike_however_its_batch_is_shared():
+    """The whole batch in one process; its second half in another; its last clip as the last part of a step."""
     clip = torch.randint(0, 256, (4, 4, 8, 8, 3), dtype=torch.uint8, generator=gen())
-    first, second = (augment_rgb(clip, torch.zeros(4, dtype=torch.bool), Augment(), gen(7)) for _ in range(2))
-    assert torch.equal(first, second)
+    still = torch.zeros(4, dtype=torch.bool)
+    whole = augment_rgb(clip, still, Augment(), Draws(7, 3, 4))
+    assert not torch.allclose(whole, augment_rgb(clip, still, Augment(), Draws(7, 4, 4)), atol=0.1)
+    for rows, part in ((slice(0, 4), 0), (slice(2, 4), 0), (slice(3, 4), 3)):
+        mine = augment_rgb(clip[rows], still[rows], Augment(), Draws(7, 3, 4, rows, part))
+        assert torch.allclose(mine, whole[rows], atol=1e-6)
 
 
 def test_stored_planes_become_flow_of_radius_at_most_one():

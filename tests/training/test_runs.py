@@ -81,30 +81,35 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(prepared, tmp_path, sto
 
 
 def test_a_foreign_torn_or_drifted_checkpoint_is_refused(tmp_path):
-    path = tmp_path / "checkpoint.pt"
-    assert load_checkpoint(path, "x") is None
-    save_checkpoint(path, {"step": 1}, "x")
-    assert load_checkpoint(path, "x")["step"] == 1
-    with pytest.raises(CheckpointError, match="checkpoint.pt: written with other settings, code or data"):
-        load_checkpoint(path, "y")
+    path, mine = tmp_path / "checkpoint.pt", {"job": '{"contrast":{"dim":8},"seed":0}', "code": "a"}
+    assert load_checkpoint(path, mine) is None
+    save_checkpoint(path, {"step": 1}, mine)
+    assert load_checkpoint(path, mine)["step"] == 1
+    other = {"job": '{"contrast":{"dim":9},"seed":0}', "code": "b"}
+    with pytest.raises(CheckpointError, match=r"another run \(the code changed; contrast.dim was 8 and is 9\); restore"):
+        load_checkpoint(path, other)
+    assert load_checkpoint(path, other, anyway=True)["step"] == 1
+    save_checkpoint(path, {"step": 2}, mine)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(CheckpointError, match="checkpoint.pt: not a checkpoint of mscl .* delete it to start again"):
-        load_checkpoint(path, "x")
+    with pytest.raises(CheckpointError, match="checkpoint.pt: not a checkpoint of mscl, .* rename checkpoint.previous.pt to"):
+        load_checkpoint(path, mine)
+    (tmp_path / "checkpoint.previous.pt").rename(path)
+    assert load_checkpoint(path, mine)["step"] == 1
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.pt"
-    save_checkpoint(path, {"step": 1}, "x")
+    save_checkpoint(path, {"step": 1}, {})
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
-        save_checkpoint(path, {"step": 2}, "x")
+        save_checkpoint(path, {"step": 2}, {})
     monkeypatch.undo()
-    assert load_checkpoint(path, "x")["step"] == 1 and [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+    assert load_checkpoint(path, {})["step"] == 1 and [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_terms(prepared, tmp_path, monkeypatch):
     job = jobs.pretrain_job(prepared, "r18", "moco", 0)
-    monkeypatch.setattr(engine.torch, "isfinite", lambda _: torch.tensor(False))
+    monkeypatch.setattr(engine.math, "isfinite", lambda _: False)
     with pytest.raises(engine.TrainingError, match=r"not finite at step 0 \(loss=.*loss_rgb=.*\); last good checkpoint"):
         pretrain(job, tmp_path)
 

@@ -23,6 +23,19 @@ def checkpoint_minutes(wildcards):
     return cfg.compute.checkpoint_minutes
 
 
+def processes(wildcards):
+    """Processes, one per GPU, that share a batch: like the number of loaders, a matter of the machine."""
+    return cfg.compute.processes
+
+
+def training_cpus(wildcards):
+    return cfg.compute.processes * (cfg.compute.threads + cfg.compute.workers)
+
+
+def training_gpus(wildcards):
+    return gpus() * cfg.compute.processes
+
+
 RUN = ("{model}", "{method}", "{seed}")
 
 
@@ -37,14 +50,15 @@ rule pretrain:
         f"{LOGS}/pretrain/{{model}}/{{method}}/seed{{seed}}.log",
     benchmark:
         f"{BENCHMARKS}/pretrain/{{model}}/{{method}}/seed{{seed}}.tsv"
-    threads: cfg.compute.threads
+    threads: cfg.compute.threads * cfg.compute.processes
     resources:
-        cpus_per_task=cfg.compute.threads + cfg.compute.workers,
+        cpus_per_task=training_cpus,
         workers=loader,
+        processes=processes,
         checkpoint_minutes=checkpoint_minutes,
         mem_mb=16000,
         runtime=2880,
-        gpu=gpus,
+        gpu=training_gpus,
     params:
         job=job(jobs.pretrain_job, "model", "method", "seed"),
         code=code("mscl.training.pretrain"),
@@ -53,7 +67,8 @@ rule pretrain:
         "Pretraining {wildcards.model} by {wildcards.method}, seed {wildcards.seed}"
     shell:
         "python -m mscl pretrain --job {params.job:q} --out {params.out:q}"
-        " --workers {resources.workers} --checkpoint-minutes {resources.checkpoint_minutes} 2>&1 | tee -a {log:q}"
+        " --workers {resources.workers} --processes {resources.processes}"
+        " --checkpoint-minutes {resources.checkpoint_minutes} 2>&1 | tee -a {log:q}"
 
 
 rule finetune:
@@ -72,14 +87,15 @@ rule finetune:
         f"{LOGS}/finetune/{{model}}/{{method}}/seed{{seed}}.log",
     benchmark:
         f"{BENCHMARKS}/finetune/{{model}}/{{method}}/seed{{seed}}.tsv"
-    threads: cfg.compute.threads
+    threads: cfg.compute.threads * cfg.compute.processes
     resources:
-        cpus_per_task=cfg.compute.threads + cfg.compute.workers,
+        cpus_per_task=training_cpus,
         workers=loader,
+        processes=processes,
         checkpoint_minutes=checkpoint_minutes,
         mem_mb=16000,
         runtime=1440,
-        gpu=gpus,
+        gpu=training_gpus,
     params:
         job=job(jobs.finetune_job, "model", "method", "seed"),
         code=code("mscl.training.finetune"),
@@ -89,7 +105,8 @@ rule finetune:
         "Finetuning {wildcards.model} from {wildcards.method}, seed {wildcards.seed}"
     shell:
         "python -m mscl finetune --job {params.job:q} {params.weights:q} --out {params.out:q}"
-        " --workers {resources.workers} --checkpoint-minutes {resources.checkpoint_minutes} 2>&1 | tee -a {log:q}"
+        " --workers {resources.workers} --processes {resources.processes}"
+        " --checkpoint-minutes {resources.checkpoint_minutes} 2>&1 | tee -a {log:q}"
 
 
 rule frozen:

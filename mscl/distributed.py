@@ -1,0 +1,83 @@
+"""Several processes as one: what `torchrun` starts, over NCCL on GPUs and gloo on CPUs. One process alone needs nothing of it.
+
+Process r of N holds rows r*B/N … (r+1)*B/N of every batch of B clips. With the same seeds everywhere, N processes compute what one
+with batch norm in N groups computes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def start(device: torch.device) -> None:
+    """Join the process group that torchrun's environment names; nothing to do in a process alone."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=30))
+
+
+def size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def rows(total: int) -> slice:
+    """This process's rows of a batch of `total`; ValueError when it does not divide."""
+    if total % size():
+        raise ValueError(f"a batch of {total} does not divide among {size()} processes; change models.*.batch or their number")
+    own = total // size()
+    return slice(rank() * own, (rank() + 1) * own)
+
+
+@torch.no_grad()
+def gather(x: Tensor) -> Tensor:
+    """The rows of all processes, in their order; without gradient."""
+    if size() == 1:
+        return x
+    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(size())]
+    dist.all_gather(parts, x.contiguous())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def mean_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Average the gradients over the processes, in one message. A parameter without one anywhere stays without."""
+    with_gradient = [p for p in parameters if p.grad is not None]
+    if size() == 1 or not with_gradient:
+        return
+    flat = torch.cat([p.grad.flatten() for p in with_gradient])
+    dist.all_reduce(flat)
+    flat /= size()
+    for p, part in zip(with_gradient, flat.split([p.numel() for p in with_gradient])):
+        p.grad.copy_(part.view_as(p))
+
+
+def mean(values: list[Tensor]) -> list[float]:
+    """Average scalars over the processes, in one message; one copy from the device."""
+    stacked = torch.stack([v.detach().double() for v in values])
+    if size() > 1:
+        dist.all_reduce(stacked)
+    return (stacked / size()).tolist()
+
+
+def largest(values: list[int], device: torch.device) -> list[int]:
+    """The largest of the processes' numbers, place by place: what one of them knows, all do."""
+    if size() == 1:
+        return values
+    found = torch.tensor(values, device=device)
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return found.tolist()
+
+
+def wait() -> None:
+    if size() > 1:
+        dist.barrier()

@@ -1,0 +1,35 @@
+"""Random numbers of one training step: drawn for the whole batch, of which a process (or a part of a step) takes its rows.
+
+So a clip gets the same numbers however many processes share its batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Draws:
+    """Numbers of step `step` of a run with `seed`, for rows `rows` of a batch of `total` clips; on the CPU.
+
+    Also seeds torch's global generator, from which dropout and the key encoders' shuffling draw, anew for each `part`.
+    """
+
+    def __init__(self, seed: int, step: int, total: int, rows: slice | None = None, part: int = 0):
+        mixed = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+        torch.manual_seed(mixed + part)
+        self._generator = torch.Generator().manual_seed(mixed)
+        self.total, self.rows = total, rows or slice(0, total)
+
+    def uniform(self, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """One number per clip in [low, high), float32."""
+        return (torch.rand(self.total, generator=self._generator, dtype=torch.float32) * (high - low) + low)[self.rows]
+
+    def chance(self, p: float) -> Tensor:
+        """True with probability p, per clip."""
+        return self.uniform() < p
+
+    def integers(self, high: int) -> Tensor:
+        """One whole number in 0..high-1 per clip."""
+        return torch.randint(0, high, (self.total,), generator=self._generator)[self.rows]
