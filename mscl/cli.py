@@ -6,6 +6,7 @@ Imports happen inside the commands, so that a stage loads only what it needs.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -206,6 +207,18 @@ def report(job: Job, out: Out) -> None:
 
 
 @app.command()
+def export(
+    weights: Annotated[Path, typer.Argument(help="A file of weights, mscl's or another's.")],
+    to: Annotated[str, typer.Option("--to", help="Whose names: torchvision, mmaction2 or pyslowfast.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write: .safetensors, .pth, .pt or .pyth.")],
+) -> None:
+    """Write a backbone, and its classifier if it has one, under the names of another library."""
+    from mscl.models.export import export_weights
+
+    print(export_weights(weights, to, out))
+
+
+@app.command()
 def tables(out: Annotated[Path, typer.Argument(help="The folder of a report.")]) -> None:
     """Print a report's tables and the path of its page."""
     from mscl.reporting.report import print_tables
@@ -229,9 +242,17 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-        ours = isinstance(error, ValueError) and Path(__file__).parent in raised_in.parents
-        if not ours or os.environ.get("MSCL_TRACE"):
+        said = _sentence(error)
+        if said is None or os.environ.get("MSCL_TRACE"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {said}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _sentence(error: Exception) -> str | None:
+    """What to tell of a mistake that mscl itself found, or of a full disk; None for anything else."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" for {error.filename}" if error.filename else ""
+        return f"no space left{where}; make room and run the same command again: what is whole is kept, and gone on from"
+    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    return str(error) if isinstance(error, ValueError) and Path(__file__).parent in raised_in.parents else None

@@ -1,6 +1,7 @@
 """Shared fixtures: a tiny prepared data set in the store, and the folder of real footage."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,24 @@ def prepared(tmp_path_factory):
             extract_shard(jobs.frames_job(config, name), source.manifest, shard, index.with_suffix(".tar"), index)
             flow_shard(jobs.flow_job(config), index, index.with_suffix(".tar"), flow.with_suffix(".tar"), flow)
     return config
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """f(kilobytes) -> a folder on a real file system of that size; skips where mounting one is not allowed."""
+    mounted = []
+
+    def mount(kilobytes: int) -> Path:
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        run = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", folder], capture_output=True, text=True
+        )
+        if run.returncode:
+            pytest.skip(f"mounting a small disk is not allowed here ({run.stderr.strip()})")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "-l", folder], check=False)

@@ -58,4 +58,4 @@ def test_a_missing_gpu_is_said_at_once(prepared, tmp_path):
     values = tiny_config(tmp_path) | {"compute": {"device": "cuda"}}
     job = jobs.dumps(jobs.pretrain_job(load_config(values), "r18", "moco", 0))
     run = mscl("pretrain", "--job", job, "--out", str(tmp_path / "out"))
-    assert run.returncode == 1 and "no CUDA device is usable; set device: auto or cpu" in run.stderr
+    assert run.returncode == 1 and "torch sees no GPU; set auto or cpu" in run.stderr

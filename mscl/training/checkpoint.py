@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -35,9 +36,11 @@ def save_checkpoint(path: Path, state: dict[str, Any], identity: dict[str, str])
 
     `identity` says what it belongs to: `job` (JSON of the settings), and hashes by name.
     """
+    buffer = io.BytesIO()  # written by Python, a full disk is an OSError; torch's own writer hides what it is
+    torch.save({"identity": identity, **state}, buffer)
     with whole(path) as temporary:
         with open(temporary, "wb") as file:
-            torch.save({"identity": identity, **state}, file)
+            file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         if path.exists():
@@ -92,9 +95,10 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write a safetensors file under a temporary name, then rename; the same weights give the same bytes."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
+    tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
+    # One metadata key only: safetensors writes several in no fixed order.
+    data = save(tensors, metadata={"mscl": json.dumps(metadata, sort_keys=True)})
     with whole(path) as temporary:
-        # One metadata key only: safetensors writes several in no fixed order.
-        tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
-        save_file(tensors, str(temporary), metadata={"mscl": json.dumps(metadata, sort_keys=True)})
+        temporary.write_bytes(data)

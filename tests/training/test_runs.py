@@ -1,5 +1,6 @@
 """Pretraining and finetuning end to end on tiny real videos; interruption, resumption, refusal."""
 
+import contextlib
 import json
 import os
 import signal
@@ -105,6 +106,44 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path, monke
         save_checkpoint(path, {"step": 2}, {})
     monkeypatch.undo()
     assert load_checkpoint(path, {})["step"] == 1 and [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_full_disk_loses_nothing(prepared, tmp_path, small_disk):
+    """The disk fills up while a run goes on; with room made, it goes on from the last checkpoint and ends with the same weights."""
+    job = jobs.pretrain_job(prepared, "r18", "moco", 0)
+    job = job.model_copy(update={"optim": job.optim.model_copy(update={"epochs": 30})})
+    pretrain(job, tmp_path / "whole")
+    disk = small_disk(3000)
+    out, filler = disk / "run", disk / "filler"
+    command = [
+        sys.executable,
+        "-m",
+        "mscl",
+        "pretrain",
+        "--job",
+        jobs.dumps(job),
+        "--out",
+        str(out),
+        "--checkpoint-minutes",
+        "1e-9",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (out / "checkpoint.pt").exists() and process.poll() is None:
+        time.sleep(0.005)
+    handle = os.open(filler, os.O_CREAT | os.O_WRONLY)
+    with contextlib.suppress(OSError):
+        while os.write(handle, b"x" * 4096):
+            pass
+    os.close(handle)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1 and "no space left" in errors and "Traceback" not in errors
+    assert "no space left for a checkpoint at step" in errors and not (out / "weights.safetensors").exists()
+    assert 0 < torch.load(out / "checkpoint.pt", weights_only=True)["at"]["step"] < 90
+    filler.unlink()
+    again = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0 and "resuming at step" in again.stdout, again.stderr
+    whole, resumed = (load_file(folder / "weights.safetensors") for folder in (tmp_path / "whole", out))
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_terms(prepared, tmp_path, monkeypatch):
