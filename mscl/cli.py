@@ -141,7 +141,8 @@ def pretrain(
     from mscl.training.pretrain import pretrain as train
 
     settings = jobs.loads(jobs.PretrainJob, job)
-    inputs = [p for s in settings.sources for p in (s.manifest, *s.frame_indexes(), *s.flow_indexes())]
+    watched = [settings.monitor.source] if settings.monitor else []
+    inputs = [p for s in (*settings.sources, *watched) for p in (s.manifest, *s.frame_indexes(), *s.flow_indexes())]
     with run_card(out, "pretrain", settings, inputs, [out / "weights.safetensors"]):
         train(settings, out, Machine(workers, checkpoint_minutes, resume_anyway))
 

@@ -66,7 +66,8 @@ class Form:
 
 FORMS = {
     "torchvision": Form(
-        "torchvision", "r3d_18", lambda key: key, "fc", ("head.", "fc."), None, "torchvision.models.video.r3d_18(weights=None)"
+        "torchvision", "r3d_18", lambda key: key, "fc", ("head.", "fc."), None,
+        "torchvision.models.video.r3d_18(weights=None{classes})",
     ),
     "mmaction2": Form(
         "MMAction2", "slow_r50", mmaction2_name, "cls_head.fc_cls", ("cls_head.",), "state_dict",
@@ -74,9 +75,10 @@ FORMS = {
     ),
     "pyslowfast": Form(
         "PySlowFast", "slow_r50", pyslowfast_name, "head.projection", ("head.",), "model_state",
-        "MODEL.ARCH slow, RESNET.DEPTH 50 and RESNET.WIDTH_PER_GROUP {width}, with three edits in ResNet of video_model_builder.py, "
-        "whose stem is another one: _TEMPORAL_KERNEL_BASIS['slow'][0] = [[5]], the stem's stride [[2, 2, 2]], and half of "
-        "NUM_FRAMES in the head's pool_size. Without them PySlowFast leaves out the stem, and only its log says so",
+        "MODEL.ARCH slow, RESNET.DEPTH 50 and RESNET.WIDTH_PER_GROUP {width}, with three edits in ResNet of "
+        "video_model_builder.py, whose stem is another one: _TEMPORAL_KERNEL_BASIS['slow'][0] = [[5]], the stem's stride "
+        "[[2, 2, 2]], and half of NUM_FRAMES in the head's pool_size. Without them PySlowFast leaves out the stem's "
+        "convolution, and only its log says so",
     ),
 }  # fmt: skip
 
@@ -115,7 +117,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
                 f"{path}: holds Python objects beside weights, which could run code when read; save its state dict alone"
             ) from None
         raise ValueError(f"{path}: not a whole file of torch.save; get it again") from None
-    if isinstance(held, dict) and {"settings", "model", "optimizer"} <= held.keys():
+    if isinstance(held, dict) and {"model", "optimizer", "at"} <= held.keys():
         raise ValueError(f"{path}: a checkpoint to resume from; take the weights.safetensors that its training ends with")
     for key in NESTED:
         if isinstance(held, dict) and isinstance(held.get(key), dict):
@@ -252,7 +254,7 @@ def _summary(out: Path, form: Form, weights: Weights) -> str:
     classes = len(weights.classifier["bias"]) if weights.classifier else 0
     head = f"with its classifier of {classes} classes" if classes else "without a classifier"
     left = f"; left out: {', '.join(weights.left_out)}" if weights.left_out else ""
-    network = form.build.format(width=weights.width)
+    network = form.build.format(width=weights.width, classes=f", num_classes={classes}" if classes else "")
     return (
         f"{out}: {weights.backbone} of width {weights.width}, {head}, under {form.title}'s names{left}.\nIts network: {network}."
     )
