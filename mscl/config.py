@@ -145,9 +145,19 @@ class Model(Strict):
     finetune: Finetune
 
 
+class Monitor(Strict):
+    """A k-NN test of the query backbone during pretraining, on videos that it is not trained on."""
+
+    dataset: Name
+    split: str = "train"
+    videos: Annotated[int, Field(ge=10)] = 500
+    every: Positive = 1  # epochs
+
+
 class Use(Strict):
     datasets: tuple[Name, ...] = Field(min_length=1)
     split: str = "train"
+    monitor: Monitor | None = None
 
 
 class Target(Strict):
@@ -206,7 +216,12 @@ class Config(Strict):
         for method in self.methods:
             if method not in known:
                 raise ValueError(f"methods: unknown method '{method}'{like(method, known)}")
-        for key, names in (("pretrain.datasets", self.pretrain.datasets), ("finetune.dataset", [self.finetune.dataset])):
+        watched = [self.pretrain.monitor.dataset] if self.pretrain.monitor else []
+        for key, names in (
+            ("pretrain.datasets", self.pretrain.datasets),
+            ("pretrain.monitor.dataset", watched),
+            ("finetune.dataset", [self.finetune.dataset]),
+        ):
             for name in names:
                 if name not in self.datasets:
                     raise ValueError(f"{key}: no data set '{name}' under datasets{like(name, list(self.datasets))}")
@@ -233,6 +248,13 @@ class Config(Strict):
     def _splits(self) -> None:
         wanted = [(d, self.pretrain.split) for d in self.pretrain.datasets]
         wanted += [(self.finetune.dataset, s) for s in (self.finetune.train, self.finetune.test)]
+        if self.pretrain.monitor:
+            watched = (self.pretrain.monitor.dataset, self.pretrain.monitor.split)
+            wanted.append(watched)
+            if watched in [(d, self.pretrain.split) for d in self.pretrain.datasets]:
+                raise ValueError(
+                    f"pretrain.monitor: pretraining sees split '{watched[1]}' of '{watched[0]}'; name one that it does not see"
+                )
         for name, split in wanted:
             if split not in self.datasets[name].splits:
                 raise ValueError(

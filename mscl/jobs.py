@@ -97,6 +97,15 @@ class Net(Strict):
     size: int
 
 
+class Watched(Strict):
+    """Held-out videos on which the backbone is tested during pretraining."""
+
+    source: Source
+    split: str
+    videos: int
+    every: int
+
+
 class PretrainJob(Strict):
     method: Name
     seed: int
@@ -105,6 +114,7 @@ class PretrainJob(Strict):
     optim: Optim
     sources: tuple[Source, ...]
     split: str
+    monitor: Watched | None = None
     clip: ClipConfig
     augment: Augment
     contrast: Contrast
@@ -196,7 +206,10 @@ def manifest_job(config: Config, dataset: str) -> ManifestJob:
 
 def used_datasets(config: Config) -> list[str]:
     """Every data set that a stage reads, in the configuration's order."""
-    return [d for d in config.datasets if d in config.pretrain.datasets or d == config.finetune.dataset]
+    named = {*config.pretrain.datasets, config.finetune.dataset}
+    if config.pretrain.monitor:
+        named.add(config.pretrain.monitor.dataset)
+    return [d for d in config.datasets if d in named]
 
 
 def flow_datasets(config: Config) -> list[str]:
@@ -222,6 +235,12 @@ def flow_error_job(config: Config, dataset: str) -> FlowErrorJob:
     return FlowErrorJob(source=source(config, dataset, flow=True), dataset=data, embedded=data.embedded, flow=config.flow)
 
 
+def watched(config: Config) -> Watched | None:
+    if (m := config.pretrain.monitor) is None:
+        return None
+    return Watched(source=source(config, m.dataset), split=m.split, videos=m.videos, every=m.every)
+
+
 def pretrain_job(config: Config, model: str, method: str, seed: int) -> PretrainJob:
     recipe, switches = config.models[model], config.switches(method)
     return PretrainJob(
@@ -232,6 +251,7 @@ def pretrain_job(config: Config, model: str, method: str, seed: int) -> Pretrain
         optim=recipe.pretrain,
         sources=tuple(source(config, d, flow=switches.flow) for d in config.pretrain.datasets),
         split=config.pretrain.split,
+        monitor=watched(config),
         clip=config.clip,
         augment=config.augment,
         contrast=config.contrast,

@@ -88,7 +88,7 @@ def _gradcam(found: Results) -> list[Picture]:
 
 
 def _curves(found: Results) -> list[Picture]:
-    """Loss of pretraining and training accuracy of finetuning."""
+    """Loss of pretraining, its k-NN test where one was asked for, and training accuracy of finetuning."""
     config = found.config
     wanted = [
         (
@@ -102,6 +102,15 @@ def _curves(found: Results) -> list[Picture]:
                 "Sum of a method's terms: methods with more terms have larger losses, "
                 "so levels cannot be compared between methods, only shapes."
             ),
+        ),
+        (
+            "pretrain_knn.png",
+            "k-NN accuracy while pretraining",
+            found.pretraining,
+            "knn_top1",
+            "top-1, %",
+            100.0,
+            "On videos that pretraining does not see, from each video's five nearest others (pretrain.monitor).",
         ),
         (
             "finetune_top1.png",

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -207,8 +207,12 @@ class Run:
         self.checkpoint.unlink(missing_ok=True)
         previous(self.checkpoint).unlink(missing_ok=True)
 
-    def fit(self, step: Step, title: str) -> pd.DataFrame:
-        """Train from where the run stands; returns one row per epoch with mean losses and accuracies."""
+    def fit(self, step: Step, title: str, monitor: Callable[[int, bool], dict[str, float]] | None = None) -> pd.DataFrame:
+        """Train from where the run stands; returns one row per epoch with mean losses and accuracies.
+
+        `monitor(epoch, last)` is asked after every epoch for further columns of its row.
+        """
+        self.monitor = monitor
         self.resume()
         stop = StopSignal()
         self.model.train()
@@ -277,6 +281,9 @@ class Run:
         n = self.steps_per_epoch
         row = {"epoch": epoch + 1, "lr": self.optimizer.param_groups[0]["lr"]}
         row |= {name: total / n for name, total in self.at.sums.items()} | self._rates()
+        if self.monitor:
+            row |= self.monitor(epoch + 1, epoch + 1 == self.recipe.epochs)
+            distributed.wait()  # the first process measures
         self.at.history.append(row)
         self.at.sums, self.at.seconds, self.at.waited = {}, 0.0, 0.0
 

@@ -23,6 +23,7 @@ from mscl.training.checkpoint import digest, save_weights
 from mscl.training.data import PretrainClips, pretrain_rows
 from mscl.training.draws import Draws
 from mscl.training.engine import DEFAULT, Machine, Run, Step, prepare_device
+from mscl.training.monitor import Monitor
 
 
 def make_view(batch: dict, name: str, job: PretrainJob, draws: Draws) -> View:
@@ -78,7 +79,8 @@ def pretrain(job: PretrainJob, out: Path, machine: Machine = DEFAULT) -> None:
     dataset = PretrainClips(rows, job, job.net.size)
     identity = {"job": dumps(job), "code": code_hash(__name__), "list of videos": digest(*(r[2] for r in rows))}
     run = Run(model, dataset, job.optim, job.seed, identity, out / "checkpoint.pt", machine)
-    history = run.fit(PretrainStep(model, job), f"pretrain {job.method}")
+    monitor = Monitor(job, model.rgb.query, device, machine.workers).measure if job.monitor else None
+    history = run.fit(PretrainStep(model, job), f"pretrain {job.method}", monitor)
     if distributed.rank() == 0:
         write_pretrained(model, history, job, out)
         run.done()

@@ -9,7 +9,10 @@ def pretraining_data(wildcards):
         found.append(at.manifest(dataset))
         for store in (at.frames, at.flow) if looks_at_flow else (at.frames,):
             found += shards(store, dataset) + shards(store, dataset, ".tar")
-    return found
+    if cfg.pretrain.monitor:
+        watched = cfg.pretrain.monitor.dataset
+        found += [at.manifest(watched), *shards(at.frames, watched), *shards(at.frames, watched, ".tar")]
+    return list(dict.fromkeys(found))
 
 
 def pretrained_weights(wildcards):

@@ -1,0 +1,78 @@
+"""Is the network still learning something? A k-NN test on videos that pretraining never sees, every few epochs.
+
+It looks at the query encoder in eval mode and draws nothing at random: training goes on as if it had not been there.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from mscl import distributed
+from mscl.jobs import PretrainJob
+from mscl.models.moco import Encoder
+from mscl.training.data import UniformClips
+from mscl.training.features import extract_features
+from mscl.video.store import Shards
+
+K = 5
+COLLAPSED = 0.1
+
+
+def choose(manifest: pd.DataFrame, split: str, videos: int) -> pd.DataFrame:
+    """`videos` labelled rows of a split, evenly over the order of their clip_ids: always the same ones."""
+    rows = manifest[(manifest.split == split) & (manifest.label >= 0) & (manifest.status == "ok")].sort_values("clip_id")
+    if rows.empty:
+        return rows
+    return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(videos, len(rows))).round().astype(int))]
+
+
+def knn_top1(features_ND: torch.Tensor, labels_N: torch.Tensor, k: int = K) -> float:
+    """Share of videos whose k nearest others (cosine, each a vote of its similarity) name their class."""
+    z = F.normalize(features_ND, dim=1)
+    near = (z @ z.T).fill_diagonal_(-torch.inf).topk(min(k, len(z) - 1))
+    votes = torch.zeros(len(z), int(labels_N.max()) + 1)
+    votes.scatter_add_(1, labels_N[near.indices], near.values + 1)  # above zero, so that any vote counts
+    return (votes.argmax(1) == labels_N).float().mean().item()
+
+
+def spread(z_ND: torch.Tensor) -> float:
+    """How far apart normalised embeddings lie: 1 where they fill the sphere evenly, 0 where all are one point."""
+    return (z_ND.std(0, correction=0).square().sum().sqrt()).item()
+
+
+class Monitor:
+    """`measure(epoch)` gives columns of the history: `knn_top1`, `knn_chance`, `spread`; {} where none is due."""
+
+    def __init__(self, job: PretrainJob, encoder: Encoder, device: torch.device, workers: int = 0):
+        self.every, self.encoder, self.device, self.workers = job.monitor.every, encoder, device, workers
+        source = job.monitor.source
+        rows = choose(pd.read_parquet(source.manifest), job.monitor.split, job.monitor.videos)
+        self.clips = UniformClips(Shards(source.frame_indexes()), rows, job.clip.frames, job.net.size)
+        if len(self.clips) < 2:
+            raise ValueError(
+                f"pretrain.monitor: {Path(source.manifest)} has {len(self.clips)} usable labelled videos in split "
+                f"'{job.monitor.split}'; name another split, or leave monitor out"
+            )
+        self.labels = torch.from_numpy(self.clips.rows.label.to_numpy(np.int64))
+
+    def measure(self, epoch: int, last: bool) -> dict[str, float]:
+        if (epoch % self.every and not last) or distributed.rank():
+            return {}
+        features = torch.from_numpy(extract_features(self.encoder.backbone, self.clips, self.device, self.workers))
+        with torch.no_grad():
+            z = F.normalize(self.encoder.head(features.to(self.device)).float(), dim=1).cpu()
+        self.encoder.train()
+        found = {"knn_top1": knn_top1(features, self.labels), "spread": spread(z)}
+        found["knn_chance"] = self.labels.bincount().max().item() / len(self.labels)
+        if found["spread"] < COLLAPSED:
+            print(
+                f"epoch {epoch}: embeddings of different videos lie together (spread {found['spread']:.3f}): a collapse",
+                file=sys.stderr,
+            )
+        return found

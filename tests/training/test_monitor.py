@@ -1,0 +1,69 @@
+"""The k-NN test that watches pretraining: its numbers by hand, and that training does not notice it."""
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mscl import jobs
+from mscl.training.monitor import Monitor, choose, knn_top1, spread
+from mscl.training.pretrain import pretrain
+
+
+def test_nearest_others_vote():
+    """Two tight pairs and one stranger: with one neighbour the pairs are right; the stranger takes its neighbour's class."""
+    features = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0], [0.9, 0.3]])
+    labels = torch.tensor([0, 0, 1, 1, 2])
+    assert knn_top1(features, labels, k=1) == pytest.approx(4 / 5)
+    assert knn_top1(features, torch.tensor([0, 1, 0, 1, 2]), k=1) == 0.0
+
+
+def test_spread_is_one_on_the_sphere_and_zero_in_a_point():
+    torch.manual_seed(0)
+    everywhere = torch.nn.functional.normalize(torch.randn(4000, 16), dim=1)
+    assert spread(everywhere) == pytest.approx(1.0, abs=0.01)
+    assert spread(everywhere[:1].expand(100, -1)) == 0.0
+
+
+def watched(prepared, **monitor):
+    config = prepared.model_copy(update={"pretrain": prepared.pretrain.model_copy(update={"monitor": None})})
+    job = jobs.pretrain_job(config, "r18", "moco", 0)
+    settings = {"source": jobs.source(config, "ss"), "split": "train", "videos": 20, "every": 1} | monitor
+    return job, job.model_copy(update={"monitor": jobs.Watched(**settings)})
+
+
+def test_training_does_not_notice_that_it_is_watched(prepared, tmp_path):
+    alone, seen = watched(prepared)
+    pretrain(alone, tmp_path / "alone")
+    pretrain(seen, tmp_path / "seen")
+    a, b = (load_file(tmp_path / n / "weights.safetensors") for n in ("alone", "seen"))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    history = pd.read_csv(tmp_path / "seen" / "history.csv")
+    assert history.knn_top1.between(0, 1).all() and history.spread.between(0, 1.01).all() and (history.knn_chance < 0.4).all()
+
+
+def test_a_collapse_is_said(prepared, capsys):
+    job = watched(prepared)[1]
+
+    class Same(torch.nn.Module):
+        def forward(self, x):
+            return torch.ones(len(x), 4)
+
+    encoder = torch.nn.ModuleDict({"backbone": Same(), "head": torch.nn.Linear(4, 8)})
+    encoder.backbone, encoder.head = encoder["backbone"], encoder["head"]
+    found = Monitor(job, encoder, torch.device("cpu")).measure(1, last=False)
+    assert found["spread"] < 1e-3 and "a collapse" in capsys.readouterr().err
+
+
+def test_the_watched_videos_are_usable_labelled_and_always_the_same(prepared):
+    rows = pd.read_parquet(jobs.source(prepared, "ss").manifest)
+    rows.loc[rows.index[:3], "status"] = "missing"
+    rows.loc[rows.index[3:5], "label"] = -1
+    few = choose(rows, "train", 10)
+    assert len(few) == 10 and (few.status == "ok").all() and (few.label >= 0).all() and (few.split == "train").all()
+    assert choose(rows.sample(frac=1, random_state=0), "train", 10).clip_id.tolist() == few.clip_id.tolist()
+
+
+def test_no_usable_video_is_said_at_the_start(prepared, tmp_path):
+    with pytest.raises(ValueError, match=r"pretrain.monitor: .* has 0 usable labelled videos in split 'nowhere'"):
+        pretrain(watched(prepared, split="nowhere")[1], tmp_path)
