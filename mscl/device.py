@@ -52,3 +52,15 @@ def claim(names: list[str], folder: Path | None = None) -> int:
         _claimed.append(file)
         return position
     raise ValueError(f"all {len(names)} GPUs are taken by other jobs; run snakemake with --resources gpu={len(names)}")
+
+
+def half_precision_error(device: torch.device) -> float:
+    """Largest error of a small bfloat16 Conv3d against float32, relative to the largest output; about 0.005 where all is well.
+
+    Some versions of cuDNN compute half-precision Conv3d wrongly, in silence.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(shape, generator=generator).to(device) for shape in ((2, 16, 4, 14, 14), (32, 16, 3, 3, 3)))
+    exact = torch.nn.functional.conv3d(x.double().cpu(), weight.double().cpu(), padding=1)
+    half = torch.nn.functional.conv3d(x.bfloat16(), weight.bfloat16(), padding=1).double().cpu()
+    return ((half - exact).abs().max() / exact.abs().max()).item()

@@ -24,10 +24,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from mscl import distributed
-from mscl.device import pick_device
+from mscl.device import half_precision_error, pick_device
 from mscl.progress import tqdm
 from mscl.training.checkpoint import load_checkpoint, previous, save_checkpoint
 from mscl.training.draws import Draws
+
+
+CANARY = 0.02  # error of a bfloat16 Conv3d, relative to its largest output, above which something is wrong
 
 
 class Step:
@@ -54,12 +57,21 @@ def prepare_device(device: str, threads: int) -> torch.device:
     distributed.start(chosen)
     if chosen.type == "cpu":
         torch.set_num_threads(threads)
-    elif 90800 <= (torch.backends.cudnn.version() or 0) < 91500:
-        warnings.warn("cuDNN 9.8 to 9.14 computes half-precision Conv3d wrongly or slowly; install another", stacklevel=2)
+    else:
+        _warn_of_half_precision(chosen)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products on a GPU need
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
     return chosen
+
+
+def _warn_of_half_precision(device: torch.device) -> None:
+    if 90800 <= (torch.backends.cudnn.version() or 0) < 91500:
+        warnings.warn("cuDNN 9.8 to 9.14 computes half-precision Conv3d wrongly or slowly; install another", stacklevel=3)
+    if (error := half_precision_error(device)) > CANARY:
+        warnings.warn(
+            f"bfloat16 Conv3d is off by {error:.1%} here (below {CANARY:.0%} is usual); install another cuDNN", stacklevel=3
+        )
 
 
 def learning_rate(recipe, step: int, steps_per_epoch: int) -> float:
