@@ -14,6 +14,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+.-]*$")]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
+UNPACKED = "unpacked-by-mscl.txt"  # below root: the annotation files came out of a package here
 LISTS = "ucfTrainTestlist"
 VIDEOS = {"kinetics": "videos", "ssv2": "videos", "ucf101": "UCF-101", "hmdb51": "videos", "folder": ".", "csv": "."}
 # What people call the splits, and what the published lists call them.
@@ -139,6 +140,16 @@ class Dataset(Strict):
                 yield from sorted(path.glob(f"*_test_split{self.fold}.txt"))
             elif self.format == "ssv2" and (older := path.with_name(f"something-something-v2-{path.name}")).is_file():
                 yield older
+
+    def brought_files(self) -> list[Path]:
+        """Those of `annotation_files` that neither a download nor our unpacking of a package makes."""
+        made = self.download is not None or (self.root / UNPACKED).exists()
+        if not made:
+            return list(self.annotation_files())
+        own = [self.subset.ids] if self.subset.ids else []
+        if self.download and self.format in ("kinetics", "hmdb51") and "labels" in self.annotations:
+            own.append(self.annotations["labels"])
+        return [path for name in own if (path := self.root / name).is_file()]
 
 
 _LABELS = {"ssv2": "labels.json", "ucf101": "classInd.txt"}

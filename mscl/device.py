@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import tempfile
 from pathlib import Path
 
 import torch
 
-_claimed: list = []  # lock files of this process; the GPU is free again when the process ends, however it ends
+_claimed: list[int] = []  # handles of lock files of this process; the GPU is free again when the process ends, however it ends
 
 
 def pick_device(device: str) -> torch.device:
@@ -40,16 +41,20 @@ def claim(names: list[str], folder: Path | None = None) -> int:
     """
     folder = folder or Path(tempfile.gettempdir()) / f"mscl-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
+    kind = folder.lstat()
+    if not stat.S_ISDIR(kind.st_mode) or kind.st_uid != os.getuid():  # anybody may write to /tmp
+        raise ValueError(f"{folder}: not a folder of yours; remove it, or set TMPDIR to one that is")
     for position, name in enumerate(names):
-        file = open(folder / f"{name.strip().replace('/', '_')}.lock", "w")  # noqa: SIM115 held until the process ends
+        path = folder / f"{name.strip().replace('/', '_')}.lock"
+        handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            file.close()
+            os.close(handle)
             if error.errno != errno.EWOULDBLOCK:
                 raise
             continue
-        _claimed.append(file)
+        _claimed.append(handle)
         return position
     raise ValueError(f"all {len(names)} GPUs are taken by other jobs; run snakemake with --resources gpu={len(names)}")
 

@@ -69,6 +69,7 @@ class ManifestJob(Strict):
 
 class FramesJob(Strict):
     frames: FramesConfig
+    shards: int = 0  # of the store, 0 unknown; written into each, so that a missing one is missed
 
 
 class FlowJob(Strict):
@@ -223,7 +224,7 @@ def data_job(config: Config) -> DataJob:
 
 
 def frames_job(config: Config, dataset: str) -> FramesJob:
-    return FramesJob(frames=config.datasets[dataset].frames)
+    return FramesJob(frames=config.datasets[dataset].frames, shards=config.datasets[dataset].shards)
 
 
 def flow_job(config: Config) -> FlowJob:

@@ -28,6 +28,9 @@ def like(word: str, known: list[str]) -> str:
     return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known)}"
 
 
+PLAIN = {"tuple_type": "give a list, as in [one, two]", "dict_type": "give keys and values", "model_type": "give keys and values"}
+
+
 def _model_in(annotation: Any) -> Any:
     """The model class within an annotation such as dict[Name, Model] | None; None when there is none."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -54,7 +57,8 @@ def _sentence(model: Any, error: dict) -> str:
         return message
     if error["type"] == "value_error":  # a model's own sentence; it may begin with the key within the model
         return f"{key}{'.' if re.match(r'[a-z_0-9.]+: ', message) else ': '}{message}"
-    return f"{key}: {message[0].lower() + message[1:]} (got {error['input']!r})"
+    message = PLAIN.get(error["type"], message[0].lower() + message[1:])
+    return f"{key}: {message} (got {error['input']!r})"
 
 
 def parse(model: type[BaseModel], values: Any, where: str) -> Any:

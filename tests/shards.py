@@ -18,10 +18,12 @@ def frame_row(clip_id: str, jpegs: list[bytes], step: int = 2, status: str = "ok
             "raw_frames": step * len(jpegs), "frame": frame, "pts": [f / 10 for f in frame]}  # fmt: skip
 
 
-def write_frames(index: Path, clips: dict[str, list[bytes]], key: str = "key", **status: tuple[str, str]) -> Path:
+def write_frames(
+    index: Path, clips: dict[str, list[bytes]], key: str = "key", shards: int = 0, **status: tuple[str, str]
+) -> Path:
     """Write a shard of `clips` ({clip_id: JPEGs}); `status` gives (status, reason) of those that are not ok."""
-    with ShardWriter(index.with_suffix(".tar"), index, SCHEMA, key) as writer:
+    with ShardWriter(index.with_suffix(".tar"), index, SCHEMA, key, shards) as writer:
         for clip, jpegs in list(clips.items())[writer.done :]:
             writer.add(frame_row(clip, jpegs, 2, *status.get(clip, ("ok", ""))), jpegs)
-        writer.commit()
+        writer.commit(len(clips))
     return index

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from mscl.dataset_config import Dataset
+from mscl.dataset_config import UNPACKED, Dataset
 from mscl.datasets.unpack import Damaged, Refused, absent, drop_top, sentences, untar, whole_folder
 from mscl.io import whole
 
@@ -159,5 +159,6 @@ def _unpack_labels(dataset: Dataset, places: Iterable[Path]) -> None:
         for member in file.namelist():
             target = todo.get(PurePosixPath(member).name.removeprefix("something-something-v2-"))
             if target:
+                (dataset.root / UNPACKED).touch()
                 with whole(target) as draft, file.open(member) as source, open(draft, "wb") as out:
                     shutil.copyfileobj(source, out)

@@ -29,7 +29,6 @@ from mscl.progress import tqdm
 from mscl.training.checkpoint import load_checkpoint, previous, save_checkpoint
 from mscl.training.draws import Draws
 
-
 CANARY = 0.02  # error of a bfloat16 Conv3d, relative to its largest output, above which something is wrong
 
 

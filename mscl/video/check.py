@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import simplejpeg
 
 from mscl.io import sha256
 from mscl.video.store import Shards
+from mscl.video.writer import SHARDS
 
 
 def indexes(folder: Path) -> list[Path]:
-    """The shard indexes of a store; ValueError when the folder holds none."""
+    """The shard indexes of a store, without those that a larger number of shards left; ValueError when there is none."""
     found = sorted(p for p in Path(folder).glob("*.parquet") if not p.name.startswith("."))
     if not found:
         raise ValueError(f"{folder}: no shard here; name the folder of a store, such as data/demo/frames/motion_ssv2")
-    return found
+    count = stated(found)
+    return [p for p in found if not count or not p.stem.isdigit() or int(p.stem) < count]
+
+
+def stated(found: list[Path]) -> int:
+    """How many shards the store has, as its first readable shard says; 0 where none does."""
+    for path in found:
+        with contextlib.suppress(OSError, pa.ArrowException):
+            return int((pq.read_schema(path).metadata or {}).get(SHARDS, 0))
+    return 0
 
 
 def missing_shards(found: list[Path]) -> list[str]:
-    """Numbers that are absent between 0000 and the highest one there is."""
+    """Numbers that are absent among those that the store says it has (or, where it does not, below the highest there is)."""
     have = {p.stem for p in found}
-    last = max((int(s) for s in have if s.isdigit()), default=-1)
-    return [f"{n:04d}: the shard is missing" for n in range(last + 1) if f"{n:04d}" not in have]
+    count = stated(found) or max((int(s) for s in have if s.isdigit()), default=-1) + 1
+    return [f"{n:04d}: the shard is missing" for n in range(count) if f"{n:04d}" not in have]
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -104,7 +117,11 @@ def listing(found: list[Path]) -> pd.DataFrame:
     """One row per shard: clips, usable ones, frames, MB of the tar, and every other status with its count."""
     rows = []
     for index in found:
-        shards = Shards([index])
+        try:
+            shards = Shards([index])
+        except ValueError as error:
+            rows.append({"shard": index.stem, "clips": 0, "ok": 0, "frames": 0, "MB": 0.0, "others": f"unreadable: {error}"})
+            continue
         counts = shards.clips["status"].value_counts()
         rows.append({
             "shard": index.stem, "clips": len(shards), "ok": int(counts.get("ok", 0)), "frames": int(shards.clips["count"].sum()),

@@ -45,12 +45,12 @@ def extract_shard(job: FramesJob, manifest: Path, shard: int, out_tar: Path, out
     """
     rows = read_rows(manifest, shard)
     name = f"frames {Path(out_tar).parent.name}/{shard:04d}"
-    with ShardWriter(out_tar, out_index, SCHEMA, part_key(job, code_hash(__name__), rows)) as writer:
+    with ShardWriter(out_tar, out_index, SCHEMA, part_key(job, code_hash(__name__), rows), job.shards) as writer:
         before = writer.done
         done = in_order(lambda row: (row, _video(row, job.frames)), rows[before:], workers)
         for row, video in tqdm(done, name, len(rows), initial=before, unit="video", mininterval=5):
             writer.add(*_index_row(row, video, job.frames))
-        writer.commit()
+        writer.commit(len(rows))
 
 
 def part_key(job: Strict, code: str, inputs: object) -> str:
@@ -92,6 +92,13 @@ def _video(row: dict, frames: FramesConfig) -> Decoded | None:
     """Decode one manifest row; None for a video that the manifest already counts out."""
     if row["status"] != "ok":
         return None
+    try:
+        with open(row["path"], "rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        return Decoded(error=f"listed in the manifest and not readable now ({error.strerror}); make the manifest again")
+    if head == b"ffconcat":  # ffmpeg would decode other files, which it names
+        return Decoded(error="a list of videos (ffconcat), not a video")
     video = decode(row["path"], frames, row["start"], row["end"])
     if video.jpegs:
         try:

@@ -16,18 +16,20 @@ from typing import BinaryIO
 
 import ffmpeg
 import imageio_ffmpeg
+import simplejpeg
 
 from mscl.dataset_config import FramesConfig
 
 # Frames as ffmpeg's showinfo filter lists them, e.g. "n:   3 pts:   1536 pts_time:0.09375 ... s:320x240 ..."
-SHOWN = re.compile(rb"\bn: *\d+ +pts: *\S+ +pts_time:(\S+).*? s:(\d+x\d+)")
-ERROR = re.compile(r"\[(?:error|fatal|panic)\] (.*)|(File ended prematurely.*)")
+SHOWN = re.compile(rb"^\[Parsed_showinfo[^\n]*?\bn: *\d+ +pts: *\S+ +pts_time:(\S+)[^\n]*? s:(\d+x\d+)", re.M)
+ERROR = re.compile(r"^(?:\[[^\]]*\] )*?\[(?:error|fatal|panic)\] (.*)|^(?:\[[^\]]*\] )*(File ended prematurely.*)")
 # Complaints about our own pipe, which come after the video's own fault.
 PIPE = re.compile(
     r"^\[(?:image2pipe|out#|mjpeg @)|(?:Error while opening|Could not open) encoder|to consumers|Task finished|Terminating thread|Nothing was written"
 )
 RATE = re.compile(r"Stream #0:\d+.*Video:.* ([\d.]+)(k?) fps")
 REASON = 160  # characters of ffmpeg's own words kept
+BEFORE = 10.0  # seconds before a span at which decoding begins: seeking is exact in few containers, time stamps in most
 
 
 @functools.cache
@@ -54,20 +56,29 @@ class Decoded:
     error: str = ""  # the first decoding error in ffmpeg's words; "" for a clean file
 
 
-def arguments(path: str | Path, frames: FramesConfig, start: float = math.nan, end: float = math.nan) -> list[str]:
+Size = tuple[int, int]  # width, height
+
+
+def arguments(
+    path: str | Path, frames: FramesConfig, start: float = math.nan, end: float = math.nan, size: Size | None = None
+) -> list[str]:
     """The command that writes raw frames 0, step, 2*step... of the first video stream as MJPEG to stdout.
 
-    `file:` lets a name start with a dash or hold colons. `reinit_filter=0` keeps the frame counter and the output size
-    when the resolution changes midway. A JPEG is BT.601 by definition, hence `out_color_matrix`. V:0 is the first video
-    stream that is no cover picture. From `start` to `end` (seconds; NaN: the whole file) frames are numbered anew.
+    `file:` lets a name start with a dash or hold colons. `reinit_filter=0` keeps the frame counter when the resolution
+    changes midway; then `size` is given, of every picture. A JPEG is BT.601 by definition, hence `out_color_matrix`. V:0 is
+    the first video stream that is no cover picture. From `start` up to, not including, `end` (seconds; NaN: the whole
+    file) frames are numbered anew.
     """
-    short = frames.short_side
-    span = {k: v for k, v in (("ss", start), ("to", end)) if not math.isnan(v)}
-    video = ffmpeg.input(f"file:{path}", threads=1, reinit_filter=0, **span)["V:0"]
+    short, seek = frames.short_side, seek_to(start)
+    video = ffmpeg.input(f"file:{path}", threads=1, reinit_filter=0, **({"noaccurate_seek": None, "ss": seek} if seek else {}))[
+        "V:0"
+    ]
+    span = {name: value - seek for name, value in (("start", start), ("end", end)) if not math.isnan(value)}
+    if span:
+        video = video.filter("trim", **span)
     video = video.filter("showinfo", checksum=0).filter("select", f"not(mod(n,{frames.step}))")
-    video = video.filter(
-        "scale", w=f"if(gt(iw,ih),-1,min({short},iw))", h=f"if(gt(iw,ih),min({short},ih),-1)", out_color_matrix="bt601"
-    )
+    w, h = size or (f"if(gt(iw,ih),-1,min({short},iw))", f"if(gt(iw,ih),min({short},ih),-1)")
+    video = video.filter("scale", w=w, h=h, out_color_matrix="bt601")
     out = video.output(
         "pipe:",
         format="image2pipe",
@@ -80,27 +91,57 @@ def arguments(path: str | Path, frames: FramesConfig, start: float = math.nan, e
     return out.global_args(*quiet).compile(cmd=ffmpeg_exe())
 
 
+def seek_to(start: float) -> float:
+    """Where decoding begins for a span that begins at `start`, seconds; 0 for the whole file."""
+    return 0.0 if math.isnan(start) else max(0.0, start - BEFORE)
+
+
 def decode(path: str | Path, frames: FramesConfig, start: float = math.nan, end: float = math.nan) -> Decoded:
     """Run ffmpeg on one video; never raises for a bad video: then `jpegs` is empty and `error` says why."""
-    with _memory_file("frames") as out, _memory_file("log") as log_file:
-        try:
-            command = arguments(path, frames, start, end)
-            subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=log_file, timeout=frames.timeout, check=False)
-        except subprocess.TimeoutExpired:
-            return Decoded(error=f"decoding took longer than {frames.timeout} s (frames.timeout)")
-        stream, raw_log = _content(out), _content(log_file)
-    shown = SHOWN.findall(raw_log)
-    log = raw_log.decode(errors="replace")
-    got = Decoded(split_jpegs(stream), [_seconds(time) for time, _ in shown], _stated_rate(log), _first_error(log))
+    try:
+        stream, raw_log = _run(arguments(path, frames, start, end), frames.timeout)
+        shown = SHOWN.findall(raw_log)
+        changes = len({size for _, size in shown}) > 1
+        if changes and (
+            first := split_jpegs(stream)[:1]
+        ):  # again: ffmpeg fills a part only of pictures whose size it did not expect
+            height, width = simplejpeg.decode_jpeg_header(first[0])[:2]
+            stream, raw_log = _run(arguments(path, frames, start, end, (width, height)), frames.timeout)
+    except subprocess.TimeoutExpired:
+        return Decoded(error=f"decoding took longer than {frames.timeout} s (frames.timeout)")
+    except Killed as error:
+        return Decoded(error=str(error))
+    log, offset = raw_log.decode(errors="replace"), 0.0 if math.isnan(start) else start - seek_to(start)
+    got = Decoded(split_jpegs(stream), [_seconds(time) - offset for time, _ in shown], _stated_rate(log), _first_error(log))
     expected = -(-len(shown) // frames.step)
     if len(got.jpegs) != expected:
         got.error = got.error or f"{expected} frames decoded, {len(got.jpegs)} came through"
         got.jpegs = got.jpegs[:expected]
     if not got.jpegs:
-        got.error = got.error or ("no frame decodes" if math.isnan(start) else f"no frame between {start:g} and {end:g} s")
-    elif len({size for _, size in shown}) > 1:
+        got.error = got.error or _nothing(start, end)
+    elif changes:
         got.error = got.error or "the frame size changes midway; every frame has the size of the first"
     return got
+
+
+def _nothing(start: float, end: float) -> str:
+    if math.isnan(start) and math.isnan(end):
+        return "no frame decodes"
+    return f"no frame from {0 if math.isnan(start) else start:g} s to {'the end' if math.isnan(end) else f'{end:g} s'}"
+
+
+class Killed(Exception):
+    """Something outside ended ffmpeg, as a machine short of memory does."""
+
+
+def _run(command: list[str], timeout: float) -> tuple[bytes, bytes]:
+    """(frames, log) of one ffmpeg process; one that is killed is tried once more. Raises Killed or TimeoutExpired."""
+    for _ in range(2):
+        with _memory_file("frames") as out, _memory_file("log") as log:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=log, timeout=timeout, check=False)
+            if done.returncode >= 0:
+                return _content(out), _content(log)
+    raise Killed(f"ffmpeg was killed by signal {-done.returncode}, twice; is there enough memory?")
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
 
-from mscl.video.writer import TAR_SHA256, TAR_SIZE
+from mscl.video.writer import SHARDS, TAR_SHA256, TAR_SIZE
 
 REQUIRED = ("clip_id", "status", "frame", "offset", "size")
 LAZY = ("pts",)  # list columns that training never reads
@@ -28,7 +28,7 @@ class Shards:
 
     `clips`: DataFrame, one row per clip (failed ones too): every plain column of the index, `shard` (number of the file in
     `index_paths`) and `count` (stored members). `list_columns` live in flat arrays beside their offsets. `tar_sha256`: of
-    each tar as it was written ("" where the index does not say). Safe to fork and to pickle: every process opens its own
+    each tar as it was written ("" where the index does not say); `shards`: of the whole store (0 unknown). Safe to fork and to pickle: every process opens its own
     files. Raises ValueError with one sentence when a file is missing, foreign or truncated, or two shards hold one clip.
     """
 
@@ -55,6 +55,7 @@ class Shards:
         self._shard = self.clips["shard"].to_numpy()
         for path, tar, table in zip(self.index_paths, self.tar_paths, tables):
             _check_tar(path, tar, table)
+        self.shards = int((tables[0].schema.metadata or {}).get(SHARDS, 0))
         self.tar_sha256 = [(t.schema.metadata or {}).get(TAR_SHA256, b"").decode() for t in tables]
         self._rows = {clip: row for row, clip in enumerate(self.clips["clip_id"])}
         if len(self._rows) != len(self.clips):

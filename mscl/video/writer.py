@@ -10,6 +10,7 @@ not grow with the shard: rows live in the journal.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import io
@@ -30,6 +31,7 @@ from mscl.io import sha256
 
 TAR_SIZE = b"mscl.tar_size"  # keys of the parquet metadata: bytes and sha256 of the tar that the index belongs to
 TAR_SHA256 = b"mscl.tar_sha256"
+SHARDS = b"mscl.shards"  # how many shards the store has; 0 unknown
 SYNC = float(os.environ.get("MSCL_SYNC_SECONDS", 5))  # seconds of work that a kill may cost, beside the clips in hand
 ROWS = 64  # clips in memory while the index is written
 
@@ -42,8 +44,9 @@ class ShardWriter:
     writing the same shard.
     """
 
-    def __init__(self, tar_path: str | Path, index_path: str | Path, schema: pa.Schema, key: str):
-        self.path, self.index_path, self.schema = Path(tar_path), Path(index_path), schema
+    def __init__(self, tar_path: str | Path, index_path: str | Path, schema: pa.Schema, key: str, shards: int = 0):
+        """`shards`: how many the whole store has; 0 where that is not known."""
+        self.path, self.index_path, self.schema, self.shards = Path(tar_path), Path(index_path), schema, shards
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._part = self.path.with_name(f".{self.path.name}.part")
         self._journal_path = self.path.with_name(f".{self.path.name}.journal")
@@ -55,6 +58,7 @@ class ShardWriter:
         else:
             self._journal.truncate(0)
             self._journal.write(_line({"key": key}))
+            _flush(self._journal)
         self._file = open(self._part, "r+b" if end else "wb")  # noqa: SIM115
         self._file.truncate(end)
         self._file.seek(end)
@@ -71,7 +75,7 @@ class ShardWriter:
             self._tar.addfile(member, io.BytesIO(payload))
             offsets.append(self._tar.offset - -(-len(payload) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
             sizes.append(len(payload))
-        self._unsaved.append(_line(row | {"offset": offsets, "size": sizes, "end": self._tar.offset}))
+        self._unsaved.append(_line(row | {"offset": offsets, "size": sizes, "end": self._tar.offset, "number": self.done}))
         self.done += 1
         if time.monotonic() - self._synced > SYNC:
             self._sync()
@@ -79,16 +83,21 @@ class ShardWriter:
     def _sync(self) -> None:
         """Members first, then the lines that speak of them: a journal never promises what is not there."""
         _flush(self._file)
-        self._journal.write(b"".join(self._unsaved))
+        lines, self._unsaved = self._unsaved, []  # taken first: an interrupted write must not be done twice
+        self._journal.write(b"".join(lines))
         _flush(self._journal)
-        self._unsaved, self._synced = [], time.monotonic()
+        self._synced = time.monotonic()
 
-    def commit(self) -> None:
-        """Write the index from the journal and rename the tar, then the index."""
+    def commit(self, clips: int) -> None:
+        """Write the index from the journal and rename the tar, then the index. The shard must hold `clips` clips."""
+        if self.done != clips:
+            raise ValueError(
+                f"{self.path}: {self.done} clips were written where {clips} belong; delete {self._part} and try again"
+            )
         self._tar.close()
         self._sync()
         self._file.close()
-        metadata = {TAR_SIZE: str(self._part.stat().st_size), TAR_SHA256: sha256(self._part)}
+        metadata = {TAR_SIZE: str(self._part.stat().st_size), TAR_SHA256: sha256(self._part), SHARDS: str(self.shards)}
         draft = self.index_path.with_name(f".{self.index_path.name}.tmp")
         schema = self.schema.with_metadata(metadata)
         with pq.ParquetWriter(draft, schema, compression="zstd") as index:
@@ -107,11 +116,14 @@ class ShardWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if not self._file.closed:
-            self._sync()
-            self._file.close()
-        self._journal.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        lost = isinstance(kind, type) and issubclass(kind, OSError)  # a full or broken disk: what is synced stays
+        with contextlib.suppress(OSError) if lost else contextlib.nullcontext():
+            if not self._file.closed and not lost:
+                self._sync()
+        for file in (self._file, self._journal):
+            with contextlib.suppress(OSError) if lost else contextlib.nullcontext():
+                file.close()
 
 
 def _lock(file, path: Path) -> None:
@@ -141,12 +153,12 @@ def _valid_rows(journal, key: str, part: Path) -> tuple[int, int]:
     have, rows, end, good = part.stat().st_size, 0, 0, journal.tell()
     for line in journal:
         try:
-            row_end = json.loads(line)["end"]
+            row = json.loads(line)
         except (json.JSONDecodeError, UnicodeDecodeError):
             break
-        if not line.endswith(b"\n") or row_end > have:
+        if not line.endswith(b"\n") or row["end"] > have or row["number"] != rows:
             break
-        rows, end, good = rows + 1, row_end, good + len(line)
+        rows, end, good = rows + 1, row["end"], good + len(line)
     journal.truncate(good)
     return rows, end
 
@@ -157,7 +169,7 @@ def _batches(journal, size: int) -> Iterator[list[dict]]:
     rows = []
     for line in journal:
         row = json.loads(line)
-        del row["end"]
+        del row["end"], row["number"]
         rows.append(row)
         if len(rows) == size:
             yield rows

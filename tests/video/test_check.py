@@ -103,6 +103,21 @@ def test_every_kind_of_damage_is_named(whole, tmp_path, harm, sentence):
     assert run.returncode == 1 and sentence in run.stderr and "faults" in run.stdout
 
 
+def test_the_store_knows_how_many_shards_it_has(tmp_path):
+    """The last shard lost is missed; shards that an earlier, larger number left are no part of it; a bad one hides no other."""
+    for n in range(3):
+        write_frames(tmp_path / f"000{n}.parquet", {f"clip{n}": [picture(n)]}, shards=2 if n < 2 else 3)
+    assert store("verify", tmp_path).stdout.endswith("2 shards, all whole\n")
+    assert "2 shards: 2 clips" in store("ls", tmp_path).stdout and "clip2" not in store("ls", "--clips", tmp_path).stdout
+    (tmp_path / "0000.tar").write_bytes(b"")
+    listed = store("ls", tmp_path)
+    assert listed.returncode == 0 and "unreadable: " in listed.stdout and "1 usable" in listed.stdout
+    for path in tmp_path.glob("000[12].*"):
+        path.unlink()
+    lost = store("verify", tmp_path)
+    assert lost.returncode == 1 and "0001: the shard is missing" in lost.stderr
+
+
 def test_a_picture_that_was_never_whole_is_found_by_decoding(tmp_path):
     """Its bytes are what was written, so the checksum holds; only decoding tells."""
     folder = write_frames(tmp_path / "0000.parquet", {"a": [picture(0), b"\xff\xd8rubbish", picture(1)]}).parent

@@ -84,7 +84,55 @@ def test_a_span_of_a_longer_video(tmp_path, video):
     assert list(shards.frames(0)) == [0, 1, 2, 3, 4]
     assert np.abs(brightness(shards, 0) - grey(np.arange(5, 10))).max() < 3
     beyond = extract(tmp_path, [{"clip_id": "a", "path": str(video), "start": 90, "end": 95}]).clips.iloc[0]
-    assert (beyond["status"], beyond["reason"]) == ("broken", "no frame between 90 and 95 s")
+    assert (beyond["status"], beyond["reason"]) == ("broken", "no frame from 90 s to 95 s")
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mts", "mpg", "mkv", "flv"])
+def test_spans_side_by_side_share_no_frame_and_leave_none_out(tmp_path, suffix):
+    """20 s at 25 fps with a key frame every 2 s, brightness telling the second; containers whose seeking is not exact, too."""
+    path = tmp_path / f"long.{suffix}"
+    run = [ffmpeg_exe(), "-v", "error", "-nostdin", "-y", "-f", "lavfi", "-i", "color=black:s=64x48:r=25:d=20"]
+    codec = ["-c:v", "mpeg2video"] if suffix == "mpg" else ["-c:v", "flv"] if suffix == "flv" else ["-c:v", "libx264"]
+    subprocess.run(
+        [*run, "-vf", "geq=lum='20+10*floor(N/25)':cb=128:cr=128", *codec, "-q:v", "3", "-g", "50", str(path)], check=True
+    )
+    rows = [{"clip_id": f"{s:02d}", "path": str(path), "start": s, "end": s + 1} for s in (0, 1, 7, 8, 13, 14, 18)]
+    shards = extract(tmp_path, rows, FramesConfig(step=1))
+    for row, clip in shards.clips.iterrows():
+        second = int(clip["clip_id"])
+        found = brightness(shards, row)
+        expected = (20 + 10 * second - 16) * 255 / 219  # of the video's range in the JPEG's
+        assert len(found) == 25 and np.abs(found - expected).max() < 4, (clip["clip_id"], found)
+        assert shards.column("pts", row)[0] == pytest.approx(0, abs=0.05)
+
+
+def test_a_killed_ffmpeg_is_tried_again_and_never_leaves_a_shortened_clip(tmp_path, video, monkeypatch):
+    """Killed in the middle, as by a machine short of memory: the pictures that came through are not the video's all."""
+    script = tmp_path / "killed"
+    script.write_text(
+        f'#!/bin/sh\necho x >> {tmp_path}/tries\n"{ffmpeg_exe()}" -v quiet -i "file:{video}" -f image2pipe -vcodec mjpeg pipe:\nkill -9 $$\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setattr("mscl.video.ffmpeg.arguments", lambda *_: [str(script)])
+    got = decode(video, FramesConfig())
+    assert not got.jpegs and got.error.startswith("ffmpeg was killed by signal 9, twice")
+    assert (tmp_path / "tries").read_text().count("x") == 2
+
+
+def test_what_a_video_says_of_itself_is_not_taken_for_ffmpegs_word(tmp_path, video):
+    path = tmp_path / "boast.mkv"
+    title = "title=n: 0 pts: 0 pts_time:0.5 s:1x1 [error] boo"
+    run = [ffmpeg_exe(), "-v", "error", "-nostdin", "-i", f"file:{video}", "-c", "copy", "-metadata", title, str(path)]
+    subprocess.run(run, check=True)
+    got = decode(path, FramesConfig(step=1))
+    assert len(got.jpegs) == len(got.pts) == FRAMES and got.error == ""
+
+
+def test_a_list_of_other_files_is_no_video(tmp_path, video):
+    path = tmp_path / "list.mp4"
+    path.write_text(f"ffconcat version 1.0\nfile '{video}'\n")
+    clip = extract(tmp_path, [("a", path)]).clips.iloc[0]
+    assert (clip["status"], clip["reason"]) == ("broken", "a list of videos (ffconcat), not a video")
 
 
 def test_the_first_real_video_stream_and_no_cover_picture(tmp_path):
@@ -155,7 +203,7 @@ def test_missing_empty_and_broken_become_rows(tmp_path, video):
     assert list(clips["status"]) == ["missing", "broken", "broken", "ok", "ok"]
     assert clips.loc["a", "reason"] == "no file gone.mp4"
     assert "Invalid data" in clips.loc["b", "reason"] or "moov" in clips.loc["b", "reason"]
-    assert "No such file" in clips.loc["c", "reason"]
+    assert "not readable now (No such file or directory)" in clips.loc["c", "reason"]
     assert clips.loc["d", "reason"] and 0 < clips.loc["d", "count"] < clips.loc["e", "count"]
     assert clips.loc["e", "reason"] == ""
 
@@ -221,6 +269,10 @@ def test_every_odd_file_is_usable_or_says_why(tmp_path):
         "truncated.mkv",
     }
     assert tuple(clips.loc["video_90.mov", ["width", "height"]]) == (256, 454)  # upright
+    again = {clip: decode(REAL / "odd" / clip, FramesConfig()).jpegs for clip in ("resolution_changes.mp4", "corrupted.mp4")}
+    for clip, jpegs in again.items():  # no stale memory in a picture
+        row = shards.row(clip)
+        assert jpegs == [shards.read(row, k) for k in range(len(jpegs))]
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is not None, reason="a system ffmpeg comes first")

@@ -64,6 +64,48 @@ def test_whatever_a_crash_leaves_is_cut_back_to_whole_clips(tmp_path, never_stop
     assert (index.read_bytes(), index.with_suffix(".tar").read_bytes()) == never_stopped
 
 
+def test_an_interrupt_while_the_journal_is_saved_writes_no_clip_twice(tmp_path, never_stopped, monkeypatch):
+    """Ctrl-C between writing the journal and forcing it to the disk: leaving the block saves again."""
+    index = tmp_path / "again" / "0.parquet"
+    with pytest.raises(KeyboardInterrupt):
+        with ShardWriter(index.with_suffix(".tar"), index, SCHEMA, "key") as writer:
+            writer.add(frame_row("a", CLIPS["a"]), CLIPS["a"])
+            calls = iter([None, KeyboardInterrupt])  # the members' fsync ends well, the journal's does not
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(error) if (error := next(calls)) else None)
+                writer._sync()
+    assert start(index, "") == 1
+    write_frames(index, CLIPS)
+    assert (index.read_bytes(), index.with_suffix(".tar").read_bytes()) == never_stopped
+
+
+def test_a_repeated_line_and_a_missing_clip_are_not_taken_for_whole(tmp_path, never_stopped):
+    index = tmp_path / "again" / "0.parquet"
+    start(index, "abc")
+    journal = index.parent / ".0.tar.journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines, lines[-1]]))
+    assert start(index, "") == 3
+    with pytest.raises(ValueError, match=r"0\.tar: 3 clips were written where 4 belong"):
+        with ShardWriter(index.with_suffix(".tar"), index, SCHEMA, "key") as writer:
+            writer.commit(4)
+    write_frames(index, CLIPS)
+    assert (index.read_bytes(), index.with_suffix(".tar").read_bytes()) == never_stopped
+
+
+def test_a_full_disk_keeps_what_is_saved_and_says_so(tmp_path, never_stopped, small_disk):
+    disk = small_disk(200)
+    index = disk / "0.parquet"
+    with pytest.raises(OSError, match="No space left"):
+        with ShardWriter(index.with_suffix(".tar"), index, SCHEMA, "key") as writer:
+            writer.add(frame_row("a", CLIPS["a"]), CLIPS["a"])
+            writer._sync()
+            writer.add(frame_row("b", [b"x" * 300_000]), [b"x" * 300_000])
+    assert not index.exists() and start(index, "") == 1
+    write_frames(index, CLIPS)
+    assert index.with_suffix(".tar").read_bytes() == never_stopped[1]
+
+
 @pytest.mark.parametrize("loss", ["other settings", "no part"])
 def test_a_part_of_something_else_is_thrown_away(tmp_path, never_stopped, loss):
     index = tmp_path / "again" / "0.parquet"
@@ -88,7 +130,7 @@ def test_a_row_that_does_not_fit_the_index_leaves_no_final_name(tmp_path):
     with pytest.raises(Exception, match="width|int"):
         with ShardWriter(index.with_suffix(".tar"), index, SCHEMA, "key") as writer:
             writer.add(frame_row("a", CLIPS["a"]) | {"width": "wide"}, CLIPS["a"])
-            writer.commit()
+            writer.commit(1)
     assert not index.exists() and not index.with_suffix(".tar").exists()
 
 

@@ -17,14 +17,15 @@ GIVEN = [d for d in jobs.used_datasets(cfg) if not cfg.datasets[d].download and 
 
 
 def annotations_present(wildcards):
-    """Annotation files that are there: an edit of one reruns what follows. Embedded ones are the rule's own; of a downloaded
-    data set there are none when the jobs are planned, and the download's list stands for them."""
+    """Annotation files that the user brought: an edit of one reruns what follows.
+
+    Those that a rule makes (embedded, downloaded, unpacked) are left out: a job's inputs must not change because it has run.
+    """
     dataset = cfg.datasets[wildcards.dataset]
     if dataset.embedded:
         return []
-    if dataset.download:
-        return f"{at.data}/downloads/{wildcards.dataset}.json"
-    return [str(f) for f in dataset.annotation_files()]
+    downloaded = [f"{at.data}/downloads/{wildcards.dataset}.json"] if dataset.download else []
+    return downloaded + [str(f) for f in dataset.brought_files()]
 
 
 # Runs where Snakemake runs: a cluster's compute nodes often have no network. A stopped download goes on where it was.
