@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from mscl.dataset_config import Dataset, Name, Positive, Share
+from mscl.methods import METHODS, Switches
 from mscl.validation import Strict, like, parse, read_yaml
 
 
@@ -73,41 +74,6 @@ class Contrast(Strict):
     momentum: Share = 0.994
     decay: Share = 0.99999
     bn_groups: Positive = 1  # batch norm in so many shuffled groups: shuffle-BN on one device
-
-
-class Switches(Strict):
-    """What a method is made of (method.md §7)."""
-
-    pretrain: bool = True
-    flow: bool = False  # flow MoCo and the cross-modal terms
-    rotated: bool = False  # rotated flow at clip level
-    lmcl: bool = False
-    fra: Literal["none", "paper", "released"] = "none"
-    mds: bool = False
-
-    @model_validator(mode="after")
-    def possible(self) -> Switches:
-        if not self.pretrain and self.model_dump(exclude={"pretrain"}) != Switches().model_dump(exclude={"pretrain"}):
-            raise ValueError("without pretraining nothing else can be switched on: set pretrain: true")
-        if self.mds and not self.flow:
-            raise ValueError("mds chooses clips by their flow: set flow: true")
-        if (self.rotated or self.lmcl or self.fra != "none") and not self.flow:
-            raise ValueError("rotated, lmcl and fra need the flow network: set flow: true")
-        if self.fra != "none" and not self.lmcl:
-            raise ValueError("fra gives LMCL its extra negatives: set lmcl: true, or fra: none")
-        return self
-
-
-METHODS: dict[str, Switches] = {
-    "scratch": Switches(pretrain=False),
-    "moco": Switches(),
-    "baseline": Switches(flow=True, rotated=True),
-    "lmcl": Switches(flow=True, rotated=True, lmcl=True),
-    "lmcl+fra": Switches(flow=True, rotated=True, lmcl=True, fra="paper"),
-    "lmcl+mds": Switches(flow=True, rotated=True, lmcl=True, mds=True),
-    "mscl": Switches(flow=True, rotated=True, lmcl=True, fra="paper", mds=True),
-    "mscl-released": Switches(flow=True, rotated=True, lmcl=True, fra="released", mds=True),
-}
 
 
 class Optim(Strict):

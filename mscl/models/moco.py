@@ -101,6 +101,12 @@ class MoCo(nn.Module):
         return z_BD[order.argsort()[own]]
 
 
+def build_moco(backbone: nn.Module, contrast) -> MoCo:
+    """An encoder over `backbone`, with the queue that `contrast` (`mscl.config.Contrast`) describes."""
+    encoder = Encoder(backbone, contrast.dim)
+    return MoCo(encoder, Queue(contrast.queue, contrast.dim, contrast.decay), contrast.bn_groups)
+
+
 def info_nce(q_BD: Tensor, k_BD: Tensor, queue: Queue, temperature: float) -> tuple[Tensor, Tensor]:
     """InfoNCE of queries with their keys against the aged queue.
 

@@ -19,7 +19,7 @@ from mscl.distributed import gather
 from mscl.flow.colour import colourwheel
 from mscl.models.flow_resnet import FlowResNet
 from mscl.models.lmcl import lmcl, local_vectors, rotate_flow
-from mscl.models.moco import Encoder, MoCo, Queue, info_nce
+from mscl.models.moco import Encoder, build_moco, info_nce
 from mscl.models.neck import Neck
 from mscl.models.r3d import build_backbone
 
@@ -50,19 +50,20 @@ class MSCL(nn.Module):
         self.switches, self.temperature = switches, contrast.temperature
         self._waiting: list[tuple[Tensor, Tensor | None]] = []  # keys (RGB, flow) of this step
         deep = net.backbone == "slow_r50"
-
-        def moco(backbone: nn.Module) -> MoCo:
-            return MoCo(Encoder(backbone, contrast.dim), Queue(contrast.queue, contrast.dim, contrast.decay), contrast.bn_groups)
-
         rgb = build_backbone(net)
-        self.rgb = moco(rgb)
+        self.rgb = build_moco(rgb, contrast)
         if switches.flow:
             flow = FlowResNet(net.backbone, net.flow_width)
-            self.flow = moco(flow)
+            self.flow = build_moco(flow, contrast)
         if switches.lmcl:
             self.neck = Neck(rgb.map_dims, net.neck, net.neck_blocks, (1, 2, 2) if deep else (2, 2, 2))
             same = flow.feature_dim == net.neck
             self.to_neck = nn.Identity() if same else nn.Conv3d(flow.feature_dim, net.neck, 1)
+
+    @property
+    def encoder(self) -> Encoder:
+        """What is kept of the training: the RGB query encoder."""
+        return self.rgb.query
 
     def momentum_update(self, m: float) -> None:
         """Move every key encoder, once per step."""

@@ -16,10 +16,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mscl import jobs
 from mscl.config import Config, FlowConfig
+from mscl.models.build import build_method
 from mscl.models.flow_resnet import EVERY
-from mscl.models.mscl import MSCL, View
+from mscl.models.mscl import View
 from mscl.models.r3d import build_backbone
 from mscl.planning.rates import CPU_TFLOPS
+from mscl.training.data import clip_names
 from mscl.training.engine import make_optimizer, prepare_device, train_step
 from mscl.training.finetune import Classifier, FinetuneStep
 from mscl.training.pretrain import PretrainStep
@@ -72,11 +74,11 @@ def pretrain_flops(job: jobs.PretrainJob) -> float:
 
     One batch-norm group: groups cut the batch, they do not change the work of a video. The queue's share is that of a video.
     """
-    model = _on_meta(lambda: MSCL(job.net, job.contrast.model_copy(update={"bn_groups": 1}), job.switches))
-    model._enqueue = lambda k, flow_k: None  # moves keys; its pointer has no value here
+    model = _on_meta(lambda: build_method(job.net, job.contrast.model_copy(update={"bn_groups": 1}), job.switches))
     shape = (PAIR, 3, job.clip.frames, job.net.size, job.net.size)
     with _counted(model) as counter:
-        losses, _ = model(_Images(torch.empty(shape)), _Images(torch.empty(shape)))
+        views = [_Images(torch.empty(shape)) for _ in range(job.switches.clips)]
+        losses, _ = model(*views, enqueue=False)  # which moves keys; the queue's pointer has no value here
         sum(losses.values()).backward()
     return counter.get_total_flops() / PAIR
 
@@ -111,8 +113,8 @@ def raft_flops(flow: FlowConfig) -> float:
 
 def pretrain_bytes(job: jobs.PretrainJob) -> tuple[int, int]:
     """(final weights, checkpoint) of a pretraining: the RGB query encoder; everything and the optimiser's moments."""
-    model = _on_meta(lambda: MSCL(job.net, job.contrast, job.switches))
-    return state_bytes(model.rgb.query), state_bytes(model) + _moments(model, job.optim)
+    model = _on_meta(lambda: build_method(job.net, job.contrast, job.switches))
+    return state_bytes(model.encoder), state_bytes(model) + _moments(model, job.optim)
 
 
 def finetune_bytes(job: jobs.FinetuneJob, classes: int) -> tuple[int, int]:
@@ -181,9 +183,9 @@ def _fitting(timed, job, batch: int, groups: int, device: torch.device, seconds:
 
 def _timed_pretrain(job: jobs.PretrainJob, batch: int, device: torch.device, seconds: float) -> float:
     contrast = job.contrast.model_copy(update={"queue": job.contrast.queue // batch * batch})
-    model = MSCL(job.net, contrast, job.switches).to(device, memory_format=torch.channels_last_3d)
+    model = build_method(job.net, contrast, job.switches).to(device, memory_format=torch.channels_last_3d)
     times, side, data = job.clip.frames, job.net.size, {}
-    for view in ("query", "key"):
+    for view in clip_names(job.switches.clips):
         data[f"{view}_rgb"] = torch.randint(0, 256, (batch, times, side, side, 3), dtype=torch.uint8)
         if job.switches.flow:
             data[f"{view}_flow"] = torch.randint(1, 256, (batch, times // EVERY, side, side, 2), dtype=torch.uint8)

@@ -66,8 +66,9 @@ def _loading(config: Config, run: Run) -> Rate:
     target = config.finetune.dataset
     pictures, fields, used = config.models[run.model].finetune.frames, 0, [target]
     if run.kind == "pretrain":
-        pictures, used = 2 * config.clip.frames, list(config.pretrain.datasets)
-        fields = pictures // EVERY * config.switches(run.method).flow
+        switches, used = config.switches(run.method), list(config.pretrain.datasets)
+        pictures = switches.clips * config.clip.frames
+        fields = pictures // EVERY * switches.flow
     pixels = 1.5 * max(config.datasets[d].frames.short_side for d in used) ** 2
     value = pictures * (5e-5 + 4e-9 * pixels) + fields * (5e-5 + 1.2e-9 * 3 * config.flow.short_side**2)
     return Rate(value=value, origin="assumed", note=f"{pictures} frames and {fields} fields, by their pixels")

@@ -9,6 +9,8 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from mscl.methods import title
+
 # Okabe and Ito's palette: told apart by colour-blind readers and in grey print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 DASHES = ("-", "--", "-.", ":")
@@ -41,7 +43,7 @@ def curves(
                 column,
                 scale,
                 {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)]},
-                method,
+                title(method),
             )
         _clean(axes, model if len(models) > 1 else "", label if axes.get_subplotspec().is_first_col() else "")
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mscl.config import Config, Switches
+from mscl.config import Config
+from mscl.methods import title
 from mscl.reporting.formats import Table
 from mscl.reporting.results import Card, Results
 from mscl.reporting.tables import KIND
@@ -17,6 +18,8 @@ from mscl.reporting.tables import KIND
 SHOWN_FILES = 12  # hashes of a card shown on the page; its JSON file holds all
 SWITCHES = {
     "pretrain": "Pretrained",
+    "family": "Family",
+    "clips": "Clips of a video",
     "flow": "Flow MoCo + cross-modal",
     "rotated": "Rotated flow",
     "lmcl": "LMCL",
@@ -104,12 +107,16 @@ def commits(results: Results) -> list[str]:
 
 
 def switches(config: Config) -> list[tuple[str, list[str]]]:
-    """Per method, what it is made of."""
+    """Per method, what it is made of; nothing where it is not pretrained."""
 
     def mark(value: object) -> str:
-        return value if isinstance(value, str) and value != "none" else "yes" if value is True else ""
+        return {True: "yes", False: "", "none": ""}.get(value, str(value)) if isinstance(value, bool | str) else str(value)
 
-    return [(m, [mark(getattr(config.switches(m), name)) for name in Switches.model_fields]) for m in config.methods]
+    def marks(method: str) -> list[str]:
+        made = config.switches(method)
+        return [mark(getattr(made, name)) if made.pretrain else "" for name in SWITCHES]
+
+    return [(title(m), marks(m)) for m in config.methods]
 
 
 def _card(card: Card) -> dict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from mscl.evaluation.confusion import FORMULA, NO_PAIRS
+from mscl.methods import title
 from mscl.reporting.formats import Table
 from mscl.reporting.results import Results
 from mscl.reporting.tables import of_table, published
@@ -26,7 +27,7 @@ def table2(results: Results) -> Table:
             shown.append(
                 [
                     model,
-                    row.left_method if row.block == "left" else row.right_method,
+                    title(row.left_method if row.block == "left" else row.right_method),
                     f"{row.a} | {row.b}",
                     *map(str, counts.values()),
                     str(row.right_videos),
@@ -40,7 +41,7 @@ def table2(results: Results) -> Table:
                 method = getattr(row, f"{side}_method")
                 cards[line, column] = [c for c in runs[runs["method"] == method]["finetune_card"] if c]
             data.append(row._asdict() | {"model": model})
-    left, right = names or ("baseline", "mscl")
+    left, right = map(title, names or ("baseline", "mscl"))
     columns = ["Model", "Most confusing to", "Confusing pair", "Baseline", "MSCL", "Videos"]
     frame = pd.DataFrame(shown, columns=columns)
     titles = {"Baseline": left, "MSCL": right}

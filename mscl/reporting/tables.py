@@ -8,6 +8,7 @@ from importlib.resources import files
 import pandas as pd
 
 from mscl.config import Config
+from mscl.methods import title
 from mscl.reporting.formats import Table
 from mscl.reporting.results import RETRIEVAL, Results
 
@@ -110,7 +111,7 @@ def table1(results: Results) -> Table:
         cards[len(shown), "Top-1 %"] = [c for c in done["finetune_card"] if c]
         shown.append(
             [
-                method,
+                title(method),
                 "measured",
                 f"{model} ({recipe.backbone})",
                 source,
@@ -208,7 +209,7 @@ def table3(results: Results) -> Table:
         shown.append(
             [
                 model,
-                method,
+                title(method),
                 str(int(runs["top1"].notna().sum())),
                 *(percent(runs[n]) for n in wanted),
                 DASH if math.isnan(chance) else f"{chance:.1f}",
@@ -256,7 +257,7 @@ def runs_table(results: Results) -> Table:
             card = row[f"{STAGE_OF[name]}_card"]
             cards[len(shown), NAMES[name]] = [card] if card and not math.isnan(row[name]) else []
         numbers = [DASH if math.isnan(row[n]) else f"{100 * row[n]:.1f}" for n in wanted]
-        shown.append([row["model"], row["method"], str(row["seed"]), *numbers, str(row["videos"]), str(row["skipped"])])
+        shown.append([row["model"], title(row["method"]), str(row["seed"]), *numbers, str(row["videos"]), str(row["skipped"])])
     columns = ["Model", "Method", "Seed", *(NAMES[n] for n in wanted), "Test videos", "Skipped"]
     data = results.runs[["model", "method", "seed", *wanted, "videos", "skipped", "chance"]]
     return Table(

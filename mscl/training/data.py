@@ -96,8 +96,13 @@ def usable(manifest: pd.DataFrame, shards: Shards) -> tuple[pd.DataFrame, pd.Dat
     return rows[good].reset_index(drop=True), rows[~good].reset_index(drop=True)
 
 
+def clip_names(clips: int) -> tuple[str, ...]:
+    """What a batch calls the clips of a video: query, key, key2, key3…"""
+    return ("query", "key", *(f"key{n}" for n in range(2, clips)))
+
+
 class PretrainClips(Dataset):
-    """Two clips of one video, with their flow: query and key (method.md §2).
+    """Clips of one video, with their flow: query and key (method.md §2), and further keys where the method looks at more.
 
     [i] -> {"query_rgb": (T,S,S,3) uint8, "key_rgb": …} and, with flow, "query_flow" (T/2,S,S,2) uint8 and
     "query_factor" (T/2,) float32, and so for the key: the fields at times 0, 2, 4… which the flow network looks at.
@@ -122,8 +127,9 @@ class PretrainClips(Dataset):
         allowed = flow.column("allowed", flow_row).astype(bool) if flow and self.job.switches.mds else None
         starts = allowed_starts(grid, allowed, self.job.clip)
         out: dict = {}
-        query = starts[rng.integers(len(starts))]
-        for name, start in (("query", query), ("key", key_start(rng, query, starts, self.job.clip.max_shift))):
+        names, query = clip_names(self.job.switches.clips), starts[rng.integers(len(starts))]
+        keys = [key_start(rng, query, starts, self.job.clip.max_shift) for _ in names[1:]]
+        for name, start in zip(names, (query, *keys)):
             wanted = start + np.arange(self.job.clip.frames) * self.job.clip.stride
             h, w = frames.clips.height[row], frames.clips.width[row]
             box = crop_box(rng, w / h, self.job.augment.area, self.job.augment.ratio)

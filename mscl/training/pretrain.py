@@ -9,25 +9,26 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mscl import distributed
 from mscl.codehash import code_hash
 from mscl.io import whole
 from mscl.jobs import PretrainJob, dumps
+from mscl.models.build import build_method
 from mscl.models.lmcl import angles
 from mscl.models.moco import key_momentum
-from mscl.models.mscl import MSCL, View
+from mscl.models.mscl import View
 from mscl.training.augment import augment_rgb, flip_flow, flow_from_planes
 from mscl.training.checkpoint import digest, save_weights
-from mscl.training.data import PretrainClips, pretrain_rows
+from mscl.training.data import PretrainClips, clip_names, pretrain_rows
 from mscl.training.draws import Draws
 from mscl.training.engine import DEFAULT, Machine, Run, Step, prepare_device
 from mscl.training.monitor import Monitor
 
 
 def make_view(batch: dict, name: str, job: PretrainJob, draws: Draws) -> View:
-    """Augment one of the two clips of every video; a flip is shared by its frames and its flow."""
+    """Augment one of the clips of every video; a flip is shared by its frames and its flow."""
     rgb = batch[f"{name}_rgb"]
     flipped_B = draws.chance(job.augment.flip)
     view = View(augment_rgb(rgb, flipped_B, job.augment, draws).contiguous(memory_format=torch.channels_last_3d))
@@ -39,9 +40,9 @@ def make_view(batch: dict, name: str, job: PretrainJob, draws: Draws) -> View:
 
 
 class PretrainStep(Step):
-    """One step of the method: move the key encoders, look at two views, sum the terms, let the keys into their queues."""
+    """One step of the method: move the key encoders, look at the views, sum the terms, let the keys into their queues."""
 
-    def __init__(self, model: MSCL, job: PretrainJob):
+    def __init__(self, model: nn.Module, job: PretrainJob):
         self.model, self.job = model, job
 
     def begin(self, progress: float) -> None:
@@ -49,8 +50,8 @@ class PretrainStep(Step):
 
     def __call__(self, batch: dict, draws: Draws) -> dict[str, Tensor]:
         with torch.autocast(batch["query_rgb"].device.type, enabled=False):
-            query, key = (make_view(batch, name, self.job, draws) for name in ("query", "key"))
-        losses, accuracies = self.model(query, key, enqueue=False)
+            views = [make_view(batch, name, self.job, draws) for name in clip_names(self.job.switches.clips)]
+        losses, accuracies = self.model(*views, enqueue=False)
         terms = {"loss": sum(losses.values())}
         terms |= {f"loss_{k}": v.detach() for k, v in losses.items()}
         return terms | {f"acc_{k}": v for k, v in accuracies.items()}
@@ -66,7 +67,7 @@ def pretrain(job: PretrainJob, out: Path, machine: Machine = DEFAULT) -> None:
     """
     device = prepare_device(job.device, job.threads)
     torch.manual_seed(job.seed)
-    model = MSCL(job.net, job.contrast, job.switches).to(device, memory_format=torch.channels_last_3d)
+    model = build_method(job.net, job.contrast, job.switches).to(device, memory_format=torch.channels_last_3d)
     rows = pretrain_rows(job.sources, job.split)
     if len(rows) < job.optim.batch:
         raise ValueError(
@@ -79,15 +80,15 @@ def pretrain(job: PretrainJob, out: Path, machine: Machine = DEFAULT) -> None:
     dataset = PretrainClips(rows, job, job.net.size)
     identity = {"job": dumps(job), "code": code_hash(__name__), "list of videos": digest(*(r[2] for r in rows))}
     run = Run(model, dataset, job.optim, job.seed, identity, out / "checkpoint.pt", machine)
-    monitor = Monitor(job, model.rgb.query, device, machine.workers).measure if job.monitor else None
+    monitor = Monitor(job, model.encoder, device, machine.workers).measure if job.monitor else None
     history = run.fit(PretrainStep(model, job), f"pretrain {job.method}", monitor)
     if distributed.rank() == 0:
         write_pretrained(model, history, job, out)
         run.done()
 
 
-def write_pretrained(model: MSCL, history: pd.DataFrame, job: PretrainJob, out: Path) -> None:
-    encoder = model.rgb.query
+def write_pretrained(model: nn.Module, history: pd.DataFrame, job: PretrainJob, out: Path) -> None:
+    encoder = model.encoder
     weights = dict(encoder.backbone.state_dict()) | {f"head.{k}": v for k, v in encoder.head.state_dict().items()}
     with whole(out / "history.csv") as path:
         history.to_csv(path, index=False)

@@ -266,3 +266,10 @@ def test_the_papers_plan_needs_no_data_and_marks_what_is_assumed(tmp_path):
     )  # fmt: skip
     assert "246,534" in run.stdout and "168,913" in run.stdout and "measured here" not in re.sub("total .*", "", run.stdout)
     assert re.search(r"GPU, sustained in training\s+40 TFLOP/s\s+assumed", run.stdout)
+
+
+def test_a_rivals_plan_counts_its_clips(prepared):
+    """ρ clips are one forward and backward of the query and ρ-1 forwards of keys; the reading grows with ρ."""
+    cost = {n: network.pretrain_flops(jobs.pretrain_job(prepared, "r18", f"rho-moco-{n}", 0)) for n in (2, 3, 4)}
+    assert cost[2] == network.pretrain_flops(jobs.pretrain_job(prepared, "r18", "moco", 0))
+    assert cost[4] - cost[3] == pytest.approx(cost[3] - cost[2]) and cost[3] > cost[2]

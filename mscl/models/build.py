@@ -1,0 +1,19 @@
+"""The network of a method: what its family says (`mscl.methods`).
+
+Each has `encoder` (what is kept), `momentum_update(m)`, `enqueue()` and `forward(*views, enqueue)`, which returns its loss terms
+(all of weight 1) and accuracies, by name.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from mscl.models.mscl import MSCL
+from mscl.models.rho_moco import RhoMoCo
+
+FAMILIES: dict[str, type[nn.Module]] = {"mscl": MSCL, "rho-moco": RhoMoCo}
+
+
+def build_method(net, contrast, switches) -> nn.Module:
+    """The method of `switches` with networks of `net` (`mscl.jobs.Net`)."""
+    return FAMILIES[switches.family](net, contrast, switches)

@@ -1,0 +1,78 @@
+"""The rivals' losses against cases worked out by hand, and where their gradients go (docs/rivals.md)."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mscl.config import METHODS, Contrast, Switches
+from mscl.models.build import build_method
+from mscl.models.moco import Queue
+from mscl.models.mscl import View
+
+NET = SimpleNamespace(backbone="r3d_18", width=4, flow_width=4, neck=16, neck_blocks=2, size=32)
+R50 = SimpleNamespace(backbone="slow_r50", width=4, flow_width=4, neck=16, neck_blocks=1, size=64)
+RIVALS = [m for m, s in METHODS.items() if s.family != "mscl"]
+
+
+def model_of(switches: Switches, net=NET):
+    torch.manual_seed(0)
+    return build_method(net, Contrast(dim=16, queue=8, temperature=0.5, decay=1.0), switches)
+
+
+def view(seed: int, batch: int = 4) -> View:
+    g = torch.Generator().manual_seed(seed)
+    flow = torch.rand(batch, 2, 4, 32, 32, generator=g) - 0.5  # every second of 8 fields
+    return View(torch.randn(batch, 3, 8, 32, 32, generator=g), flow, torch.full((batch,), 1.2566))
+
+
+def queue_of(*keys: list[float]) -> Queue:
+    queue = Queue(len(keys), len(keys[0]), decay=1.0)
+    queue.keys_KD.copy_(torch.tensor(keys))
+    return queue
+
+
+def fixed(model, *embeddings):
+    """The model, with clip i of every video embedded as the rows of `embeddings[i]`: query first."""
+    model.rgb.encode_query = lambda x: ((), embeddings[0])
+    keys = iter(embeddings[1:])
+    model.rgb.encode_key = lambda x: next(keys)
+    return model
+
+
+@pytest.mark.parametrize("net", [NET, R50], ids=["r18", "r50"])
+@pytest.mark.parametrize("method", RIVALS)
+def test_gradients_reach_every_trained_weight(method, net):
+    switches = METHODS[method]
+    model = model_of(switches, net)
+    losses, accuracies = model(*(view(n) for n in range(switches.clips)))
+    assert set(losses) == set(accuracies)
+    sum(losses.values()).backward()
+    assert [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.abs().sum() > 0)] == []
+
+
+def test_rho_moco_is_the_mean_over_its_keys_by_hand():
+    """q = (1,0), keys at similarity 0.6 and 0; the queue holds (0,1) and (-1,0); τ = 0.5."""
+    model = model_of(METHODS["rho-moco-3"])
+    model.rgb.queue = queue_of([0.0, 1.0], [-1.0, 0.0])
+    q, near, far = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]]), torch.tensor([[0.0, 1.0]])
+    losses, accuracies = fixed(model, q, near, far)(view(0), view(1), view(2), enqueue=False)
+    e = lambda s: math.exp(s / 0.5)  # noqa: E731
+    first, second = (-math.log(e(s) / (e(s) + e(0) + e(-1))) for s in (0.6, 0.0))
+    assert losses["rgb"].item() == pytest.approx((first + second) / 2, abs=1e-6)
+    # The second key is as near as a negative, which does not count against it: argmax takes the first of equals.
+    assert accuracies["rgb"].item() == 1.0
+
+
+def test_every_key_of_a_step_enters_the_queue_and_none_before_its_end():
+    """Two parts of two videos with two keys each: all of the first keys, then all of the second."""
+    model = model_of(METHODS["rho-moco-3"])
+    model.rgb.queue, before = queue_of(*[[0.0]] * 8), torch.zeros(8, 1)
+    for part in (0, 10):
+        keys = [torch.tensor([[part + 1.0], [part + 2.0]]), torch.tensor([[part + 5.0], [part + 6.0]])]
+        fixed(model, torch.ones(2, 1), *keys)(view(0), view(1), view(2), enqueue=False)
+        assert torch.equal(model.rgb.queue.keys_KD, before)
+    model.enqueue()
+    assert model.rgb.queue.keys_KD[:, 0].tolist() == [1, 2, 11, 12, 5, 6, 15, 16]
+    assert model.rgb.queue.age_K.tolist() == [1, 1, 1, 1, 0, 0, 0, 0] and not model._waiting

@@ -1,0 +1,78 @@
+"""The rivals of the supplement's Table 1 train, stop and go on like the other methods."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mscl import jobs
+from mscl.methods import METHODS
+from mscl.training import engine
+from mscl.training.data import PretrainClips, pretrain_rows
+from mscl.training.pretrain import pretrain
+
+RIVALS = [m for m, s in METHODS.items() if s.family != "mscl"]
+
+
+def job_of(prepared, method, **optim):
+    """The tiny run of a method; a name that `prepared` does not list is as good as one that it does."""
+    job = jobs.pretrain_job(prepared, "r18", method, 0)
+    return job.model_copy(update={"optim": job.optim.model_copy(update=optim)})
+
+
+def clips_of(prepared, method):
+    job = job_of(prepared, method)
+    return PretrainClips(pretrain_rows(job.sources, "train"), job, 32)
+
+
+def test_a_sample_of_three_clips_is_one_of_two_and_a_further_key(prepared):
+    two, three = (clips_of(prepared, m)[3] for m in ("rho-moco-2", "rho-moco-3"))
+    assert list(three) == ["query_rgb", "key_rgb", "key2_rgb"]  # RGB alone
+    assert all(three[name].shape == (8, 32, 32, 3) for name in three)
+    moco = clips_of(prepared, "moco")[3]
+    assert list(two) == list(moco) and all(np.array_equal(two[name], moco[name]) for name in moco)
+
+
+def test_every_clip_starts_within_the_shift_and_the_keys_are_drawn_apart(prepared, monkeypatch):
+    """Clips of 8 frames at stride 2 in videos of 24 frames may start at 0..9, a key at most 4 frames from its query."""
+    import mscl.training.data as data
+
+    read = []
+    monkeypatch.setattr(data, "read_clip", lambda shards, row, positions, box, size: read.append((positions, box)))
+    clips = clips_of(prepared, "rho-moco-3")
+    for epoch in range(20):
+        clips.set_epoch(epoch)
+        clips[0]
+    starts = np.array([int(positions[0]) for positions, _ in read]).reshape(20, 3)
+    assert starts.min() >= 0 and starts.max() <= 9 and np.abs(starts[:, 1:] - starts[:, :1]).max() == 4
+    assert (starts[:, 1] != starts[:, 2]).any() and len({box for _, box in read}) == 60
+
+
+def test_rho_2_is_moco_bit_for_bit(prepared, tmp_path):
+    for method in ("moco", "rho-moco-2"):
+        pretrain(job_of(prepared, method, epochs=1), tmp_path / method)
+    a, b = (load_file(tmp_path / m / "weights.safetensors") for m in ("moco", "rho-moco-2"))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("method", RIVALS[1:])
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(prepared, tmp_path, monkeypatch, method):
+    """Stopped within the second of two epochs: the queue, the optimiser and the weights go on bit for bit."""
+    job = job_of(prepared, method)
+    pretrain(job, tmp_path / "whole")
+    step = engine.Run._one
+
+    def stops(run, *arguments):
+        if run.at.step == 4:
+            run.save()
+            raise KeyboardInterrupt
+        step(run, *arguments)
+
+    monkeypatch.setattr(engine.Run, "_one", stops)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(job, tmp_path / "stopped")
+    monkeypatch.undo()
+    assert torch.load(tmp_path / "stopped" / "checkpoint.pt", weights_only=True)["at"]["step"] == 4
+    pretrain(job, tmp_path / "stopped")
+    a, b = (load_file(tmp_path / n / "weights.safetensors") for n in ("whole", "stopped"))
+    assert all(torch.equal(a[k], b[k]) for k in a)
