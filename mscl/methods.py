@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from mscl.validation import Strict
 
-Family = Literal["mscl", "rho-moco"]
+Family = Literal["mscl", "rho-moco", "modist"]
 MSCL_ONLY = ("rotated", "lmcl", "fra", "mds")
 
 
@@ -19,6 +19,7 @@ class Switches(Strict):
     clips: Annotated[int, Field(ge=2)] = 2  # of each video in a step
     pretrain: bool = True
     flow: bool = False  # flow MoCo and the cross-modal terms
+    flow_contrast: bool = True  # with flow: flow's own contrast, beside the cross-modal terms
     rotated: bool = False  # rotated flow at clip level
     lmcl: bool = False
     fra: Literal["none", "paper", "released"] = "none"
@@ -34,13 +35,17 @@ class Switches(Strict):
             raise ValueError("rotated, lmcl and fra need the flow network: set flow: true")
         if self.fra != "none" and not self.lmcl:
             raise ValueError("fra gives LMCL its extra negatives: set lmcl: true, or fra: none")
+        if not self.flow_contrast and not self.flow:
+            raise ValueError("flow_contrast is a term of the flow network: set flow: true, or remove it")
         self._of_the_family()
         return self
 
     def _of_the_family(self) -> None:
         """Refuse what the family would not look at."""
         defaults = Switches.model_fields
-        foreign = () if self.family == "mscl" else ("flow", *MSCL_ONLY)
+        foreign = {"mscl": (), "modist": MSCL_ONLY}.get(self.family, ("flow", *MSCL_ONLY))
+        if self.family == "modist" and self.pretrain and not self.flow:
+            raise ValueError("family modist looks at flow: set flow: true")
         for name in foreign:
             if getattr(self, name) != defaults[name].default:
                 raise ValueError(f"{name} is no part of family {self.family}: remove it, or set family: mscl")
@@ -60,8 +65,11 @@ METHODS: dict[str, Switches] = {
     "rho-moco-2": Switches(family="rho-moco", clips=2),
     "rho-moco-3": Switches(family="rho-moco", clips=3),
     "rho-moco-4": Switches(family="rho-moco", clips=4),
+    "modist": Switches(family="modist", flow=True, flow_contrast=False),
+    "modist+flow": Switches(family="modist", flow=True),
 }
 TITLES = {f"rho-moco-{clips}": f"ρMoCo (ρ = {clips})" for clips in (2, 3, 4)}
+TITLES |= {"modist": "MoDist", "modist+flow": "MoDist + flow→flow"}
 
 
 def title(method: str) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from torch import nn
 
+from mscl.models.modist import MoDist
 from mscl.models.mscl import MSCL
 from mscl.models.rho_moco import RhoMoCo
 
-FAMILIES: dict[str, type[nn.Module]] = {"mscl": MSCL, "rho-moco": RhoMoCo}
+FAMILIES: dict[str, type[nn.Module]] = {"mscl": MSCL, "rho-moco": RhoMoCo, "modist": MoDist}
 
 
 def build_method(net, contrast, switches) -> nn.Module:

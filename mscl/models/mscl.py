@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mscl.distributed import gather
 from mscl.flow.colour import colourwheel
+from mscl.flow.edges import flow_edges
 from mscl.models.flow_resnet import FlowResNet
 from mscl.models.lmcl import lmcl, local_vectors, rotate_flow
 from mscl.models.moco import Encoder, build_moco, info_nce
@@ -37,6 +38,9 @@ class View:
 
     def rotated_image(self) -> Tensor:
         return colourwheel(rotate_flow(self.flow_B2THW, self.angle_B))
+
+    def edge_image(self) -> Tensor:
+        return flow_edges(self.flow_B2THW)
 
 
 class MSCL(nn.Module):
@@ -107,8 +111,8 @@ class MSCL(nn.Module):
         return (q, k, rq, rk) if self.switches.fra == "released" else (q, rq, k, rk)
 
     def _clip_pairs(self, q: Tensor, k: Tensor, flow_q: Tensor, flow_k: Tensor) -> dict:
-        return {
-            "flow": (flow_q, flow_k, self.flow.queue),
+        within = {"flow": (flow_q, flow_k, self.flow.queue)} if self.switches.flow_contrast else {}
+        return within | {
             "rgb_to_flow": (q, flow_k, self.flow.queue),
             "flow_to_rgb": (flow_q, k, self.rgb.queue),
         }

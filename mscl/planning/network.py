@@ -36,7 +36,7 @@ class _Images(View):
         batch, channels, times, height, width = self.rgb_BCTHW.shape
         return torch.empty(batch, channels, times // EVERY, height, width)
 
-    rotated_image = flow_image
+    rotated_image = edge_image = flow_image
 
 
 @contextmanager

@@ -21,6 +21,7 @@ SWITCHES = {
     "family": "Family",
     "clips": "Clips of a video",
     "flow": "Flow MoCo + cross-modal",
+    "flow_contrast": "Flow→flow",
     "rotated": "Rotated flow",
     "lmcl": "LMCL",
     "fra": "FRA negatives",
@@ -114,7 +115,8 @@ def switches(config: Config) -> list[tuple[str, list[str]]]:
 
     def marks(method: str) -> list[str]:
         made = config.switches(method)
-        return [mark(getattr(made, name)) if made.pretrain else "" for name in SWITCHES]
+        off = set(SWITCHES) if not made.pretrain else set() if made.flow else {"flow_contrast"}
+        return ["" if name in off else mark(getattr(made, name)) for name in SWITCHES]
 
     return [(title(m), marks(m)) for m in config.methods]
 

@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from mscl.config import METHODS, Contrast, Switches
+from mscl.flow.edges import flow_edges
+from mscl.flow.mds import motion
 from mscl.models.build import build_method
+from mscl.models.lmcl import rotate_flow
 from mscl.models.moco import Queue
 from mscl.models.mscl import View
 
@@ -63,6 +66,37 @@ def test_rho_moco_is_the_mean_over_its_keys_by_hand():
     assert losses["rgb"].item() == pytest.approx((first + second) / 2, abs=1e-6)
     # The second key is as near as a negative, which does not count against it: argmax takes the first of equals.
     assert accuracies["rgb"].item() == 1.0
+
+
+def test_flow_edges_by_hand():
+    """u jumps by 0.4 between columns 2 and 3: Sobel answers 4 x 0.4 beside the jump, which is an edge of 0.4, and 0 elsewhere."""
+    flow = torch.zeros(1, 2, 1, 5, 6)
+    flow[:, 0, :, :, 3:] = 0.4
+    edges = flow_edges(flow)
+    assert edges.shape == (1, 3, 1, 5, 6)
+    assert torch.allclose(edges, torch.tensor([0.0, 0.0, 0.4, 0.4, 0.0, 0.0]).expand_as(edges), atol=1e-6)
+    turned = rotate_flow(flow, torch.tensor([1.0]))
+    assert torch.allclose(flow_edges(turned), edges, atol=1e-6)  # an edge has no direction
+    assert torch.allclose(flow_edges(flow + 0.3), edges, atol=1e-6)  # a camera that pans makes none
+    assert flow_edges(5 * flow).max() == 1
+    ours = motion(flow[0].permute(1, 2, 3, 0).numpy())  # as MDS has it
+    assert torch.allclose(4 * edges[0, 0], torch.from_numpy(ours), atol=1e-5)
+
+
+def test_modist_contrasts_within_rgb_and_across_and_sees_edges_by_hand():
+    """One video; RGB q = (1,0), k = (0.6,0.8); motion q = (0,1), k = (0.8,0.6); each queue holds one key; τ = 0.5."""
+    model, query, key = model_of(METHODS["modist+flow"]), view(0), view(1)
+    fixed(model, torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]]))
+    seen = []
+    model.flow.encode_query = lambda x: (seen.append(x), ((x,), torch.tensor([[0.0, 1.0]])))[1]
+    model.flow.encode_key = lambda x: (seen.append(x), torch.tensor([[0.8, 0.6]]))[1]
+    model.rgb.queue, model.flow.queue = queue_of([0.0, 1.0]), queue_of([-1.0, 0.0])
+    losses, _ = model(query, key, enqueue=False)
+    loss = lambda positive, negative: math.log(1 + math.exp((negative - positive) / 0.5))  # noqa: E731
+    expected = {"rgb": loss(0.6, 0), "flow": loss(0.6, 0), "rgb_to_flow": loss(0.8, -1), "flow_to_rgb": loss(0.8, 1)}
+    assert {k: v.item() for k, v in losses.items()} == pytest.approx(expected, abs=1e-6)
+    assert torch.equal(seen[0], flow_edges(query.flow_B2THW)) and torch.equal(seen[1], flow_edges(key.flow_B2THW))
+    assert set(model_of(METHODS["modist"])(query, key)[0]) == set(expected) - {"flow"}
 
 
 def test_every_key_of_a_step_enters_the_queue_and_none_before_its_end():

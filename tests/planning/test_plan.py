@@ -273,3 +273,5 @@ def test_a_rivals_plan_counts_its_clips(prepared):
     cost = {n: network.pretrain_flops(jobs.pretrain_job(prepared, "r18", f"rho-moco-{n}", 0)) for n in (2, 3, 4)}
     assert cost[2] == network.pretrain_flops(jobs.pretrain_job(prepared, "r18", "moco", 0))
     assert cost[4] - cost[3] == pytest.approx(cost[3] - cost[2]) and cost[3] > cost[2]
+    modist, both = (network.pretrain_flops(jobs.pretrain_job(prepared, "r18", m, 0)) for m in ("modist", "modist+flow"))
+    assert cost[2] < modist < both < network.pretrain_flops(jobs.pretrain_job(prepared, "r18", "baseline", 0))
