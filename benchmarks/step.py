@@ -21,6 +21,7 @@ from benchmarks.common import machine, versions
 from mscl import jobs
 from mscl.config import load_config
 from mscl.flow.colour import colourwheel
+from mscl.methods import METHODS
 from mscl.models.flow_resnet import EVERY
 from mscl.models.mscl import MSCL
 from mscl.training.draws import Draws
@@ -73,6 +74,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=30)
     a = parser.parse_args()
+    if foreign := [m for m in a.methods if METHODS[m].family != "mscl"]:
+        parser.error(f"--methods: {', '.join(foreign)}: the bare rival is written for family mscl alone")
     config, device = load_config(a.config), prepare_device("auto", a.threads)
     print(f"{machine()}; {versions('torch')}; {device}, {a.threads} thread(s), {a.config} {a.model}, batch {a.batch}")
     for method in a.methods:

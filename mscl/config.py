@@ -207,9 +207,19 @@ class Config(Strict):
                 raise ValueError(
                     f"contrast.bn_groups: models.{name}.pretrain.batch {model.pretrain.batch} does not divide into {self.contrast.bn_groups} groups"
                 )
+            if any(self.switches(m).ordered for m in self.methods):
+                self._corp(name, model)
             if self.clip.frames != 8 and any(self.switches(m).lmcl for m in self.methods):
                 raise ValueError("clip.frames: LMCL pairs 4 times of the neck with 4 of the flow network; set 8")
         return self
+
+    def _corp(self, name: str, model: Model) -> None:
+        if self.contrast.dim % 8:
+            raise ValueError(f"contrast.dim: {self.contrast.dim} does not divide into CORP's 8 heads")
+        if model.pretrain.batch // model.pretrain.accumulate < 2:
+            raise ValueError(
+                f"models.{name}.pretrain.accumulate: CORP tells videos apart and needs 2 of them in each part of a batch"
+            )
 
     def _splits(self) -> None:
         wanted = [(d, self.pretrain.split) for d in self.pretrain.datasets]

@@ -48,6 +48,25 @@ def gather(x: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+class _Gather(torch.autograd.Function):
+    """`gather`, whose gradient goes back to the process that a row came from."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return gather(x)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)
+        return gradient[rows(len(gradient))]
+
+
+def gather_with_gradient(x: Tensor) -> Tensor:
+    """The rows of all processes, in their order. Every process's loss reaches the rows of every other."""
+    return x if size() == 1 else _Gather.apply(x)
+
+
 @torch.no_grad()
 def mean_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Average the gradients over the processes, in one message. A parameter without one anywhere stays without."""

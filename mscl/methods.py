@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from mscl.validation import Strict
 
-Family = Literal["mscl", "rho-moco", "modist"]
+Family = Literal["mscl", "rho-moco", "modist", "corp-m", "corp-f"]
 MSCL_ONLY = ("rotated", "lmcl", "fra", "mds")
 
 
@@ -49,8 +49,13 @@ class Switches(Strict):
         for name in foreign:
             if getattr(self, name) != defaults[name].default:
                 raise ValueError(f"{name} is no part of family {self.family}: remove it, or set family: mscl")
-        if self.clips != 2 and self.family != "rho-moco":
-            raise ValueError(f"family {self.family} looks at 2 clips of a video: remove clips, or set family: rho-moco")
+        if self.clips != 2 and self.family not in ("rho-moco", "corp-m"):
+            raise ValueError(f"family {self.family} looks at 2 clips of a video: remove clips, or set family: rho-moco or corp-m")
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the method asks which of two clips comes first."""
+        return self.family in ("corp-m", "corp-f")
 
 
 METHODS: dict[str, Switches] = {
@@ -67,9 +72,11 @@ METHODS: dict[str, Switches] = {
     "rho-moco-4": Switches(family="rho-moco", clips=4),
     "modist": Switches(family="modist", flow=True, flow_contrast=False),
     "modist+flow": Switches(family="modist", flow=True),
+    "corp-m": Switches(family="corp-m"),
+    "corp-f": Switches(family="corp-f"),
 }
 TITLES = {f"rho-moco-{clips}": f"ρMoCo (ρ = {clips})" for clips in (2, 3, 4)}
-TITLES |= {"modist": "MoDist", "modist+flow": "MoDist + flow→flow"}
+TITLES |= {"modist": "MoDist", "modist+flow": "MoDist + flow→flow", "corp-m": "CORP_m", "corp-f": "CORP_f"}
 
 
 def title(method: str) -> str:

@@ -86,6 +86,7 @@ def test_shipped_configurations_are_valid(path):
     ("method_switches", {"odd": {"family": "rho-moco", "flow": True}},
      "method_switches.odd: flow is no part of family rho-moco: remove it, or set family: mscl"),
     ("method_switches", {"odd": {"clips": 3}}, "method_switches.odd: family mscl looks at 2 clips of a video: remove clips, or set"),
+    ("method_switches", {"odd": {"family": "corp-f", "clips": 3}}, "method_switches.odd: family corp-f looks at 2 clips of a video"),
     ("method_switches", {"odd": {"family": "rho-moco", "clips": 1}}, "method_switches.odd.clips: input should be greater than or equal to 2"),
     ("method_switches", {"odd": {"family": "modist"}}, "method_switches.odd: family modist looks at flow: set flow: true"),
     ("method_switches", {"odd": {"flow_contrast": False}}, "method_switches.odd: flow_contrast is a term of the flow network: set flow"),

@@ -8,11 +8,18 @@ from __future__ import annotations
 
 from torch import nn
 
+from mscl.models.corp import CorpF, CorpM
 from mscl.models.modist import MoDist
 from mscl.models.mscl import MSCL
 from mscl.models.rho_moco import RhoMoCo
 
-FAMILIES: dict[str, type[nn.Module]] = {"mscl": MSCL, "rho-moco": RhoMoCo, "modist": MoDist}
+FAMILIES: dict[str, type[nn.Module]] = {
+    "mscl": MSCL,
+    "rho-moco": RhoMoCo,
+    "modist": MoDist,
+    "corp-m": CorpM,
+    "corp-f": CorpF,
+}
 
 
 def build_method(net, contrast, switches) -> nn.Module:

@@ -63,6 +63,11 @@ def in_groups(encoder: Encoder, x_BCTHW: Tensor, groups: int) -> tuple[tuple[Ten
     return tuple(torch.cat(level) for level in zip(*maps)), torch.cat(z)
 
 
+def own_groups(groups: int) -> int:
+    """Batch-norm groups of this process: `groups` of them make up the whole batch, each process is one at least."""
+    return max(1, groups // distributed.size())
+
+
 class MoCo(nn.Module):
     """A query encoder, its momentum copy and its queue.
 
@@ -78,11 +83,7 @@ class MoCo(nn.Module):
 
     def encode_query(self, x_BCTHW: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Stage maps and embedding of the queries."""
-        return in_groups(self.query, x_BCTHW, self._own_groups())
-
-    def _own_groups(self) -> int:
-        """Groups of this process: `groups` of them make up the whole batch, each process is one at least."""
-        return max(1, self.groups // distributed.size())
+        return in_groups(self.query, x_BCTHW, own_groups(self.groups))
 
     @torch.no_grad()
     def momentum_update(self, m: float) -> None:
@@ -97,7 +98,7 @@ class MoCo(nn.Module):
         own = distributed.rows(len(x_BCTHW) * distributed.size())
         order = torch.randperm(len(x_BCTHW) * distributed.size()).to(x_BCTHW.device)  # the same in every process
         shuffled = distributed.gather(x_BCTHW)[order[own]].contiguous(memory_format=torch.channels_last_3d)
-        z_BD = distributed.gather(in_groups(self.key, shuffled, self._own_groups())[1])
+        z_BD = distributed.gather(in_groups(self.key, shuffled, own_groups(self.groups))[1])
         return z_BD[order.argsort()[own]]
 
 

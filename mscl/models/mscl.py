@@ -32,6 +32,7 @@ class View:
     rgb_BCTHW: Tensor  # normalised
     flow_B2THW: Tensor | None = None  # radius at most 1 per field
     angle_B: Tensor | None = None  # FRA's rotation, radians
+    start_B: Tensor | None = None  # raw frame at which the clip starts, where the method asks for the order
 
     def flow_image(self) -> Tensor:
         return colourwheel(self.flow_B2THW)

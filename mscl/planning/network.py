@@ -77,7 +77,7 @@ def pretrain_flops(job: jobs.PretrainJob) -> float:
     model = _on_meta(lambda: build_method(job.net, job.contrast.model_copy(update={"bn_groups": 1}), job.switches))
     shape = (PAIR, 3, job.clip.frames, job.net.size, job.net.size)
     with _counted(model) as counter:
-        views = [_Images(torch.empty(shape)) for _ in range(job.switches.clips)]
+        views = [_Images(torch.empty(shape), start_B=torch.empty(PAIR)) for _ in range(job.switches.clips)]
         losses, _ = model(*views, enqueue=False)  # which moves keys; the queue's pointer has no value here
         sum(losses.values()).backward()
     return counter.get_total_flops() / PAIR
@@ -190,6 +190,8 @@ def _timed_pretrain(job: jobs.PretrainJob, batch: int, device: torch.device, sec
         if job.switches.flow:
             data[f"{view}_flow"] = torch.randint(1, 256, (batch, times // EVERY, side, side, 2), dtype=torch.uint8)
             data[f"{view}_factor"] = torch.full((batch, times // EVERY), 1 / 127)
+        if job.switches.ordered:
+            data[f"{view}_start"] = torch.randint(0, 100, (batch,))
     return _timed(model, PretrainStep(model, job), job.optim, data, device, seconds)
 
 

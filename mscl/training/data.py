@@ -106,6 +106,7 @@ class PretrainClips(Dataset):
 
     [i] -> {"query_rgb": (T,S,S,3) uint8, "key_rgb": …} and, with flow, "query_flow" (T/2,S,S,2) uint8 and
     "query_factor" (T/2,) float32, and so for the key: the fields at times 0, 2, 4… which the flow network looks at.
+    For a method that asks for the order of the clips, "query_start" and so on: the raw frame at which each starts.
     """
 
     def __init__(self, rows: list[tuple[Shards, Shards | None, str]], job, size: int):
@@ -137,6 +138,8 @@ class PretrainClips(Dataset):
             if flow:
                 fields = _positions(grid, wanted[::EVERY])
                 out[f"{name}_flow"], out[f"{name}_factor"] = read_flow(flow, flow_row, fields, box, self.size)
+            if self.job.switches.ordered:
+                out[f"{name}_start"] = int(start)
         return out
 
 

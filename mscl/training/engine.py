@@ -270,7 +270,9 @@ class Run:
     def _said(self) -> str:
         n, rates = self._done_in_epoch(), self._rates()
         nearest = {
-            k: v / n for k, v in self.at.sums.items() if k.startswith(("acc_rgb", "acc_lmcl", "train_")) and "_to_" not in k
+            k: v / n
+            for k, v in self.at.sums.items()
+            if k.startswith(("acc_rgb", "acc_lmcl", "acc_order", "train_")) and "_to_" not in k
         }
         words = [f"loss {self.at.sums['loss'] / n:.3f}", *(f"{k.removeprefix('acc_')} {v:.2f}" for k, v in nearest.items())]
         return ", ".join([*words, f"{rates['clips_per_second']:.0f} clips/s", f"{rates['data_wait']:.0%} waiting for data",

@@ -36,6 +36,8 @@ def make_view(batch: dict, name: str, job: PretrainJob, draws: Draws) -> View:
     if job.switches.flow:
         flow = flow_from_planes(batch[f"{name}_flow"], batch[f"{name}_factor"])
         view.flow_B2THW, view.angle_B = flip_flow(flow, flipped_B.to(rgb.device)), angle_B
+    if job.switches.ordered:
+        view.start_B = batch[f"{name}_start"]
     return view
 
 

@@ -10,13 +10,14 @@ from mscl.config import METHODS, Contrast, Switches
 from mscl.flow.edges import flow_edges
 from mscl.flow.mds import motion
 from mscl.models.build import build_method
+from mscl.models.corp import PairHead
 from mscl.models.lmcl import rotate_flow
 from mscl.models.moco import Queue
 from mscl.models.mscl import View
 
 NET = SimpleNamespace(backbone="r3d_18", width=4, flow_width=4, neck=16, neck_blocks=2, size=32)
 R50 = SimpleNamespace(backbone="slow_r50", width=4, flow_width=4, neck=16, neck_blocks=1, size=64)
-RIVALS = [m for m, s in METHODS.items() if s.family != "mscl"]
+RIVALS = ("rho-moco-3", "modist", "modist+flow", "corp-m", "corp-f")
 
 
 def model_of(switches: Switches, net=NET):
@@ -27,7 +28,7 @@ def model_of(switches: Switches, net=NET):
 def view(seed: int, batch: int = 4) -> View:
     g = torch.Generator().manual_seed(seed)
     flow = torch.rand(batch, 2, 4, 32, 32, generator=g) - 0.5  # every second of 8 fields
-    return View(torch.randn(batch, 3, 8, 32, 32, generator=g), flow, torch.full((batch,), 1.2566))
+    return View(torch.randn(batch, 3, 8, 32, 32, generator=g), flow, torch.full((batch,), 1.2566), torch.randint(0, 99, (batch,)))
 
 
 def queue_of(*keys: list[float]) -> Queue:
@@ -97,6 +98,61 @@ def test_modist_contrasts_within_rgb_and_across_and_sees_edges_by_hand():
     assert {k: v.item() for k, v in losses.items()} == pytest.approx(expected, abs=1e-6)
     assert torch.equal(seen[0], flow_edges(query.flow_B2THW)) and torch.equal(seen[1], flow_edges(key.flow_B2THW))
     assert set(model_of(METHODS["modist"])(query, key)[0]) == set(expected) - {"flow"}
+
+
+def test_decoupled_attention_by_hand():
+    """Eight heads of one dimension, U the identity, V swapping dimensions 0 with 1 and 4 with 5."""
+    head = PairHead(8, 2, temperature=1.0)
+    with torch.no_grad():
+        head.u.weight.copy_(torch.eye(8))
+        head.v.weight.copy_(torch.eye(8)[[1, 0, 2, 3, 5, 4, 6, 7]])
+    a, b = torch.tensor([[1.0, 2, 3, 4, 5, 6, 7, 8]]), torch.tensor([[8.0, 7, 6, 5, 4, 3, 2, 1]])
+    there, back = head.attention(a, b)[0, 0].tolist(), head.attention(b, a)[0, 0].tolist()
+    # Heads 0 and 4: (a0 b1 + a1 b0) / 2 = (7 + 16) / 2, and (a4 b5 - a5 b4) / 2 = (15 - 24) / 2.
+    assert there == [11.5, 11.5, 18, 20, -4.5, 4.5, 0, 0]
+    assert back == there[:4] + [-x for x in there[4:]]
+
+
+def pair_loss(logits: list[float], allowed: list[int]) -> float:
+    """-log of the share of the softmax that the allowed answers have."""
+    return -math.log(sum(math.exp(logits[n]) for n in allowed) / sum(map(math.exp, logits)))
+
+
+STARTS = torch.tensor([[5, 9], [4, 4]])  # of the second video the order is not known
+
+
+def test_corp_f_is_one_question_with_4b_minus_2_answers_by_hand():
+    """Two videos of two clips: clip i has 2(2·2-1) = 6 answers (which clip, after or before)."""
+    model, table = model_of(METHODS["corp-f"]), torch.randn(4, 4, 2, generator=torch.Generator().manual_seed(1))
+    model.head.forward = lambda a, b: table[: len(a)]
+    losses, _ = model.compare(torch.zeros(2, 2, 16), STARTS, slice(0, 2))
+    by_hand = []
+    for i, (partner, orders) in enumerate([(1, [0]), (0, [1]), (3, [0, 1]), (2, [0, 1])]):
+        answers = [(j, o) for j in range(4) if j != i for o in (0, 1)]
+        by_hand.append(pair_loss([table[i, j, o].item() for j, o in answers], [answers.index((partner, o)) for o in orders]))
+    assert sum(losses.values()).item() == pytest.approx(sum(by_hand) / 4, abs=1e-6)
+    alone = pair_loss(table[0, 1].tolist(), [0]) + pair_loss(table[1, 0].tolist(), [1])
+    assert losses["order"].item() == pytest.approx(alone / 4, abs=1e-6)
+
+
+def test_corp_m_asks_a_three_way_question_of_every_pair_of_two_videos_by_hand():
+    """Two videos of two clips make 2·2(2·2-1) = 12 ordered pairs: 0 different, 1 the second comes after, 2 before."""
+    model, table = model_of(METHODS["corp-m"]), torch.randn(2, 4, 4, 3, generator=torch.Generator().manual_seed(2))
+    model.head.forward = lambda a, b: table
+    losses, _ = model.compare(torch.zeros(2, 2, 16), STARTS, slice(0, 2))
+    # Group 0 is video 0 beside video 1, group 1 video 1 beside video 0: the clips of known order are 0, 1 and then 2, 3.
+    known = [
+        {(0, 1): [1], (1, 0): [2], (2, 3): [1, 2], (3, 2): [1, 2]},
+        {(2, 3): [1], (3, 2): [2], (0, 1): [1, 2], (1, 0): [1, 2]},
+    ]
+    pairs = [(g, i, j) for g in (0, 1) for i in range(4) for j in range(4) if i != j]
+    by_hand = [pair_loss(table[g, i, j].tolist(), known[g].get((i, j), [0])) for g, i, j in pairs]
+    assert sum(losses.values()).item() == pytest.approx(sum(by_hand) / 24, abs=1e-6)
+
+
+def test_corp_refuses_a_single_video():
+    with pytest.raises(ValueError, match="CORP tells videos apart, and there is one only"):
+        model_of(METHODS["corp-f"])(view(0, 1), view(1, 1))
 
 
 def test_every_key_of_a_step_enters_the_queue_and_none_before_its_end():

@@ -274,4 +274,6 @@ def test_a_rivals_plan_counts_its_clips(prepared):
     assert cost[2] == network.pretrain_flops(jobs.pretrain_job(prepared, "r18", "moco", 0))
     assert cost[4] - cost[3] == pytest.approx(cost[3] - cost[2]) and cost[3] > cost[2]
     modist, both = (network.pretrain_flops(jobs.pretrain_job(prepared, "r18", m, 0)) for m in ("modist", "modist+flow"))
+    m, f = (network.pretrain_flops(jobs.pretrain_job(prepared, "r18", f"corp-{v}", 0)) for v in "mf")
+    assert min(m, f) > cost[2]  # both clips forward and backward
     assert cost[2] < modist < both < network.pretrain_flops(jobs.pretrain_job(prepared, "r18", "baseline", 0))

@@ -1,6 +1,11 @@
 """The rivals of the supplement's Table 1 train, stop and go on like the other methods."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -10,8 +15,9 @@ from mscl.methods import METHODS
 from mscl.training import engine
 from mscl.training.data import PretrainClips, pretrain_rows
 from mscl.training.pretrain import pretrain
+from tests.conftest import ROOT
 
-RIVALS = [m for m, s in METHODS.items() if s.family != "mscl"]
+RIVALS = [m for m, s in METHODS.items() if s.family != "mscl" and m not in ("rho-moco-2", "rho-moco-4")]
 
 
 def job_of(prepared, method, **optim):
@@ -55,11 +61,61 @@ def test_rho_2_is_moco_bit_for_bit(prepared, tmp_path):
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize("method", RIVALS[1:])
+def test_only_corp_is_told_when_its_clips_start(prepared):
+    sample = clips_of(prepared, "corp-f")[3]
+    assert list(sample) == ["query_rgb", "query_start", "key_rgb", "key_start"] and 0 <= sample["query_start"] <= 9
+    assert not [name for name in clips_of(prepared, "mscl")[3] if "start" in name]
+
+
+TOGETHER = """
+import sys
+from pathlib import Path
+from mscl import jobs
+from mscl.training.pretrain import pretrain
+for file in sys.argv[1:]:
+    pretrain(jobs.loads(jobs.PretrainJob, file), Path(file).with_suffix(""))
+"""
+
+
+def test_two_processes_follow_the_losses_of_one(prepared, tmp_path):
+    """Batch norm in two groups in both; what is compared across processes must be the same clips, with the same gradients."""
+    methods = ("rho-moco-3", "corp-m", "corp-f")
+    for method in methods:
+        job = job_of(prepared, method, optimizer="sgd", lr=0.01)
+        job = job.model_copy(update={"contrast": job.contrast.model_copy(update={"bn_groups": 2})})
+        pretrain(job, tmp_path / "one" / method)
+        (tmp_path / f"{method}.json").write_text(jobs.dumps(job))
+    (tmp_path / "together.py").write_text(TOGETHER)
+    files = [str(tmp_path / f"{method}.json") for method in methods]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(tmp_path / "together.py"),
+        *files,
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert run.returncode == 0, run.stderr[-3000:]
+    for method in methods:
+        one, two = (pd.read_csv(folder / method / "history.csv") for folder in (tmp_path / "one", tmp_path))
+        measured = [c for c in one if c.startswith("loss")]
+        assert two[measured].to_numpy() == pytest.approx(one[measured].to_numpy(), rel=1e-4)
+        a, b = (load_file(folder / method / "weights.safetensors") for folder in (tmp_path / "one", tmp_path))
+        trained = [k for k in a if "running" not in k and "num_batches" not in k]
+        assert all(torch.allclose(a[k], b[k], atol=1e-4) for k in trained)
+
+
+@pytest.mark.parametrize("method", RIVALS)
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(prepared, tmp_path, monkeypatch, method):
-    """Stopped within the second of two epochs: the queue, the optimiser and the weights go on bit for bit."""
-    job = job_of(prepared, method)
+    """Batches in two parts, stopped within the second of two epochs: queue, optimiser and weights go on bit for bit."""
+    job = job_of(prepared, method, accumulate=2)
     pretrain(job, tmp_path / "whole")
+    history = pd.read_csv(tmp_path / "whole" / "history.csv")
+    terms = [c for c in history if c.startswith("loss_")]
+    assert history.loss.to_numpy() == pytest.approx(history[terms].sum(axis=1).to_numpy()) and (history.loss > 0.1).all()
     step = engine.Run._one
 
     def stops(run, *arguments):
