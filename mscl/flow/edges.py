@@ -18,5 +18,6 @@ def flow_edges(flow_B2THW: Tensor) -> Tensor:
     B, _, T, H, W = flow_B2THW.shape
     sobel = flow_B2THW.new_tensor(SOBEL) / JUMP
     planes = F.pad(flow_B2THW.reshape(B * 2 * T, 1, H, W), (1, 1, 1, 1), mode="reflect")
-    squared_B2THW = F.conv2d(planes, torch.stack([sobel, sobel.T])[:, None]).square().sum(1).view(B, 2, T, H, W)
+    with torch.autocast(planes.device.type, enabled=False):  # differences of like numbers
+        squared_B2THW = F.conv2d(planes, torch.stack([sobel, sobel.T])[:, None]).square().sum(1).view(B, 2, T, H, W)
     return squared_B2THW.sum(1, keepdim=True).sqrt().clamp(max=1).expand(B, 3, T, H, W)

@@ -209,3 +209,13 @@ def test_predictions_of_other_classes_are_named(tree, job, synthetic):
         "predictions of r18, mscl, seed 0 cannot be counted" in sentence and "not one of 2 classes" in sentence
         for sentence in results.missing
     )
+
+
+def test_a_rival_is_shown_by_the_name_of_its_paper(synthetic, tmp_path):
+    config = synthetic.settings(methods=("rho-moco-3", "corp-m", "mscl"), seeds=(0,))
+    synthetic.write_tree(tmp_path, config)
+    table = table1(read_results(config, tmp_path))
+    measured = table.shown["Origin"] == "measured"
+    assert table.shown["Method"][measured].tolist() == ["ρMoCo (ρ = 3)", "CORP_m", "mscl"]
+    assert table.data["method"][measured].tolist() == ["rho-moco-3", "corp-m", "mscl"]  # for machines, as in the configuration
+    assert r"$\rho$MoCo ($\rho$ = 3)" in table.latex() and r"CORP\_m" in table.latex()
