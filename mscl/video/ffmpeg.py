@@ -27,6 +27,11 @@ ERROR = re.compile(r"^(?:\[[^\]]*\] )*?\[(?:error|fatal|panic)\] (.*)|^(?:\[[^\]
 PIPE = re.compile(
     r"^\[(?:image2pipe|out#|mjpeg @)|(?:Error while opening|Could not open) encoder|to consumers|Task finished|Terminating thread|Nothing was written"
 )
+# ffmpeg's threads share one log and showinfo writes a line in pieces: another thread's word may land in it, without its level.
+TANGLED = re.compile(
+    r"^\[Parsed_showinfo[^\]]*\] \[info\] (?:n: (?!.* type:\S ?$)|color_(?!range:\S+ color_space:\S+ color_primaries:\S+ color_trc:\S+$))",
+    re.M,
+)
 RATE = re.compile(r"Stream #0:\d+.*Video:.* ([\d.]+)(k?) fps")
 REASON = 160  # characters of ffmpeg's own words kept
 BEFORE = 10.0  # seconds before a span at which decoding begins: seeking is exact in few containers, time stamps in most
@@ -60,7 +65,12 @@ Size = tuple[int, int]  # width, height
 
 
 def arguments(
-    path: str | Path, frames: FramesConfig, start: float = math.nan, end: float = math.nan, size: Size | None = None
+    path: str | Path,
+    frames: FramesConfig,
+    start: float = math.nan,
+    end: float = math.nan,
+    size: Size | None = None,
+    level: str = "info",
 ) -> list[str]:
     """The command that writes raw frames 0, step, 2*step... of the first video stream as MJPEG to stdout.
 
@@ -87,7 +97,7 @@ def arguments(
         qmin=1,
         **{"q:v": frames.quality, "flags:v": "+bitexact", _keep_timing(): "passthrough"},
     )
-    quiet = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info", "-filter_complex_threads", "1")
+    quiet = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", f"level+{level}", "-filter_complex_threads", "1")
     return out.global_args(*quiet).compile(cmd=ffmpeg_exe())
 
 
@@ -107,12 +117,17 @@ def decode(path: str | Path, frames: FramesConfig, start: float = math.nan, end:
         ):  # again: ffmpeg fills a part only of pictures whose size it did not expect
             height, width = simplejpeg.decode_jpeg_header(first[0])[:2]
             stream, raw_log = _run(arguments(path, frames, start, end, (width, height)), frames.timeout)
+        complaints = log = raw_log.decode(errors="replace")
+        if TANGLED.search(log):  # again, for the errors alone
+            complaints = _run(arguments(path, frames, start, end, level="error"), frames.timeout)[1].decode(errors="replace")
     except subprocess.TimeoutExpired:
         return Decoded(error=f"decoding took longer than {frames.timeout} s (frames.timeout)")
     except Killed as error:
         return Decoded(error=str(error))
-    log, offset = raw_log.decode(errors="replace"), 0.0 if math.isnan(start) else start - seek_to(start)
-    got = Decoded(split_jpegs(stream), [_seconds(time) - offset for time, _ in shown], _stated_rate(log), _first_error(log))
+    offset = 0.0 if math.isnan(start) else start - seek_to(start)
+    got = Decoded(
+        split_jpegs(stream), [_seconds(time) - offset for time, _ in shown], _stated_rate(log), _first_error(complaints)
+    )
     expected = -(-len(shown) // frames.step)
     if len(got.jpegs) != expected:
         got.error = got.error or f"{expected} frames decoded, {len(got.jpegs)} came through"

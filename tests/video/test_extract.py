@@ -208,6 +208,13 @@ def test_missing_empty_and_broken_become_rows(tmp_path, video):
     assert clips.loc["e", "reason"] == ""
 
 
+def test_a_reason_is_found_however_the_threads_of_ffmpeg_share_the_log(tmp_path, video):
+    """Before the log was checked for it, one in ten of these lost its reason: ffmpeg wrote it into the middle of a line."""
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    assert {decode(cut, FramesConfig()).error for _ in range(60)} == {"File ended prematurely"}
+
+
 def test_time_limit(monkeypatch, video):
     monkeypatch.setattr("mscl.video.ffmpeg.arguments", lambda *_: ["sleep", "20"])
     got = decode(video, FramesConfig(timeout=1))

@@ -135,7 +135,7 @@ def test_absent_data_is_planned_and_then_explained(tmp_path):
     assert run.returncode != 0
     assert "exit status" in said or "non-zero exit code" in said, said
     assert "MissingOutputException" not in said
-    assert "data set 'ss': " in said and "register for Something-Something v2" in said and "change datasets.ss.root" in said
+    assert "data set 'ss': " in said and "register for Something-Something v2" in said and "correct datasets.ss.root" in said
 
 
 def test_the_papers_plan_and_the_slurm_profile_resolve():
