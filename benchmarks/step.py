@@ -25,8 +25,10 @@ from mscl.methods import METHODS
 from mscl.models.flow_resnet import EVERY
 from mscl.models.mscl import MSCL
 from mscl.training.draws import Draws
-from mscl.training.engine import autocast, make_optimizer, memory_gb, prepare_device, train_step
+from mscl.training.engine import train_step
+from mscl.training.hardware import autocast, memory_gb, place, prepare_device
 from mscl.training.pretrain import PretrainStep, make_view
+from mscl.training.recipe import make_optimizer
 
 
 def synthetic(job: jobs.PretrainJob, batch: int, device: torch.device) -> dict[str, torch.Tensor]:
@@ -85,7 +87,7 @@ def main() -> None:
 def compare(job: jobs.PretrainJob, batch: int, seconds: float, device: torch.device) -> None:
     job = job.model_copy(update={"contrast": job.contrast.model_copy(update={"bn_groups": 1})})
     torch.manual_seed(0)
-    model = MSCL(job.net, job.contrast, job.switches).to(device, memory_format=torch.channels_last_3d).train()
+    model = place(MSCL(job.net, job.contrast, job.switches), device, job.kernels).train()
     data, step, optimizer = synthetic(job, batch, device), PretrainStep(model, job), make_optimizer(model, job.optim)
     numbers = iter(range(10**6))
     ways = {"bare": bare(model, job, data), "step": lambda: train_step(step, data, optimizer, job.optim, 0.0, 0, next(numbers))}

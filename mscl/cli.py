@@ -26,6 +26,7 @@ app.add_typer(store, name="store")
 Job = Annotated[str, typer.Option("--job", help="The stage's settings: JSON text or a JSON file.")]
 Workers = Annotated[int, typer.Option(help="Processes or threads beside the main one.")]
 Processes = Annotated[int, typer.Option(help="Processes, one per GPU, that share each batch; torchrun starts them.")]
+Curves = Annotated[Path | None, typer.Option("--curves", help="Folder for curves that TensorBoard shows; none without it.")]
 Anyway = Annotated[bool, typer.Option("--resume-anyway", help="Resume from a checkpoint of other settings, code or data.")]
 Out = Annotated[Path, typer.Option("--out", help="Where results go.")]
 
@@ -133,6 +134,7 @@ def pretrain(
     checkpoint_minutes: float = 10,
     processes: Processes = 1,
     resume_anyway: Anyway = False,
+    curves: Curves = None,
 ) -> None:
     """Pretrain one method with one seed."""
     launch(processes)
@@ -144,7 +146,7 @@ def pretrain(
     watched = [settings.monitor.source] if settings.monitor else []
     inputs = [p for s in (*settings.sources, *watched) for p in (s.manifest, *s.frame_indexes(), *s.flow_indexes())]
     with run_card(out, "pretrain", settings, inputs, [out / "weights.safetensors"]):
-        train(settings, out, Machine(workers, checkpoint_minutes, resume_anyway))
+        train(settings, out, Machine(workers, checkpoint_minutes, resume_anyway, curves))
 
 
 @app.command()
@@ -156,6 +158,7 @@ def finetune(
     checkpoint_minutes: float = 10,
     processes: Processes = 1,
     resume_anyway: Anyway = False,
+    curves: Curves = None,
 ) -> None:
     """Finetune and test one pretrained backbone, or train from scratch when no --weights are given."""
     launch(processes)
@@ -168,7 +171,7 @@ def finetune(
     with run_card(
         out, "finetune", settings, inputs, [out / n for n in ("weights.safetensors", "predictions.parquet", "metrics.json")]
     ):
-        train(settings, weights, out, Machine(workers, checkpoint_minutes, resume_anyway))
+        train(settings, weights, out, Machine(workers, checkpoint_minutes, resume_anyway, curves))
 
 
 @app.command()

@@ -139,6 +139,14 @@ class Analysis(Strict):
     clips: Positive = 1  # uniform clips per video whose features are averaged
 
 
+class Kernels(Strict):
+    """How a training's kernels are chosen; they round differently, so they are part of the result's bits."""
+
+    channels_last: bool = True  # memory format of clips and 3D weights
+    compile: bool = False  # the backbones, by torch.compile
+    cudnn_benchmark: bool = False  # on a GPU: try algorithms and keep the fastest; the choice may differ from run to run
+
+
 class Compute(Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     processes: Positive = 1  # of one training job: GPUs, or CPU processes, that share its batch
@@ -147,6 +155,7 @@ class Compute(Strict):
     extract_workers: Positive = 1  # ffmpeg processes, or flow threads, in one job
     download_workers: Positive = 4  # archives at a time
     checkpoint_minutes: Positive = 10
+    kernels: Kernels = Kernels()
 
 
 class Config(Strict):

@@ -18,6 +18,7 @@ from mscl.config import (
     Contrast,
     Finetune,
     FlowConfig,
+    Kernels,
     MDSConfig,
     Model,
     Optim,
@@ -121,6 +122,7 @@ class PretrainJob(Strict):
     contrast: Contrast
     device: str
     threads: int
+    kernels: Kernels = Kernels()
 
 
 class FinetuneJob(Strict):
@@ -133,6 +135,7 @@ class FinetuneJob(Strict):
     test: str
     device: str
     threads: int
+    kernels: Kernels = Kernels()
 
 
 class FrozenJob(Strict):
@@ -256,6 +259,7 @@ def pretrain_job(config: Config, model: str, method: str, seed: int) -> Pretrain
         clip=config.clip,
         augment=config.augment,
         contrast=config.contrast,
+        kernels=config.compute.kernels,
         **_machine(config),
     )
 
@@ -270,6 +274,7 @@ def finetune_job(config: Config, model: str, method: str, seed: int) -> Finetune
         source=source(config, config.finetune.dataset),
         train=config.finetune.train,
         test=config.finetune.test,
+        kernels=config.compute.kernels,
         **_machine(config),
     )
 

@@ -183,8 +183,8 @@ def _draw(
     from mscl.evaluation.gradcam import draw_rows, gradcam, stage_grid
     from mscl.training.augment import normalise
     from mscl.training.data import UniformClips
-    from mscl.training.engine import prepare_device
     from mscl.training.finetune import load_classifier
+    from mscl.training.hardware import prepare_device
     from mscl.video.store import Shards
 
     device = prepare_device(job.device, job.threads)

@@ -13,8 +13,8 @@ from mscl.io import write_json
 from mscl.jobs import FrozenJob
 from mscl.models.r3d import build_backbone, load_backbone_weights
 from mscl.training.data import UniformClips
-from mscl.training.engine import prepare_device
 from mscl.training.features import extract_features
+from mscl.training.hardware import prepare_device
 from mscl.video.store import Shards
 
 

@@ -97,7 +97,7 @@ class MoCo(nn.Module):
             return self.key(x_BCTHW)[1]
         own = distributed.rows(len(x_BCTHW) * distributed.size())
         order = torch.randperm(len(x_BCTHW) * distributed.size()).to(x_BCTHW.device)  # the same in every process
-        shuffled = distributed.gather(x_BCTHW)[order[own]].contiguous(memory_format=torch.channels_last_3d)
+        shuffled = torch.empty_like(x_BCTHW).copy_(distributed.gather(x_BCTHW)[order[own]])  # in the same memory format
         z_BD = distributed.gather(in_groups(self.key, shuffled, own_groups(self.groups))[1])
         return z_BD[order.argsort()[own]]
 

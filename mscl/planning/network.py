@@ -4,98 +4,30 @@ where a device is there, the seconds of a real training step."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import contextmanager
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from mscl import jobs
 from mscl.config import Config, FlowConfig
 from mscl.models.build import build_method
 from mscl.models.flow_resnet import EVERY
-from mscl.models.mscl import View
 from mscl.models.r3d import build_backbone
 from mscl.planning.rates import CPU_TFLOPS
 from mscl.training.data import clip_names
-from mscl.training.engine import make_optimizer, prepare_device, train_step
+from mscl.training.engine import train_step
 from mscl.training.finetune import Classifier, FinetuneStep
+from mscl.training.flops import PAIR, counted, finetune_flops, on_meta, pretrain_flops
+from mscl.training.hardware import place, prepare_device
 from mscl.training.pretrain import PretrainStep
-
-PAIR = 2  # videos in a counted step: batch norm needs two at the smallest sizes
-
-
-class _Images(View):
-    """A view whose flow images have the right shape; making them multiplies no matrices."""
-
-    def flow_image(self) -> torch.Tensor:
-        batch, channels, times, height, width = self.rgb_BCTHW.shape
-        return torch.empty(batch, channels, times // EVERY, height, width)
-
-    rotated_image = edge_image = flow_image
-
-
-@contextmanager
-def _counted(model: nn.Module):
-    """Count the operations of the body on tensors that have a shape and no content; `model` was built on `meta`.
-
-    Batch norms count nothing and would take half of the time: they are left out.
-    """
-    with FakeTensorMode():
-        for part in list(model.modules()):
-            for name, child in part.named_children():
-                if isinstance(child, nn.BatchNorm2d | nn.BatchNorm3d):
-                    setattr(part, name, nn.Identity())
-            for name, p in part._parameters.items():
-                if p is not None:
-                    part._parameters[name] = nn.Parameter(torch.empty(p.shape, dtype=p.dtype), requires_grad=p.requires_grad)
-            for name, b in part._buffers.items():
-                if b is not None:
-                    part._buffers[name] = torch.empty(b.shape, dtype=b.dtype)
-        with FlopCounterMode(display=False) as counter:
-            yield counter
-
-
-def _on_meta(build: Callable[[], nn.Module]) -> nn.Module:
-    with torch.device("meta"):
-        return build()
-
-
-def state_bytes(model: nn.Module) -> int:
-    return sum(t.numel() * t.element_size() for t in model.state_dict().values())
-
-
-def pretrain_flops(job: jobs.PretrainJob) -> float:
-    """FLOPs a video of one training step of every network of the method, forward and backward (a multiply-add is two).
-
-    One batch-norm group: groups cut the batch, they do not change the work of a video. The queue's share is that of a video.
-    """
-    model = _on_meta(lambda: build_method(job.net, job.contrast.model_copy(update={"bn_groups": 1}), job.switches))
-    shape = (PAIR, 3, job.clip.frames, job.net.size, job.net.size)
-    with _counted(model) as counter:
-        views = [_Images(torch.empty(shape), start_B=torch.empty(PAIR)) for _ in range(job.switches.clips)]
-        losses, _ = model(*views, enqueue=False)  # which moves keys; the queue's pointer has no value here
-        sum(losses.values()).backward()
-    return counter.get_total_flops() / PAIR
-
-
-def finetune_flops(job: jobs.FinetuneJob, classes: int) -> float:
-    """FLOPs a video of one finetuning step."""
-    model = _on_meta(lambda: Classifier(job.net, job.finetune, classes))
-    with _counted(model) as counter:
-        logits = model(torch.empty(PAIR, 3, job.finetune.frames, job.net.size, job.net.size))
-        F.cross_entropy(logits, torch.zeros(PAIR, dtype=torch.long)).backward()
-    return counter.get_total_flops() / PAIR
+from mscl.training.recipe import make_optimizer
 
 
 def feature_flops(job: jobs.FinetuneJob) -> float:
     """FLOPs a clip of a test or of feature extraction: the backbone, forward."""
-    model = _on_meta(lambda: build_backbone(job.net)).eval()
-    with torch.no_grad(), _counted(model) as counter:
+    model = on_meta(lambda: build_backbone(job.net)).eval()
+    with torch.no_grad(), counted(model) as counter:
         model(torch.empty(1, 3, job.finetune.frames, job.finetune.test_size, job.finetune.test_size))
     return counter.get_total_flops()
 
@@ -104,22 +36,26 @@ def raft_flops(flow: FlowConfig) -> float:
     """FLOPs of one RAFT-large field at `flow.size`."""
     from mscl._torchvision import torchvision
 
-    model = _on_meta(lambda: torchvision.models.optical_flow.raft_large(weights=None)).eval()
-    with torch.no_grad(), _counted(model) as counter:
+    model = on_meta(lambda: torchvision.models.optical_flow.raft_large(weights=None)).eval()
+    with torch.no_grad(), counted(model) as counter:
         image = torch.empty(1, 3, *flow.size)
         model(image, image, num_flow_updates=flow.iterations)
     return counter.get_total_flops()
 
 
+def state_bytes(model: nn.Module) -> int:
+    return sum(t.numel() * t.element_size() for t in model.state_dict().values())
+
+
 def pretrain_bytes(job: jobs.PretrainJob) -> tuple[int, int]:
     """(final weights, checkpoint) of a pretraining: the RGB query encoder; everything and the optimiser's moments."""
-    model = _on_meta(lambda: build_method(job.net, job.contrast, job.switches))
+    model = on_meta(lambda: build_method(job.net, job.contrast, job.switches))
     return state_bytes(model.encoder), state_bytes(model) + _moments(model, job.optim)
 
 
 def finetune_bytes(job: jobs.FinetuneJob, classes: int) -> tuple[int, int]:
     """(final weights, checkpoint) of a finetuning."""
-    model = _on_meta(lambda: Classifier(job.net, job.finetune, classes))
+    model = on_meta(lambda: Classifier(job.net, job.finetune, classes))
     return state_bytes(model), state_bytes(model) + _moments(model, job.finetune)
 
 
@@ -145,7 +81,7 @@ def measured_steps(config: Config, classes: int, device: str, seconds: float) ->
     About `seconds` in all. The batch is the recipe's, halved until it fits a GPU's memory, or until a step on a CPU is
     bearable; a network for which none is, is left out. Reading frames from disk is not part of it.
     """
-    chosen = prepare_device("cuda" if device == "gpu" else "cpu", config.compute.threads)
+    chosen = prepare_device("cuda" if device == "gpu" else "cpu", config.compute.threads, config.compute.kernels)
     methods = [m for m in config.methods if config.switches(m).pretrain]
     each, found = seconds / (len(config.models) * (len(methods) + 1)), {}
     bearable = float("inf") if device == "gpu" else each * CPU_TFLOPS * 1e12 * config.compute.threads
@@ -183,7 +119,7 @@ def _fitting(timed, job, batch: int, groups: int, device: torch.device, seconds:
 
 def _timed_pretrain(job: jobs.PretrainJob, batch: int, device: torch.device, seconds: float) -> float:
     contrast = job.contrast.model_copy(update={"queue": job.contrast.queue // batch * batch})
-    model = build_method(job.net, contrast, job.switches).to(device, memory_format=torch.channels_last_3d)
+    model = place(build_method(job.net, contrast, job.switches), device, job.kernels)
     times, side, data = job.clip.frames, job.net.size, {}
     for view in clip_names(job.switches.clips):
         data[f"{view}_rgb"] = torch.randint(0, 256, (batch, times, side, side, 3), dtype=torch.uint8)
@@ -196,7 +132,7 @@ def _timed_pretrain(job: jobs.PretrainJob, batch: int, device: torch.device, sec
 
 
 def _timed_finetune(classes: int, job: jobs.FinetuneJob, batch: int, device: torch.device, seconds: float) -> float:
-    model = Classifier(job.net, job.finetune, classes).to(device, memory_format=torch.channels_last_3d)
+    model = place(Classifier(job.net, job.finetune, classes), device, job.kernels)
     pixels = (batch, job.finetune.frames, job.net.size, job.net.size, 3)
     data = {"clip": torch.randint(0, 256, pixels, dtype=torch.uint8), "label": torch.zeros(batch, dtype=torch.long)}
     return _timed(model, FinetuneStep(model, job), job.finetune, data, device, seconds)

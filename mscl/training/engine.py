@@ -8,28 +8,24 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import signal
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from mscl import distributed
-from mscl.device import half_precision_error, pick_device
-from mscl.progress import tqdm
 from mscl.training.checkpoint import load_checkpoint, previous, save_checkpoint
 from mscl.training.draws import Draws
-
-CANARY = 0.02  # error of a bfloat16 Conv3d, relative to its largest output, above which something is wrong
+from mscl.training.hardware import autocast
+from mscl.training.recipe import epoch_batches, learning_rate, make_optimizer
+from mscl.training.watching import Watch
 
 
 class Step:
@@ -48,57 +44,6 @@ class Step:
 
 class TrainingError(ValueError):
     """Training cannot go on; the text names the step and the terms."""
-
-
-def prepare_device(device: str, threads: int) -> torch.device:
-    """The device of a training job, set up to be deterministic; on a CPU the thread count is part of the result's bits."""
-    chosen = pick_device(device)
-    distributed.start(chosen)
-    if chosen.type == "cpu":
-        torch.set_num_threads(threads)
-    else:
-        _warn_of_half_precision(chosen)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products on a GPU need
-    torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    return chosen
-
-
-def _warn_of_half_precision(device: torch.device) -> None:
-    if 90800 <= (torch.backends.cudnn.version() or 0) < 91500:
-        warnings.warn("cuDNN 9.8 to 9.14 computes half-precision Conv3d wrongly or slowly; install another", stacklevel=3)
-    if (error := half_precision_error(device)) > CANARY:
-        warnings.warn(
-            f"bfloat16 Conv3d is off by {error:.1%} here (below {CANARY:.0%} is usual); install another cuDNN", stacklevel=3
-        )
-
-
-def learning_rate(recipe, step: int, steps_per_epoch: int) -> float:
-    """Cosine to 0 over all steps, or x 0.1 at each epoch of `recipe.steps`; scaled linearly where `base_batch` is given."""
-    lr = recipe.lr * (recipe.batch / recipe.base_batch if recipe.base_batch else 1)
-    if recipe.steps:
-        return lr * 0.1 ** sum(step // steps_per_epoch >= e for e in recipe.steps)
-    return lr * 0.5 * (1 + math.cos(math.pi * step / (steps_per_epoch * recipe.epochs)))
-
-
-def make_optimizer(model: nn.Module, recipe) -> torch.optim.Optimizer:
-    trained = [p for p in model.parameters() if p.requires_grad]
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(trained, lr=recipe.lr, betas=(recipe.momentum, 0.999), weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(trained, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-
-
-def epoch_batches(length: int, batch: int, seed: int, epoch: int) -> list[list[int]]:
-    """Whole batches of a permutation; a data set smaller than one batch is one batch."""
-    order = np.random.default_rng([seed, epoch]).permutation(length).tolist()
-    if length < batch:
-        return [order]
-    return [order[i : i + batch] for i in range(0, length - batch + 1, batch)]
-
-
-def autocast(device: torch.device):
-    """bf16 on a GPU, nothing on a CPU."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
 
 
 def train_step(
@@ -157,6 +102,7 @@ class Machine:
     workers: int = 0  # loader processes
     checkpoint_minutes: float = 10
     resume_anyway: bool = False  # from a checkpoint of other settings, code or data
+    curves: Path | None = None  # folder for TensorBoard
 
 
 DEFAULT = Machine()
@@ -168,9 +114,7 @@ class Progress:
 
     step: int = 0
     history: list[dict] = field(default_factory=list)
-    sums: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0  # of the current epoch
-    waited: float = 0.0  # of these, for the loader
+    sums: dict[str, float] = field(default_factory=dict)  # of the current epoch
 
 
 class Run:
@@ -218,22 +162,31 @@ class Run:
         self.checkpoint.unlink(missing_ok=True)
         previous(self.checkpoint).unlink(missing_ok=True)
 
-    def fit(self, step: Step, title: str, monitor: Callable[[int, bool], dict[str, float]] | None = None) -> pd.DataFrame:
+    def fit(
+        self,
+        step: Step,
+        title: str,
+        monitor: Callable[[int, bool], dict[str, float]] | None = None,
+        gpu_share: Callable[[float], float] | None = None,
+    ) -> pd.DataFrame:
         """Train from where the run stands; returns one row per epoch with mean losses and accuracies.
 
-        `monitor(epoch, last)` is asked after every epoch for further columns of its row.
+        `monitor(epoch, last)` is asked after every epoch for further columns of its row; `gpu_share` goes to `Watch`.
         """
         self.monitor = monitor
         self.resume()
         stop = StopSignal()
         self.model.train()
         quiet = distributed.rank() > 0
-        with tqdm(total=self.total, initial=self.at.step, desc=title, unit="step", disable=quiet) as bar:
+        watch = Watch(title, self.total, self.at.step, self.device, self.machine.curves, gpu_share, quiet)
+        try:
             while self.at.step < self.total:
-                self._epoch(step, stop, bar)
+                self._epoch(step, stop, watch)
+        finally:
+            watch.close()
         return pd.DataFrame(self.at.history)
 
-    def _epoch(self, step: Step, stop: StopSignal, bar: tqdm) -> None:
+    def _epoch(self, step: Step, stop: StopSignal, watch: Watch) -> None:
         epoch, done = divmod(self.at.step, self.steps_per_epoch)
         self.dataset.set_epoch(epoch)
         batches = epoch_batches(len(self.dataset), self.recipe.batch, self.seed, epoch)[done:]
@@ -241,44 +194,21 @@ class Run:
         loader = iter(
             DataLoader(self.dataset, batch_sampler=own, num_workers=self.machine.workers, pin_memory=self.device.type == "cuda")
         )
-        before, waited, began = self.at.seconds, self.at.waited, time.monotonic()
-        for _ in own:
+        for clips in map(len, batches):
             asked = time.monotonic()
             batch = {k: v.to(self.device, non_blocking=True) for k, v in next(loader).items()}
-            waited += time.monotonic() - asked
-            self._one(step, batch)
-            self.at.seconds, self.at.waited = before + time.monotonic() - began, waited
-            bar.update()
-            bar.set_postfix_str(self._said(), refresh=False)
+            waited = time.monotonic() - asked
+            values = self._one(step, batch)
+            watch.step(self.at.step, values, clips, waited)
             due = time.monotonic() - self._saved > 60 * self.machine.checkpoint_minutes
             stopped_by, due = distributed.largest([stop.number, int(due)], self.device)
             if stopped_by or due:
                 self.save()
             if stopped_by:
                 raise SystemExit(128 + stopped_by)
-        self._close_epoch(epoch)
+        watch.epoch(self.at.step, self._close_epoch(epoch))
 
-    def _done_in_epoch(self) -> int:
-        return (self.at.step - 1) % self.steps_per_epoch + 1
-
-    def _rates(self) -> dict[str, float]:
-        """Clips per second and the share of the time that the loader was waited for, in this epoch; memory in GB."""
-        clips = self._done_in_epoch() * min(self.recipe.batch, len(self.dataset))
-        seconds = max(self.at.seconds, 1e-9)
-        return {"clips_per_second": clips / seconds, "data_wait": self.at.waited / seconds, "memory_gb": memory_gb(self.device)}
-
-    def _said(self) -> str:
-        n, rates = self._done_in_epoch(), self._rates()
-        nearest = {
-            k: v / n
-            for k, v in self.at.sums.items()
-            if k.startswith(("acc_rgb", "acc_lmcl", "acc_order", "train_")) and "_to_" not in k
-        }
-        words = [f"loss {self.at.sums['loss'] / n:.3f}", *(f"{k.removeprefix('acc_')} {v:.2f}" for k, v in nearest.items())]
-        return ", ".join([*words, f"{rates['clips_per_second']:.0f} clips/s", f"{rates['data_wait']:.0%} waiting for data",
-                          f"{rates['memory_gb']:.1f} GB"])  # fmt: skip
-
-    def _one(self, step: Step, batch: dict) -> None:
+    def _one(self, step: Step, batch: dict) -> dict[str, float]:
         rate = learning_rate(self.recipe, self.at.step, self.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -289,22 +219,15 @@ class Run:
         for name, value in values.items():
             self.at.sums[name] = self.at.sums.get(name, 0.0) + value
         self.at.step += 1
+        return values
 
-    def _close_epoch(self, epoch: int) -> None:
+    def _close_epoch(self, epoch: int) -> dict[str, float]:
         n = self.steps_per_epoch
         row = {"epoch": epoch + 1, "lr": self.optimizer.param_groups[0]["lr"]}
-        row |= {name: total / n for name, total in self.at.sums.items()} | self._rates()
+        row |= {name: total / n for name, total in self.at.sums.items()}
         if self.monitor:
             row |= self.monitor(epoch + 1, epoch + 1 == self.recipe.epochs)
             distributed.wait()  # the first process measures
         self.at.history.append(row)
-        self.at.sums, self.at.seconds, self.at.waited = {}, 0.0, 0.0
-
-
-def memory_gb(device: torch.device) -> float:
-    """Most memory used so far: of the GPU, or resident of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        self.at.sums = {}
+        return row

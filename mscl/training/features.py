@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from mscl.training.augment import normalise
 from mscl.training.data import UniformClips
-from mscl.training.engine import autocast
+from mscl.training.hardware import autocast
 
 
 @torch.no_grad()

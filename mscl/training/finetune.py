@@ -22,7 +22,9 @@ from mscl.training.augment import flip, normalise
 from mscl.training.checkpoint import digest, save_weights
 from mscl.training.data import FinetuneClips, UniformClips
 from mscl.training.draws import Draws
-from mscl.training.engine import DEFAULT, Machine, Run, Step, autocast, prepare_device
+from mscl.training.engine import DEFAULT, Machine, Run, Step
+from mscl.training.flops import finetune_flops, mfu
+from mscl.training.hardware import autocast, memory_format, place, prepare_device
 from mscl.training.topk import metrics_from_predictions
 from mscl.video.store import Shards
 
@@ -70,7 +72,7 @@ class FinetuneStep(Step):
             x = flip(x, draws.chance(0.5).to(x.device))
         if distributed.rank():  # or every process would drop the same features
             torch.manual_seed(torch.initial_seed() + distributed.rank())
-        logits = self.model(x.contiguous(memory_format=torch.channels_last_3d))
+        logits = self.model(x.contiguous(memory_format=memory_format(self.job.kernels)))
         loss = F.cross_entropy(logits, batch["label"])
         return {"loss": loss, "train_top1": (logits.argmax(1) == batch["label"]).float().mean()}
 
@@ -108,7 +110,7 @@ def finetune(job: FinetuneJob, pretrained: Path | None, out: Path, machine: Mach
 
     `pretrained` None trains from scratch: only the RGB query backbone of a pretraining is loaded.
     """
-    device = prepare_device(job.device, job.threads)
+    device = prepare_device(job.device, job.threads, job.kernels)
     torch.manual_seed(job.seed)
     rows, store = pd.read_parquet(job.source.manifest), Shards(job.source.frame_indexes())
     classes = int(rows.label.max()) + 1
@@ -124,11 +126,12 @@ def finetune(job: FinetuneJob, pretrained: Path | None, out: Path, machine: Mach
     model = Classifier(job.net, job.finetune, classes)
     if pretrained is not None:
         load_backbone_weights(model.backbone, pretrained)
-    model = model.to(device, memory_format=torch.channels_last_3d)
+    model = place(model, device, job.kernels)
     identity = {"job": dumps(job), "code": code_hash(__name__), "list of videos": digest(*train.rows.clip_id)}
     identity |= {"pretrained weights": sha256(pretrained) if pretrained else ""}
     run = Run(model, train, job.finetune, job.seed, identity, out / "checkpoint.pt", machine)
-    history = run.fit(FinetuneStep(model, job), f"finetune {job.method}")
+    share = mfu(finetune_flops(job, classes), device) if device.type == "cuda" else None
+    history = run.fit(FinetuneStep(model, job), f"finetune {job.method}", gpu_share=share)
     if distributed.rank():
         return
     predictions = predict(model, test, device, machine.workers)

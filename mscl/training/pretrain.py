@@ -23,7 +23,9 @@ from mscl.training.augment import augment_rgb, flip_flow, flow_from_planes
 from mscl.training.checkpoint import digest, save_weights
 from mscl.training.data import PretrainClips, clip_names, pretrain_rows
 from mscl.training.draws import Draws
-from mscl.training.engine import DEFAULT, Machine, Run, Step, prepare_device
+from mscl.training.engine import DEFAULT, Machine, Run, Step
+from mscl.training.flops import mfu, pretrain_flops
+from mscl.training.hardware import memory_format, place, prepare_device
 from mscl.training.monitor import Monitor
 
 
@@ -31,7 +33,7 @@ def make_view(batch: dict, name: str, job: PretrainJob, draws: Draws) -> View:
     """Augment one of the clips of every video; a flip is shared by its frames and its flow."""
     rgb = batch[f"{name}_rgb"]
     flipped_B = draws.chance(job.augment.flip)
-    view = View(augment_rgb(rgb, flipped_B, job.augment, draws).contiguous(memory_format=torch.channels_last_3d))
+    view = View(augment_rgb(rgb, flipped_B, job.augment, draws).contiguous(memory_format=memory_format(job.kernels)))
     angle_B = angles(draws.integers(8)).to(rgb.device)  # drawn for every method: it moves no other draw
     if job.switches.flow:
         flow = flow_from_planes(batch[f"{name}_flow"], batch[f"{name}_factor"])
@@ -67,9 +69,9 @@ def pretrain(job: PretrainJob, out: Path, machine: Machine = DEFAULT) -> None:
 
     A checkpoint in `out` is resumed from and removed at the end.
     """
-    device = prepare_device(job.device, job.threads)
+    device = prepare_device(job.device, job.threads, job.kernels)
     torch.manual_seed(job.seed)
-    model = build_method(job.net, job.contrast, job.switches).to(device, memory_format=torch.channels_last_3d)
+    model = place(build_method(job.net, job.contrast, job.switches), device, job.kernels)
     rows = pretrain_rows(job.sources, job.split)
     if len(rows) < job.optim.batch:
         raise ValueError(
@@ -83,7 +85,8 @@ def pretrain(job: PretrainJob, out: Path, machine: Machine = DEFAULT) -> None:
     identity = {"job": dumps(job), "code": code_hash(__name__), "list of videos": digest(*(r[2] for r in rows))}
     run = Run(model, dataset, job.optim, job.seed, identity, out / "checkpoint.pt", machine)
     monitor = Monitor(job, model.encoder, device, machine.workers).measure if job.monitor else None
-    history = run.fit(PretrainStep(model, job), f"pretrain {job.method}", monitor)
+    share = mfu(pretrain_flops(job), device) if device.type == "cuda" else None
+    history = run.fit(PretrainStep(model, job), f"pretrain {job.method}", monitor, share)
     if distributed.rank() == 0:
         write_pretrained(model, history, job, out)
         run.done()

@@ -77,8 +77,8 @@ def test_a_plan_by_hand(tmp_path):
 
 def test_checkpoints_and_weights_are_what_training_writes(prepared, tmp_path):
     from mscl.training.checkpoint import save_checkpoint
-    from mscl.training.engine import make_optimizer
     from mscl.training.finetune import Classifier
+    from mscl.training.recipe import make_optimizer
 
     job = jobs.finetune_job(prepared, "r18", "scratch", 0)
     model = Classifier(job.net, job.finetune, 12)

@@ -108,9 +108,7 @@ def write_tree(root: Path, config) -> None:
                     folder = root / "pretrain" / below
                     card(folder, "pretrain", seed, 1234)
                     loss = 3 * np.exp(-epochs / 4) + 2 * skill + 0.1 * rng.random(6)
-                    pd.DataFrame({"epoch": epochs, "lr": 0.02, "loss": loss, "clips_per_second": 40.0}).to_csv(
-                        folder / "history.csv", index=False
-                    )
+                    pd.DataFrame({"epoch": epochs, "lr": 0.02, "loss": loss}).to_csv(folder / "history.csv", index=False)
                 folder = root / "finetune" / "toy" / below
                 card(folder, "finetune", seed, 61.5)
                 table = predictions(rng, skill)

@@ -18,7 +18,7 @@ from mscl.training.data import (
     pretrain_rows,
     uniform_positions,
 )
-from mscl.training.engine import epoch_batches
+from mscl.training.recipe import epoch_batches
 from mscl.video.store import Shards
 
 CLIP = ClipConfig(frames=8, stride=2, max_shift=4)

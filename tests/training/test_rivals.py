@@ -122,7 +122,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(prepared, tmp_path, mon
         if run.at.step == 4:
             run.save()
             raise KeyboardInterrupt
-        step(run, *arguments)
+        return step(run, *arguments)
 
     monkeypatch.setattr(engine.Run, "_one", stops)
     with pytest.raises(KeyboardInterrupt):

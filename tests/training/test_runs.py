@@ -18,9 +18,9 @@ from mscl import jobs
 from mscl.config import Optim
 from mscl.training import engine
 from mscl.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from mscl.training.engine import epoch_batches, learning_rate
 from mscl.training.finetune import finetune, load_classifier
 from mscl.training.pretrain import pretrain
+from mscl.training.recipe import epoch_batches, learning_rate
 
 
 def test_cosine_and_step_schedules():
@@ -42,6 +42,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(prepared, tmp_pa
         pretrain(jobs.pretrain_job(prepared, "r18", "mscl", seed), tmp_path / name)
     a, b, c = ((tmp_path / n / "weights.safetensors").read_bytes() for n in "abc")
     assert a == b != c
+    assert len({(tmp_path / n / "history.csv").read_bytes() for n in "ab"}) == 1
     history = pd.read_csv(tmp_path / "a" / "history.csv")
     assert list(history.epoch) == [1, 2] and {"loss", "loss_lmcl", "acc_rgb"} <= set(history)
 
@@ -78,6 +79,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(prepared, tmp_path, sto
     pretrain(job, out)
     whole, resumed = (load_file(tmp_path / n / "weights.safetensors") for n in ("whole", "stopped"))
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+    assert (tmp_path / "whole/history.csv").read_bytes() == (out / "history.csv").read_bytes()
     assert not (out / "checkpoint.pt").exists()
 
 

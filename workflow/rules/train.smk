@@ -66,12 +66,13 @@ rule pretrain:
         job=job(jobs.pretrain_job, "model", "method", "seed"),
         code=code("mscl.training.pretrain"),
         out=at.pretrain(*RUN),
+        curves=f"{CURVES}/pretrain/{{model}}/{{method}}/seed{{seed}}",
     message:
         "Pretraining {wildcards.model} by {wildcards.method}, seed {wildcards.seed}"
     shell:
         "python -m mscl pretrain --job {params.job:q} --out {params.out:q}"
         " --workers {resources.workers} --processes {resources.processes}"
-        " --checkpoint-minutes {resources.checkpoint_minutes} 2>&1 | tee -a {log:q}"
+        " --checkpoint-minutes {resources.checkpoint_minutes} --curves {params.curves:q} 2>&1 | tee -a {log:q}"
 
 
 rule finetune:
@@ -103,13 +104,14 @@ rule finetune:
         job=job(jobs.finetune_job, "model", "method", "seed"),
         code=code("mscl.training.finetune"),
         out=at.finetune(*RUN),
+        curves=f"{CURVES}/finetune/{{model}}/{{method}}/seed{{seed}}",
         weights=lambda wildcards, input: ["--weights", input.weights] if input.weights else [],
     message:
         "Finetuning {wildcards.model} from {wildcards.method}, seed {wildcards.seed}"
     shell:
         "python -m mscl finetune --job {params.job:q} {params.weights:q} --out {params.out:q}"
         " --workers {resources.workers} --processes {resources.processes}"
-        " --checkpoint-minutes {resources.checkpoint_minutes} 2>&1 | tee -a {log:q}"
+        " --checkpoint-minutes {resources.checkpoint_minutes} --curves {params.curves:q} 2>&1 | tee -a {log:q}"
 
 
 rule frozen:

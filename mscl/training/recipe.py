@@ -1,0 +1,32 @@
+"""What a recipe (`mscl.config.Optim`) says: the rate of a step, the optimiser, the batches of an epoch."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import nn
+
+
+def learning_rate(recipe, step: int, steps_per_epoch: int) -> float:
+    """Cosine to 0 over all steps, or x 0.1 at each epoch of `recipe.steps`; scaled linearly where `base_batch` is given."""
+    lr = recipe.lr * (recipe.batch / recipe.base_batch if recipe.base_batch else 1)
+    if recipe.steps:
+        return lr * 0.1 ** sum(step // steps_per_epoch >= e for e in recipe.steps)
+    return lr * 0.5 * (1 + math.cos(math.pi * step / (steps_per_epoch * recipe.epochs)))
+
+
+def make_optimizer(model: nn.Module, recipe) -> torch.optim.Optimizer:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(trained, lr=recipe.lr, betas=(recipe.momentum, 0.999), weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(trained, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+
+
+def epoch_batches(length: int, batch: int, seed: int, epoch: int) -> list[list[int]]:
+    """Whole batches of a permutation; a data set smaller than one batch is one batch."""
+    order = np.random.default_rng([seed, epoch]).permutation(length).tolist()
+    if length < batch:
+        return [order]
+    return [order[i : i + batch] for i in range(0, length - batch + 1, batch)]
