@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from mscl.config import METHODS, Augment, Contrast, MDSConfig, Optim
+from mscl.config import METHODS, Augment, Contrast, Kernels, MDSConfig, Optim
 from mscl.flow.colour import colourwheel, normalise
 from mscl.flow.mds import allowed_starts, differences, start_scores
 from mscl.models.lmcl import rotate_flow
@@ -160,7 +160,7 @@ def train(method: str, net=R18, groups: int = 1, steps: int = 3, ready=smooth, c
     slow = reference.Reference(model, method, contrast, sgd)
     out.untrained = copy.deepcopy(slow)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        job = SimpleNamespace(augment=NEUTRAL, switches=METHODS[method], contrast=contrast)
+        job = SimpleNamespace(augment=NEUTRAL, switches=METHODS[method], contrast=contrast, kernels=Kernels())
         step = Watched(model.to(memory_format=torch.channels_last_3d), job, monkeypatch)
         run = Run(model, Videos(4 * steps), recipe, 0, {}, Path("nowhere/checkpoint.pt"), DEFAULT)
         run.optimizer.register_step_post_hook(step.after_optimiser)

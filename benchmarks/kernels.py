@@ -1,0 +1,141 @@
+"""A pretraining step under each way of choosing kernels, beside what a user would take for the yardstick.
+
+    python -m benchmarks.kernels [--config config/paper.yaml] [--model r18] [--method mscl] [--batch 8] [--threads 2] [--seconds 90]
+
+Ways: as shipped, without channels_last, compiled, and on a GPU with cudnn.benchmark. Yardsticks: a bare training step (forward,
+backward, SGD) of torchvision's own r3d_18 on clips of the same size, and the rate of a plain matrix product in the type of the
+networks (bfloat16 on a GPU), from which follows the least time that the step's counted operations could take. All take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks.common import machine, versions
+from benchmarks.step import synthetic
+from mscl import jobs
+from mscl._torchvision import torchvision
+from mscl.config import Kernels, load_config
+from mscl.models.build import build_method
+from mscl.training.engine import train_step
+from mscl.training.flops import mfu, pretrain_flops
+from mscl.training.hardware import autocast, memory_gb, place, prepare_device
+from mscl.training.pretrain import PretrainStep
+from mscl.training.recipe import make_optimizer
+
+WAYS = {"as shipped": {}, "contiguous": {"channels_last": False}, "compiled": {"compile": True}}
+
+
+def step_of(job: jobs.PretrainJob, batch: int, device: torch.device, **kernels) -> Callable[[], None]:
+    job = job.model_copy(update={"kernels": Kernels(**kernels)})
+    torch.manual_seed(0)
+    model = place(build_method(job.net, job.contrast, job.switches), device, job.kernels).train()
+    data, step, optimizer = synthetic(job, batch, device), PretrainStep(model, job), make_optimizer(model, job.optim)
+
+    def run() -> None:
+        torch.backends.cudnn.benchmark = job.kernels.cudnn_benchmark
+        train_step(step, data, optimizer, job.optim, 0.0, 0, 0)
+
+    return run
+
+
+def bare_r3d18(job: jobs.PretrainJob, batch: int, device: torch.device) -> Callable[[], None]:
+    """What one writes first: torchvision's network, cross-entropy, SGD; no augmentation, one clip a video."""
+    model = torchvision.models.video.r3d_18(num_classes=400).to(device, memory_format=torch.channels_last_3d).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    x = torch.rand(batch, 3, job.clip.frames, job.net.size, job.net.size, device=device).contiguous(
+        memory_format=torch.channels_last_3d
+    )
+    label = torch.zeros(batch, dtype=torch.long, device=device)
+
+    def run() -> None:
+        torch.backends.cudnn.benchmark = False
+        optimizer.zero_grad(set_to_none=True)
+        with autocast(device):
+            loss = torch.nn.functional.cross_entropy(model(x).float(), label)
+        loss.backward()
+        optimizer.step()
+
+    return run
+
+
+def r3d18_flops(job: jobs.PretrainJob) -> float:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        model = torchvision.models.video.r3d_18(num_classes=400)
+        with FlopCounterMode(display=False) as counter:
+            model(torch.empty(2, 3, job.clip.frames, job.net.size, job.net.size)).sum().backward()
+    return counter.get_total_flops() / 2
+
+
+def matrix_product(device: torch.device) -> tuple[Callable[[], None], float]:
+    """A product of two square matrices, and its operations."""
+    n, kind = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
+    a, b = (torch.randn(n, n, device=device, dtype=kind) for _ in range(2))
+    return lambda: a @ b, 2.0 * n**3
+
+
+def timed(ways: dict[str, Callable[[], None]], seconds: float, device: torch.device) -> dict[str, float]:
+    """Median seconds of each, taking turns, after one round that warms up (and compiles)."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+
+    def once(way: Callable[[], None]) -> float:
+        began = time.perf_counter()
+        way()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - began
+
+    first = {name: once(way) for name, way in ways.items()}
+    print(f"first calls: {', '.join(f'{k} {v:.1f} s' for k, v in first.items())}")
+    began = time.perf_counter()
+    while time.perf_counter() - began < seconds or len(times["matrix product"]) < 3:
+        for name, way in ways.items():
+            times[name].append(once(way))
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", type=Path, default=Path("config/paper.yaml"))
+    parser.add_argument("--model", default="r18")
+    parser.add_argument("--method", default="mscl")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=90)
+    a = parser.parse_args()
+    config, device = load_config(a.config), prepare_device("auto", a.threads)
+    job = jobs.pretrain_job(config, a.model, a.method, 0)
+    job = job.model_copy(update={"contrast": job.contrast.model_copy(update={"bn_groups": 1})})
+    print(f"{machine()}; {versions('torch', 'torchvision')}; {device}, {a.threads} thread(s)")
+    print(f"{a.config} {a.model} {a.method}: {job.clip.frames} x {job.net.size} x {job.net.size}, batch {a.batch}")
+    named = WAYS | ({"cudnn.benchmark": {"cudnn_benchmark": True}} if device.type == "cuda" else {})
+    product, operations = matrix_product(device)
+    ways = {name: step_of(job, a.batch, device, **kernels) for name, kernels in named.items()}
+    ways |= {"torchvision r3d_18": bare_r3d18(job, a.batch, device), "matrix product": product}
+    report(timed(ways, a.seconds, device), job, a.batch, operations, device)
+
+
+def report(seconds: dict[str, float], job: jobs.PretrainJob, batch: int, operations: float, device: torch.device) -> None:
+    rate = operations / seconds.pop("matrix product")
+    print(f"matrix product: {rate / 1e12:.3f} TFLOP/s")
+    flops = {name: pretrain_flops(job) for name in seconds} | {"torchvision r3d_18": r3d18_flops(job)}
+    for name, s in seconds.items():
+        clips, share = batch / s, mfu(flops[name], device)
+        print(
+            f"{name:20s} {1000 * s:9.1f} ms, {clips:8.1f} videos/s, {flops[name] / 1e9:6.1f} GFLOP a video, "
+            f"{flops[name] * clips / rate:5.1%} of the matrix rate" + (f", MFU {share(clips):.1%}" if share else "")
+            + (f", x {s / seconds['as shipped']:.3f} of as shipped" if name in WAYS or "cudnn" in name else "")
+        )  # fmt: skip
+    print(f"{memory_gb(device):.2f} GB at most")
+
+
+if __name__ == "__main__":
+    main()
