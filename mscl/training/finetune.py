@@ -23,6 +23,7 @@ from mscl.training.checkpoint import digest, save_weights
 from mscl.training.data import FinetuneClips, UniformClips
 from mscl.training.draws import Draws
 from mscl.training.engine import DEFAULT, Machine, Run, Step, autocast, prepare_device
+from mscl.training.history import write_history
 from mscl.training.topk import metrics_from_predictions
 from mscl.video.store import Shards
 
@@ -103,10 +104,13 @@ def predict(model: Classifier, clips: UniformClips, device: torch.device, worker
     return pd.DataFrame(rows + skipped.to_dict("records"), columns=["clip_id", "label", "top", "probability", "status", "reason"])
 
 
-def finetune(job: FinetuneJob, pretrained: Path | None, out: Path, machine: Machine = DEFAULT) -> None:
+def finetune(
+    job: FinetuneJob, pretrained: Path | None, out: Path, machine: Machine = DEFAULT, records: Path | None = None
+) -> None:
     """Train on `job.train`, test on `job.test`; write weights, predictions, metrics and history to `out`.
 
     `pretrained` None trains from scratch: only the RGB query backbone of a pretraining is loaded.
+    `speed.csv`, which differs from run to run, goes to `records` (`out` where None).
     """
     device = prepare_device(job.device, job.threads)
     torch.manual_seed(job.seed)
@@ -132,6 +136,7 @@ def finetune(job: FinetuneJob, pretrained: Path | None, out: Path, machine: Mach
     if distributed.rank():
         return
     predictions = predict(model, test, device, machine.workers)
+    write_history(history, out, records)
     write_finetuned(model, history, predictions, train.rows.label.nunique(), job, out)
     run.done()
 
@@ -141,8 +146,6 @@ def write_finetuned(model: Classifier, history: pd.DataFrame, predictions: pd.Da
     classes = model.fc.out_features
     metrics = metrics_from_predictions(predictions, classes) | {"classes": classes, "chance": 1 / seen}
     metrics["train_loss"] = float(history.loss.iloc[-1])
-    with whole(out / "history.csv") as path:
-        history.to_csv(path, index=False)
     with whole(out / "predictions.parquet") as path:
         predictions.to_parquet(path, index=False)
     write_json(out / "metrics.json", metrics)

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from mscl import distributed
 from mscl.codehash import code_hash
-from mscl.io import whole
 from mscl.jobs import PretrainJob, dumps
 from mscl.models.build import build_method
 from mscl.models.lmcl import angles
@@ -24,6 +22,7 @@ from mscl.training.checkpoint import digest, save_weights
 from mscl.training.data import PretrainClips, clip_names, pretrain_rows
 from mscl.training.draws import Draws
 from mscl.training.engine import DEFAULT, Machine, Run, Step, prepare_device
+from mscl.training.history import write_history
 from mscl.training.monitor import Monitor
 
 
@@ -62,10 +61,10 @@ class PretrainStep(Step):
         self.model.enqueue()
 
 
-def pretrain(job: PretrainJob, out: Path, machine: Machine = DEFAULT) -> None:
+def pretrain(job: PretrainJob, out: Path, machine: Machine = DEFAULT, records: Path | None = None) -> None:
     """Train and write `weights.safetensors` (the RGB query backbone, and its head under `head.`) and `history.csv` to `out`.
 
-    A checkpoint in `out` is resumed from and removed at the end.
+    `speed.csv`, which differs from run to run, goes to `records` (`out` where None). A checkpoint in `out` is resumed from and removed at the end.
     """
     device = prepare_device(job.device, job.threads)
     torch.manual_seed(job.seed)
@@ -85,15 +84,14 @@ def pretrain(job: PretrainJob, out: Path, machine: Machine = DEFAULT) -> None:
     monitor = Monitor(job, model.encoder, device, machine.workers).measure if job.monitor else None
     history = run.fit(PretrainStep(model, job), f"pretrain {job.method}", monitor)
     if distributed.rank() == 0:
-        write_pretrained(model, history, job, out)
+        write_history(history, out, records)
+        write_pretrained(model, job, out)
         run.done()
 
 
-def write_pretrained(model: nn.Module, history: pd.DataFrame, job: PretrainJob, out: Path) -> None:
+def write_pretrained(model: nn.Module, job: PretrainJob, out: Path) -> None:
     encoder = model.encoder
     weights = dict(encoder.backbone.state_dict()) | {f"head.{k}": v for k, v in encoder.head.state_dict().items()}
-    with whole(out / "history.csv") as path:
-        history.to_csv(path, index=False)
     save_weights(
         out / "weights.safetensors", weights, {"method": job.method, "backbone": job.net.backbone, "width": str(job.net.width)}
     )
