@@ -30,7 +30,7 @@ def read(results: Path) -> pd.DataFrame:
         target, model, method, seed = path.parts[-5:-1]
         tuned = json.loads(path.read_text())
         frozen = json.loads((results / "frozen" / target / model / method / seed / "metrics.json").read_text())
-        card = results / "pretrain" / model / method / seed / "run.json"
+        card = results / "cards" / "pretrain" / model / method / seed / "run.json"
         minutes = json.loads(card.read_text())["wall_seconds"] / 60 if card.exists() else 0.0
         values = {"finetune": tuned, "frozen": frozen | {"R@1": frozen["retrieval"]["1"]}}
         rows.append({
@@ -68,7 +68,7 @@ def main() -> None:
     runs = read(results)
     if runs.empty:
         raise SystemExit(f"{results}: no finished run; run the workflow first")
-    card = json.loads(next(results.glob("finetune/*/*/*/seed*/run.json")).read_text())
+    card = json.loads(next(results.glob("cards/finetune/*/*/*/seed*/run.json")).read_text())
     print(f"Hardware: {card['hardware']}. Versions: " + ", ".join(f"{k} {v}" for k, v in card["versions"].items()))
     print(f"Commit: {card['git_commit']}\n\n## Every run\n")
     print(runs.to_markdown(index=False, floatfmt=".3f"))

@@ -29,6 +29,7 @@ Processes = Annotated[int, typer.Option(help="Processes, one per GPU, that share
 Curves = Annotated[Path | None, typer.Option("--curves", help="Folder for curves that TensorBoard shows; none without it.")]
 Anyway = Annotated[bool, typer.Option("--resume-anyway", help="Resume from a checkpoint of other settings, code or data.")]
 Out = Annotated[Path, typer.Option("--out", help="Where results go.")]
+Records = Annotated[Path | None, typer.Option(help="Where the run card goes, which differs from run to run; else to OUT.")]
 
 
 @app.command()
@@ -135,6 +136,7 @@ def pretrain(
     processes: Processes = 1,
     resume_anyway: Anyway = False,
     curves: Curves = None,
+    records: Records = None,
 ) -> None:
     """Pretrain one method with one seed."""
     launch(processes)
@@ -145,7 +147,7 @@ def pretrain(
     settings = jobs.loads(jobs.PretrainJob, job)
     watched = [settings.monitor.source] if settings.monitor else []
     inputs = [p for s in (*settings.sources, *watched) for p in (s.manifest, *s.frame_indexes(), *s.flow_indexes())]
-    with run_card(out, "pretrain", settings, inputs, [out / "weights.safetensors"]):
+    with run_card(records or out, "pretrain", settings, inputs, [out / n for n in ("weights.safetensors", "history.csv")]):
         train(settings, out, Machine(workers, checkpoint_minutes, resume_anyway, curves))
 
 
@@ -159,6 +161,7 @@ def finetune(
     processes: Processes = 1,
     resume_anyway: Anyway = False,
     curves: Curves = None,
+    records: Records = None,
 ) -> None:
     """Finetune and test one pretrained backbone, or train from scratch when no --weights are given."""
     launch(processes)
@@ -168,26 +171,25 @@ def finetune(
 
     settings = jobs.loads(jobs.FinetuneJob, job)
     inputs = [settings.source.manifest, *settings.source.frame_indexes(), *([weights] if weights else [])]
-    with run_card(
-        out, "finetune", settings, inputs, [out / n for n in ("weights.safetensors", "predictions.parquet", "metrics.json")]
-    ):
+    made = [out / n for n in ("weights.safetensors", "predictions.parquet", "metrics.json", "history.csv")]
+    with run_card(records or out, "finetune", settings, inputs, made):
         train(settings, weights, out, Machine(workers, checkpoint_minutes, resume_anyway, curves))
 
 
 @app.command()
-def frozen(job: Job, out: Out, weights: Path | None = None, workers: Workers = 0) -> None:
+def frozen(job: Job, out: Out, weights: Path | None = None, workers: Workers = 0, records: Records = None) -> None:
     """Linear probe and retrieval on a frozen backbone."""
     from mscl.evaluation.frozen import evaluate_frozen
     from mscl.runcard import run_card
 
     settings = jobs.loads(jobs.FrozenJob, job)
     inputs = [settings.source.manifest, *settings.source.frame_indexes(), *([weights] if weights else [])]
-    with run_card(out, "frozen", settings, inputs, [out / "metrics.json"]):
+    with run_card(records or out, "frozen", settings, inputs, [out / "metrics.json"]):
         evaluate_frozen(settings, weights, out, workers)
 
 
 @app.command()
-def analysis(job: Job, finetuned: Path, out: Out) -> None:
+def analysis(job: Job, finetuned: Path, out: Out, records: Records = None) -> None:
     """Confused pairs and GradCAM of the two compared methods, from the runs below FINETUNED."""
     from mscl.evaluation.analysis import run_analysis
     from mscl.runcard import run_card
@@ -197,7 +199,7 @@ def analysis(job: Job, finetuned: Path, out: Out) -> None:
     predictions = {m: [r / "predictions.parquet" for r in paths] for m, paths in runs.items()}
     weights = {m: paths[0] / "weights.safetensors" for m, paths in runs.items()}
     inputs = [settings.source.manifest, *(p for ps in predictions.values() for p in ps), *weights.values()]
-    with run_card(out, "analysis", settings, inputs, [out / "pairs.csv"]):
+    with run_card(records or out, "analysis", settings, inputs, [out / "pairs.csv", out / "gradcam.json"]):
         run_analysis(settings, settings.source.manifest, settings.source.frame_indexes(), predictions, weights, out)
 
 
@@ -220,6 +222,18 @@ def export(
     from mscl.models.export import export_weights
 
     print(export_weights(weights, to, out))
+
+
+@app.command()
+def verify(
+    results: Annotated[Path, typer.Argument(help="A folder of results, or any folder with run cards.")],
+    config: Annotated[Path, typer.Option(help="The configuration that they should be of.")] = Path("config.yaml"),
+    strict: Annotated[bool, typer.Option("--strict", help="Absent inputs count as differences.")] = False,
+) -> None:
+    """Recheck results against their run cards: inputs, outputs, code, configuration. Exit code 1 where something differs."""
+    from mscl.verify import verify as recheck
+
+    raise SystemExit(recheck(results, config, strict))
 
 
 @app.command()

@@ -39,5 +39,12 @@ class Layout:
     def analysis(self, model: str) -> str:
         return f"{self.results}/analysis/{self.target}/{model}"
 
+    def records(self, folder: str) -> str:
+        """Where the run card of the results in `folder` lies, and what else differs from run to run: never beside them."""
+        return f"{self.results}/cards" + str(folder).removeprefix(str(self.results))
+
+    def flow_error(self) -> str:
+        return f"{self.results}/analysis/flow_error.json"
+
     def report(self) -> str:
         return f"{self.results}/report"

@@ -1,7 +1,7 @@
 """Run cards: what produced a result, beside the result.
 
-A card names command, job, seed, inputs and outputs by hash, git commit, versions, hardware, wall
-time and peak memory, so that every cell of a table can be traced.
+A card names command, job, seed, inputs, outputs and code by hash, git commit, versions, hardware,
+wall time and peak memory, so that every cell of a table can be traced.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from mscl.codehash import code_hash
 from mscl.io import sha256, write_json
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "opencv-python-headless", "simplejpeg", "pydantic", "snakemake")
@@ -62,6 +63,14 @@ def peak_memory_mb() -> float:
     return max(own, children) / 1024
 
 
+CODE = {  # stage -> the module that its work starts from
+    "pretrain": "mscl.training.pretrain",
+    "finetune": "mscl.training.finetune",
+    "frozen": "mscl.evaluation.frozen",
+    "analysis": "mscl.evaluation.analysis",
+}
+
+
 @contextlib.contextmanager
 def run_card(out: Path, stage: str, job, inputs: Iterable[Path], outputs: Iterable[Path]) -> Iterator[None]:
     """Write `out`/run.json when the body has ended well; an older card goes first, so none describes a failed run."""
@@ -71,6 +80,7 @@ def run_card(out: Path, stage: str, job, inputs: Iterable[Path], outputs: Iterab
     out.mkdir(parents=True, exist_ok=True)
     (out / "run.json").unlink(missing_ok=True)
     started, clock = datetime.now(UTC), time.monotonic()
+    code = code_hash(CODE[stage])  # of the files as they are at the start: an edit during a long run is not what ran
     yield
     settings = job.model_dump(mode="json")
     card = {
@@ -82,6 +92,7 @@ def run_card(out: Path, stage: str, job, inputs: Iterable[Path], outputs: Iterab
         "processes": int(os.environ.get("WORLD_SIZE", 1)),
         "inputs": {str(p): sha256(p) for p in inputs},
         "outputs": {str(p): sha256(p) for p in outputs},
+        "code": code,
         "git_commit": _commit(),
         "versions": _versions(),
         "hardware": _hardware(),

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+
+import pandas as pd
 
 from mscl.jobs import ReportJob
 from mscl.reporting import health, pairs, tables
 from mscl.reporting.curves import curves
 from mscl.reporting.formats import Table, write, write_table
 from mscl.reporting.page import Picture, render, summary
-from mscl.reporting.results import Results, read_results
+from mscl.reporting.results import MEASURES, Results, read_results
 
+VOLATILE = ("compute",)  # tables that differ from run to run: they lie with the cards, and every other file of tables/ does not
+STAGES = ("pretrain", "finetune")  # those that have epochs
 PRINTED = ("table1", "table2", "table3")
 NARROW = {"table1": ("Method", "Origin", "Backbone", "Target", "Top-1 %", "Seeds", "Chance %")}  # what fits 80 columns
 
@@ -19,27 +24,54 @@ NARROW = {"table1": ("Method", "Origin", "Backbone", "Target", "Top-1 %", "Seeds
 def build_report(job: ReportJob, results: Path, out: Path) -> None:
     """Write the whole report to `out` from the results tree `results`.
 
-    tables/<name>.{csv,md,tex} and tables.json, figures/*.png, cards/*.json, report.md, index.html (self-contained). A missing
-    piece is a sentence in the report, not an error. The same results give the same bytes.
+    tables/<name>.{csv,md,tex} and tables.json, metrics.json (means over seeds), curves/*/*.csv, figures/*.png, cards/*.json and
+    cards/compute.*, report.md, index.html (self-contained). A missing piece is a sentence in the report, not an error.
+    The same results give the same bytes; only cards/, report.md and index.html hold times.
     """
     found = read_results(job.config, Path(results))
     made = make_tables(found)
     pictures = {"gradcam": _gradcam(found), "curves": _curves(found)}
     out = Path(out)
     for table in made.values():
-        write_table(table, out / "tables")
-    plain = {"banner": tables.KIND[job.config.kind]} | {name: table.plain() for name, table in made.items()}
+        write_table(table, out / ("cards" if table.name in VOLATILE else "tables"))
+    kept = {name: table for name, table in made.items() if name not in VOLATILE}
+    plain = {"banner": tables.KIND[job.config.kind]} | {name: table.plain() for name, table in kept.items()}
     write(out / "tables" / "tables.json", json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
     for picture in (p for section in pictures.values() for p in section):
         write(out / "figures" / picture.name, picture.png)
     for card in found.cards.values():
         write(out / "cards" / f"{card.id}.json", json.dumps(card.content, indent=1, ensure_ascii=False) + "\n")
+    write(out / "metrics.json", json.dumps(_means(found), indent=1) + "\n")
+    courses = _courses(found)
+    for name, course in courses.items():
+        write(out / "curves" / name, course.to_csv(index=False))
     # What an earlier report left must not look like part of this one.
-    _keep(out / "tables", {f"{name}.{suffix}" for name in made for suffix in ("csv", "md", "tex")} | {"tables.json"})
+    _keep(out / "tables", _files(kept) | {"tables.json"})
     _keep(out / "figures", {p.name for section in pictures.values() for p in section})
-    _keep(out / "cards", {f"{card}.json" for card in found.cards})
+    _keep(out / "cards", {f"{card}.json" for card in found.cards} | _files(VOLATILE))
+    for stage in STAGES:
+        _keep(out / "curves" / stage, {Path(name).name for name in courses if name.startswith(f"{stage}/")})
     write(out / "report.md", _markdown(found, made, pictures))
     write(out / "index.html", render(found, made, pictures))
+
+
+def _files(names: Iterable[str]) -> set[str]:
+    return {f"{name}.{suffix}" for name in names for suffix in ("csv", "md", "tex")}
+
+
+def _means(found: Results) -> dict[str, dict[str, dict[str, float]]]:
+    """model -> method -> measure -> mean over the seeds that have it: what `dvc metrics diff` compares."""
+    means = found.runs.groupby(["model", "method"], sort=False)[list(MEASURES)].mean()
+    return {
+        model: {method: row.dropna().to_dict() for method, row in part.droplevel(0).iterrows()}
+        for model, part in means.groupby(level=0, sort=False)
+    }
+
+
+def _courses(found: Results) -> dict[str, pd.DataFrame]:
+    """<stage>/<model>-<method>-seed<k>.csv -> the history of that run: one plot each for `dvc plots diff`."""
+    histories = dict(zip(STAGES, (found.pretraining, found.finetuning)))
+    return {f"{stage}/{m}-{n}-seed{s}.csv": table for stage, runs in histories.items() for (m, n, s), table in runs.items()}
 
 
 def make_tables(found: Results) -> dict[str, Table]:

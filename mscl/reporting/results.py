@@ -73,9 +73,9 @@ class Reader:
             )
             return None
 
-    def card(self, path: Path, **where: str) -> str:
-        """Remember a run card; return its id, "" when there is none."""
-        content = self.json(path, f"The run card of {' '.join(where.values())}")
+    def card(self, folder: Path, **where: str) -> str:
+        """Remember the run card of the results in `folder`; return its id, "" when there is none."""
+        content = self.json(Path(self.at.records(folder)) / "run.json", f"The run card of {' '.join(where.values())}")
         if not isinstance(content, dict):
             return ""
         identity = "-".join(where.values())
@@ -104,9 +104,10 @@ def read_results(config: Config, root: Path) -> Results:
         if isinstance(drawn, dict):
             gradcam[model] = drawn | {"folder": folder}
         if table is not None or drawn is not None:
-            reader.card(folder / "run.json", stage="analysis", model=model)
+            reader.card(folder, stage="analysis", model=model)
     data = reader.json(root / "data.json", "The health of the data")
-    error = reader.json(root / "flow_error.json", "The flow error") if (root / "flow_error.json").exists() else None
+    exact = Path(reader.at.flow_error())
+    error = reader.json(exact, "The flow error") if exact.exists() else None
     return Results(
         config,
         pd.DataFrame(rows),
@@ -133,13 +134,13 @@ def _read_run(reader: Reader, config: Config, model: str, method: str, seed: int
         history = reader.table(folder / "history.csv", f"The pretraining of {label}")
         if history is not None:
             pretraining[model, method, seed] = history
-            row["pretrain_card"] = reader.card(folder / "run.json", stage="pretrain", **where)
+            row["pretrain_card"] = reader.card(folder, stage="pretrain", **where)
 
     folder = Path(reader.at.finetune(model, method, seed))
     metrics = reader.json(folder / "metrics.json", f"The finetuning of {label}")
     if isinstance(metrics, dict):
         row |= {"chance": metrics.get("chance", float("nan"))} | _accuracies(reader, folder, metrics, label)
-        row["finetune_card"] = reader.card(folder / "run.json", stage="finetune", **where)
+        row["finetune_card"] = reader.card(folder, stage="finetune", **where)
         history = reader.table(folder / "history.csv", f"The finetuning history of {label}")
         if history is not None:
             finetuning[model, method, seed] = history
@@ -150,7 +151,7 @@ def _read_run(reader: Reader, config: Config, model: str, method: str, seed: int
         if isinstance(metrics, dict):
             row["probe"] = metrics.get("probe_top1", float("nan"))
             row |= {f"r{k}": metrics.get("retrieval", {}).get(k, float("nan")) for k in RETRIEVAL}
-            row["frozen_card"] = reader.card(folder / "run.json", stage="frozen", **where)
+            row["frozen_card"] = reader.card(folder, stage="frozen", **where)
     return row
 
 

@@ -53,9 +53,9 @@ def put(path: Path, document) -> None:
     path.write_text(json.dumps(document))
 
 
-def card(folder: Path, stage: str, seed, seconds: float) -> None:
+def card(root: Path, stage: str, below, seed, seconds: float) -> None:
     put(
-        folder / "run.json",
+        root / "cards" / stage / below / "run.json",
         {
             "stage": stage,
             "command": ["python", "-m", "mscl", stage, "<&>"],
@@ -106,11 +106,13 @@ def write_tree(root: Path, config) -> None:
                 skill = SKILL.get(method, 0.5)
                 if config.switches(method).pretrain:
                     folder = root / "pretrain" / below
-                    card(folder, "pretrain", seed, 1234)
+                    folder.mkdir(parents=True)
+                    card(root, "pretrain", below, seed, 1234)
                     loss = 3 * np.exp(-epochs / 4) + 2 * skill + 0.1 * rng.random(6)
                     pd.DataFrame({"epoch": epochs, "lr": 0.02, "loss": loss}).to_csv(folder / "history.csv", index=False)
                 folder = root / "finetune" / "toy" / below
-                card(folder, "finetune", seed, 61.5)
+                folder.mkdir(parents=True)
+                card(root, "finetune", "toy" / below, seed, 61.5)
                 table = predictions(rng, skill)
                 table.to_parquet(folder / "predictions.parquet")
                 paths.setdefault(method, []).append(folder / "predictions.parquet")
@@ -124,7 +126,7 @@ def write_tree(root: Path, config) -> None:
                     folder / "history.csv", index=False
                 )
                 folder = root / "frozen" / "toy" / below
-                card(folder, "frozen", seed, 12)
+                card(root, "frozen", "toy" / below, seed, 12)
                 put(
                     folder / "metrics.json",
                     {
@@ -138,6 +140,7 @@ def write_tree(root: Path, config) -> None:
                         "chance": 1 / len(NAMES),
                     },
                 )
+        card(root, "analysis", Path("toy") / model, None, 8)
         analysis(root / "analysis" / "toy" / model, config, paths)
     put(
         root / "data.json",
@@ -162,7 +165,7 @@ def write_tree(root: Path, config) -> None:
         },
     )
     put(
-        root / "flow_error.json",
+        root / "analysis" / "flow_error.json",
         {"clips": 40, "fields": 120, "epe_mean": 0.31, "epe_median": None, "grid": [48, 64], "method": "dis"},
     )
 
@@ -170,7 +173,6 @@ def write_tree(root: Path, config) -> None:
 def analysis(folder: Path, config, paths) -> None:
     left, right = compared(config)
     folder.mkdir(parents=True)
-    card(folder, "analysis", None, 8)
     pairs_table(pairs_of(paths[left], NAMES), pairs_of(paths[right], NAMES), (left, right), 3).to_csv(
         folder / "pairs.csv", index=False
     )

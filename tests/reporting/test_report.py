@@ -72,8 +72,30 @@ def test_a_figure_says_how_fine_it_is(shared_report):
     assert "own grid of 1 x 4 x 4 (T x H x W)" in (shared_report / "report.md").read_text()
 
 
+def test_what_differs_from_run_to_run_lies_with_the_cards_and_nowhere_else_but_the_pages(
+    shared_report, shared_tree, job, tmp_path
+):
+    """The same results, made at another time by another machine: tables, figures and what DVC compares stay byte for byte."""
+    shutil.copytree(shared_tree, tmp_path / "tree")
+    for path in (tmp_path / "tree" / "cards").rglob("run.json"):
+        other = {
+            "wall_seconds": 9.5,
+            "started": "2031-01-01T00:00:00+00:00",
+            "hardware": {"cpu": "Another CPU"},
+            "git_commit": "f" * 40,
+        }
+        path.write_text(json.dumps(json.loads(path.read_text()) | other))
+    build_report(job, tmp_path / "tree", tmp_path / "out")
+    files = {p.relative_to(shared_report) for p in shared_report.rglob("*") if p.is_file()}
+    changed = {f.parts[0] for f in files if (shared_report / f).read_bytes() != (tmp_path / "out" / f).read_bytes()}
+    assert changed == {"cards", "index.html", "report.md"} and (shared_report / "cards" / "compute.csv").exists()
+    measured = json.loads((shared_report / "metrics.json").read_text())["r18"]["mscl"]
+    assert 0.5 < measured["top1"] < 1 and set(measured) == {"top1", "top5", "probe", "r1", "r5", "r10"}
+    assert (shared_report / "curves" / "pretrain" / "r18-mscl-seed1.csv").read_text().startswith("epoch,lr,loss")
+
+
 def test_every_table_in_every_form(shared_report):
-    names = {"table1", "table2", "table2_published", "table3", "runs", "data", "unusable", "flow_error", "compute"}
+    names = {"table1", "table2", "table2_published", "table3", "runs", "data", "unusable", "flow_error"}
     assert {p.name for p in (shared_report / "tables").iterdir()} == {f"{n}.{s}" for n in names for s in ("csv", "md", "tex")} | {
         "tables.json"
     }

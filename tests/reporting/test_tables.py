@@ -139,7 +139,6 @@ def test_missing_pieces_are_sentences(tree, job):
     shutil.rmtree(tree / "analysis")
     (tree / "frozen" / "toy" / "r18" / "mscl" / "seed0" / "metrics.json").write_text("{")
     (tree / "data.json").unlink()
-    (tree / "flow_error.json").unlink()
     results = read_results(job.config, tree)
     assert results.missing[0].startswith(
         "The probe and retrieval of r18, mscl, seed 0 cannot be read: results/frozen/toy/r18/mscl/seed0/metrics.json"

@@ -149,6 +149,16 @@ rule flow:
         " --workers {resources.cpus_per_task} 2>&1 | tee {log:q}"
 
 
+rule listed:
+    input:
+        [at.manifest(d) for d in jobs.used_datasets(cfg)],
+
+
+rule extracted:
+    input:
+        [shards(at.frames, d) for d in jobs.used_datasets(cfg)],
+
+
 rule prepared:
     input:
         [shards(at.frames, d) for d in jobs.used_datasets(cfg)],

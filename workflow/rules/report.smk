@@ -30,7 +30,7 @@ if EXACT:
             shards(at.flow, EXACT[0]),
             shards(at.flow, EXACT[0], ".tar"),
         output:
-            f"{at.results}/flow_error.json",
+            at.flow_error(),
         log:
             f"{LOGS}/flow_error.log",
         resources:
@@ -59,7 +59,7 @@ rule analysis:
     output:
         pairs=at.analysis("{model}") + "/pairs.csv",
         gradcam=at.analysis("{model}") + "/gradcam.json",
-        card=at.analysis("{model}") + "/run.json",
+        card=at.records(at.analysis("{model}")) + "/run.json",
     log:
         f"{LOGS}/analysis/{{model}}.log",
     benchmark:
@@ -75,10 +75,11 @@ rule analysis:
         code=code("mscl.evaluation.analysis"),
         finetuned=f"{at.results}/finetune/{at.target}/{{model}}",
         out=at.analysis("{model}"),
+        records=at.records(at.analysis("{model}")),
     message:
         "Confused pairs and GradCAM of {wildcards.model}"
     shell:
-        "python -m mscl analysis --job {params.job:q} {params.finetuned:q} --out {params.out:q} 2>&1 | tee {log:q}"
+        "python -m mscl analysis --job {params.job:q} {params.finetuned:q} --out {params.out:q} --records {params.records:q} 2>&1 | tee {log:q}"
 
 
 rule report:

@@ -48,7 +48,7 @@ rule pretrain:
     output:
         weights=at.pretrain(*RUN) + "/weights.safetensors",
         history=at.pretrain(*RUN) + "/history.csv",
-        card=at.pretrain(*RUN) + "/run.json",
+        card=at.records(at.pretrain(*RUN)) + "/run.json",
     log:
         f"{LOGS}/pretrain/{{model}}/{{method}}/seed{{seed}}.log",
     benchmark:
@@ -67,10 +67,11 @@ rule pretrain:
         code=code("mscl.training.pretrain"),
         out=at.pretrain(*RUN),
         curves=f"{CURVES}/pretrain/{{model}}/{{method}}/seed{{seed}}",
+        records=at.records(at.pretrain(*RUN)),
     message:
         "Pretraining {wildcards.model} by {wildcards.method}, seed {wildcards.seed}"
     shell:
-        "python -m mscl pretrain --job {params.job:q} --out {params.out:q}"
+        "python -m mscl pretrain --job {params.job:q} --out {params.out:q} --records {params.records:q}"
         " --workers {resources.workers} --processes {resources.processes}"
         " --checkpoint-minutes {resources.checkpoint_minutes} --curves {params.curves:q} 2>&1 | tee -a {log:q}"
 
@@ -86,7 +87,7 @@ rule finetune:
         predictions=at.finetune(*RUN) + "/predictions.parquet",
         metrics=at.finetune(*RUN) + "/metrics.json",
         history=at.finetune(*RUN) + "/history.csv",
-        card=at.finetune(*RUN) + "/run.json",
+        card=at.records(at.finetune(*RUN)) + "/run.json",
     log:
         f"{LOGS}/finetune/{{model}}/{{method}}/seed{{seed}}.log",
     benchmark:
@@ -105,11 +106,12 @@ rule finetune:
         code=code("mscl.training.finetune"),
         out=at.finetune(*RUN),
         curves=f"{CURVES}/finetune/{{model}}/{{method}}/seed{{seed}}",
+        records=at.records(at.finetune(*RUN)),
         weights=lambda wildcards, input: ["--weights", input.weights] if input.weights else [],
     message:
         "Finetuning {wildcards.model} from {wildcards.method}, seed {wildcards.seed}"
     shell:
-        "python -m mscl finetune --job {params.job:q} {params.weights:q} --out {params.out:q}"
+        "python -m mscl finetune --job {params.job:q} {params.weights:q} --out {params.out:q} --records {params.records:q}"
         " --workers {resources.workers} --processes {resources.processes}"
         " --checkpoint-minutes {resources.checkpoint_minutes} --curves {params.curves:q} 2>&1 | tee -a {log:q}"
 
@@ -122,7 +124,7 @@ rule frozen:
         tars=shards(at.frames, at.target, ".tar"),
     output:
         metrics=at.frozen(*RUN) + "/metrics.json",
-        card=at.frozen(*RUN) + "/run.json",
+        card=at.records(at.frozen(*RUN)) + "/run.json",
     log:
         f"{LOGS}/frozen/{{model}}/{{method}}/seed{{seed}}.log",
     benchmark:
@@ -138,11 +140,12 @@ rule frozen:
         job=job(jobs.frozen_job, "model", "method", "seed"),
         code=code("mscl.evaluation.frozen"),
         out=at.frozen(*RUN),
+        records=at.records(at.frozen(*RUN)),
         weights=lambda wildcards, input: ["--weights", input.weights] if input.weights else [],
     message:
         "Probe and retrieval on {wildcards.model} from {wildcards.method}, seed {wildcards.seed}"
     shell:
-        "python -m mscl frozen --job {params.job:q} {params.weights:q} --out {params.out:q}"
+        "python -m mscl frozen --job {params.job:q} {params.weights:q} --out {params.out:q} --records {params.records:q}"
         " --workers {resources.workers} 2>&1 | tee {log:q}"
 
 
