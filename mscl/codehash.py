@@ -18,6 +18,7 @@ PLUMBING = {
     "mscl.dataset_config",
     "mscl.validation",
     "mscl.jobs",
+    "mscl.settings",
     "mscl.layout",
     "mscl.runcard",
     "mscl.io",
@@ -69,6 +70,13 @@ def modules(root: Path, *starts: str, plumbing: bool = False) -> dict[str, str]:
         seen[module], imports = _module(root, module)
         todo += imports
     return seen
+
+
+def file_hashes(*starts: str, files: tuple[str, ...] = (), root: Path = ROOT) -> dict[str, str]:
+    """Hash of each module of `starts` and all they import, and of further `files` (templates, tables), by path below `root`."""
+    texts = {_path(root, m).relative_to(root).as_posix(): text for m, text in modules(root, *starts).items()}
+    texts |= {f: (root / f).read_text() for f in files}
+    return {path: hashlib.sha256(texts[path].encode()).hexdigest()[:12] for path in sorted(texts)}
 
 
 def code_hash(*starts: str, files: tuple[str, ...] = (), root: Path = ROOT) -> str:

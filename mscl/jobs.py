@@ -14,6 +14,7 @@ from mscl.config import (
     Analysis,
     Augment,
     ClipConfig,
+    Compute,
     Config,
     Contrast,
     Finetune,
@@ -314,6 +315,11 @@ def analysis_job(config: Config, model: str) -> AnalysisJob:
         test=config.finetune.test,
         **_machine(config),
     )
+
+
+def report_job(config: Config) -> ReportJob:
+    """What the report shows; how the work was spread over a machine is read from the run cards, so it is left out."""
+    return ReportJob(config=config.model_copy(update={"compute": Compute()}))
 
 
 def dumps(job: Strict) -> str:

@@ -1,31 +1,10 @@
 # Data sets -> manifests -> frames -> flow, shard by shard.
 
 
-def workers(wildcards):
-    """ffmpeg processes or flow threads of one job: a matter of the machine, so it is no parameter."""
-    return cfg.compute.extract_workers
-
-
-def downloads(wildcards):
-    """Archives fetched at a time."""
-    return cfg.compute.download_workers
-
-
+FRAMES, FLOW = at.frames("{dataset}"), at.flow("{dataset}")
 DOWNLOADED = [d for d in cfg.datasets if cfg.datasets[d].download]
 # A data set that only a person can get is missed before the hours of downloading another, not after them.
 GIVEN = [d for d in jobs.used_datasets(cfg) if not cfg.datasets[d].download and not cfg.datasets[d].embedded]
-
-
-def annotations_present(wildcards):
-    """Annotation files that the user brought: an edit of one reruns what follows.
-
-    Those that a rule makes (embedded, downloaded, unpacked) are left out: a job's inputs must not change because it has run.
-    """
-    dataset = cfg.datasets[wildcards.dataset]
-    if dataset.embedded:
-        return []
-    downloaded = [f"{at.data}/downloads/{wildcards.dataset}.json"] if dataset.download else []
-    return downloaded + [str(f) for f in dataset.brought_files()]
 
 
 # Runs where Snakemake runs: a cluster's compute nodes often have no network. A stopped download goes on where it was.
@@ -40,13 +19,16 @@ rule download:
         f"{BENCHMARKS}/download/{{dataset}}.tsv"
     wildcard_constraints:
         dataset="|".join(map(re.escape, DOWNLOADED)) or "(?!)",
+    conda:
+        "../envs/mscl.yaml"
     resources:
         cpus_per_task=downloads,
         mem_mb=4000,
         runtime=7 * 24 * 60,
     params:
+        *settings(jobs.download_job, "dataset"),
+        *code("mscl.datasets.download", files=("mscl/datasets/sources.csv",)),
         job=job(jobs.download_job, "dataset"),
-        code=code("mscl.datasets.download", files=("mscl/datasets/sources.csv",)),
     message:
         "Downloading data set {wildcards.dataset}"
     shell:
@@ -62,14 +44,17 @@ rule dataset:
         f"{LOGS}/dataset/{{dataset}}.log",
     benchmark:
         f"{BENCHMARKS}/dataset/{{dataset}}.tsv"
+    conda:
+        "../envs/mscl.yaml"
     threads: 2
     resources:
         cpus_per_task=2,
         mem_mb=2000,
         runtime=240,
     params:
+        *settings(jobs.dataset_job, "dataset"),
+        *code("mscl.datasets.prepare"),
         job=job(jobs.dataset_job, "dataset"),
-        code=code("mscl.datasets.prepare"),
     message:
         "Preparing data set {wildcards.dataset}"
     shell:
@@ -85,12 +70,15 @@ rule manifest:
         f"{LOGS}/manifest/{{dataset}}.log",
     benchmark:
         f"{BENCHMARKS}/manifest/{{dataset}}.tsv"
+    conda:
+        "../envs/mscl.yaml"
     resources:
         mem_mb=4000,
         runtime=30,
     params:
+        *settings(jobs.manifest_job, "dataset"),
+        *code("mscl.datasets.manifest"),
         job=job(jobs.manifest_job, "dataset"),
-        code=code("mscl.datasets.manifest"),
     message:
         "Listing the videos of {wildcards.dataset}"
     shell:
@@ -101,20 +89,23 @@ rule frames:
     input:
         at.manifest("{dataset}"),
     output:
-        index=at.frames("{dataset}") + "/{shard}.parquet",
-        tar=at.frames("{dataset}") + "/{shard}.tar",
+        index=f"{FRAMES}/{{shard}}.parquet",
+        tar=f"{FRAMES}/{{shard}}.tar",
     log:
         f"{LOGS}/frames/{{dataset}}/{{shard}}.log",
     benchmark:
         f"{BENCHMARKS}/frames/{{dataset}}/{{shard}}.tsv"
+    conda:
+        "../envs/mscl.yaml"
     threads: cfg.compute.extract_workers
     resources:
         cpus_per_task=workers,
         mem_mb=4000,
         runtime=240,
     params:
+        *settings(jobs.frames_job, "dataset"),
+        *code("mscl.video.extract"),
         job=job(jobs.frames_job, "dataset"),
-        code=code("mscl.video.extract"),
     message:
         "Extracting frames of {wildcards.dataset}, shard {wildcards.shard}"
     shell:
@@ -124,24 +115,27 @@ rule frames:
 
 rule flow:
     input:
-        index=at.frames("{dataset}") + "/{shard}.parquet",
-        tar=at.frames("{dataset}") + "/{shard}.tar",
+        index=f"{FRAMES}/{{shard}}.parquet",
+        tar=f"{FRAMES}/{{shard}}.tar",
     output:
-        index=at.flow("{dataset}") + "/{shard}.parquet",
-        tar=at.flow("{dataset}") + "/{shard}.tar",
+        index=f"{FLOW}/{{shard}}.parquet",
+        tar=f"{FLOW}/{{shard}}.tar",
     log:
         f"{LOGS}/flow/{{dataset}}/{{shard}}.log",
     benchmark:
         f"{BENCHMARKS}/flow/{{dataset}}/{{shard}}.tsv"
+    conda:
+        "../envs/mscl.yaml"
     threads: cfg.compute.extract_workers
     resources:
         cpus_per_task=workers,
         mem_mb=8000,
         runtime=480,
-        gpu=lambda wildcards: gpus() if cfg.flow.method == "raft" else 0,
+        gpu=flow_gpus,
     params:
+        *settings(jobs.flow_job),
+        *code("mscl.flow.shard"),
         job=job(jobs.flow_job),
-        code=code("mscl.flow.shard"),
     message:
         "Computing flow ({cfg.flow.method}) of {wildcards.dataset}, shard {wildcards.shard}"
     shell:

@@ -1,5 +1,6 @@
 # Data health, flow error, confused pairs, GradCAM, and the report.
 COMPARED = list(dict.fromkeys(jobs.compared(cfg)))
+ANALYSIS = at.analysis("{model}")
 EXACT = [d for d in jobs.flow_datasets(cfg) if cfg.datasets[d].embedded][:1]  # its exact flow is known
 
 
@@ -11,12 +12,17 @@ rule data_health:
         f"{at.results}/data.json",
     log:
         f"{LOGS}/data.log",
+    benchmark:
+        f"{BENCHMARKS}/data.tsv"
+    conda:
+        "../envs/mscl.yaml"
     resources:
         mem_mb=4000,
         runtime=30,
     params:
+        *settings(jobs.data_job),
+        *code("mscl.datasets.health"),
         job=job(jobs.data_job),
-        code=code("mscl.datasets.health"),
     message:
         "Counting usable and unusable videos"
     shell:
@@ -33,12 +39,17 @@ if EXACT:
             at.flow_error(),
         log:
             f"{LOGS}/flow_error.log",
+        benchmark:
+            f"{BENCHMARKS}/flow_error.tsv"
+        conda:
+            "../envs/mscl.yaml"
         resources:
             mem_mb=4000,
             runtime=30,
         params:
-            job=lambda wildcards: jobs.dumps(jobs.flow_error_job(cfg, EXACT[0])),
-            code=code("mscl.flow.error"),
+            *settings(exact_flow_job),
+            *code("mscl.flow.error"),
+            job=job(exact_flow_job),
         message:
             "Comparing stored flow with the renderer's exact flow"
         shell:
@@ -47,23 +58,20 @@ if EXACT:
 
 rule analysis:
     input:
-        lambda w: [
-            f"{at.finetune(w.model, m, s)}/{f}"
-            for m in COMPARED
-            for s in SEEDS
-            for f in ("predictions.parquet", "weights.safetensors")
-        ],
+        compared_runs,
         manifest=at.manifest(at.target),
         frames=shards(at.frames, at.target),
         tars=shards(at.frames, at.target, ".tar"),
     output:
-        pairs=at.analysis("{model}") + "/pairs.csv",
-        gradcam=at.analysis("{model}") + "/gradcam.json",
-        card=at.records(at.analysis("{model}")) + "/run.json",
+        pairs=f"{ANALYSIS}/pairs.csv",
+        gradcam=f"{ANALYSIS}/gradcam.json",
+        card=at.records(ANALYSIS) + "/run.json",
     log:
         f"{LOGS}/analysis/{{model}}.log",
     benchmark:
         f"{BENCHMARKS}/analysis/{{model}}.tsv"
+    conda:
+        "../envs/mscl.yaml"
     threads: cfg.compute.threads
     resources:
         cpus_per_task=cfg.compute.threads,
@@ -71,11 +79,12 @@ rule analysis:
         runtime=120,
         gpu=gpus,
     params:
+        *settings(jobs.analysis_job, "model"),
+        *code("mscl.evaluation.analysis"),
         job=job(jobs.analysis_job, "model"),
-        code=code("mscl.evaluation.analysis"),
         finetuned=f"{at.results}/finetune/{at.target}/{{model}}",
-        out=at.analysis("{model}"),
-        records=at.records(at.analysis("{model}")),
+        out=folder,
+        records=records,
     message:
         "Confused pairs and GradCAM of {wildcards.model}"
     shell:
@@ -97,19 +106,24 @@ rule report:
         ),
     log:
         f"{LOGS}/report.log",
+    benchmark:
+        f"{BENCHMARKS}/report.tsv"
+    conda:
+        "../envs/mscl.yaml"
     resources:
         mem_mb=4000,
         runtime=30,
     params:
-        job=lambda wildcards: jobs.dumps(jobs.ReportJob(config=cfg)),
-        code=code(
+        *settings(jobs.report_job),
+        *code(
             "mscl.reporting.report",
             files=(
                 "mscl/reporting/published.csv",
                 "mscl/reporting/templates/report.html.j2",
             ),
         ),
-        out=at.report(),
+        job=job(jobs.report_job),
+        out=folder,
     message:
         "Writing the report"
     shell:

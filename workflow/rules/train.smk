@@ -1,58 +1,23 @@
 # Pretraining, finetuning, and tests of the frozen features: method x model x seed.
 
 
-def pretraining_data(wildcards):
-    """Manifests and shards of the pretraining data; flow only for a method that looks at it."""
-    looks_at_flow = cfg.switches(wildcards.method).flow
-    found = []
-    for dataset in cfg.pretrain.datasets:
-        found.append(at.manifest(dataset))
-        for store in (at.frames, at.flow) if looks_at_flow else (at.frames,):
-            found += shards(store, dataset) + shards(store, dataset, ".tar")
-    if cfg.pretrain.monitor:
-        watched = cfg.pretrain.monitor.dataset
-        found += [at.manifest(watched), *shards(at.frames, watched), *shards(at.frames, watched, ".tar")]
-    return list(dict.fromkeys(found))
-
-
-def pretrained_weights(wildcards):
-    """None for a method without pretraining."""
-    if not cfg.switches(wildcards.method).pretrain:
-        return []
-    return at.pretrain(wildcards.model, wildcards.method, wildcards.seed) + "/weights.safetensors"
-
-
-def checkpoint_minutes(wildcards):
-    return cfg.compute.checkpoint_minutes
-
-
-def processes(wildcards):
-    """Processes, one per GPU, that share a batch: like the number of loaders, a matter of the machine."""
-    return cfg.compute.processes
-
-
-def training_cpus(wildcards):
-    return cfg.compute.processes * (cfg.compute.threads + cfg.compute.workers)
-
-
-def training_gpus(wildcards):
-    return gpus() * cfg.compute.processes
-
-
 RUN = ("{model}", "{method}", "{seed}")
+PRETRAIN, FINETUNE, FROZEN = at.pretrain(*RUN), at.finetune(*RUN), at.frozen(*RUN)
 
 
 rule pretrain:
     input:
         pretraining_data,
     output:
-        weights=at.pretrain(*RUN) + "/weights.safetensors",
-        history=at.pretrain(*RUN) + "/history.csv",
-        card=at.records(at.pretrain(*RUN)) + "/run.json",
+        weights=f"{PRETRAIN}/weights.safetensors",
+        history=f"{PRETRAIN}/history.csv",
+        card=at.records(PRETRAIN) + "/run.json",
     log:
         f"{LOGS}/pretrain/{{model}}/{{method}}/seed{{seed}}.log",
     benchmark:
         f"{BENCHMARKS}/pretrain/{{model}}/{{method}}/seed{{seed}}.tsv"
+    conda:
+        "../envs/mscl.yaml"
     threads: cfg.compute.threads * cfg.compute.processes
     resources:
         cpus_per_task=training_cpus,
@@ -63,11 +28,12 @@ rule pretrain:
         runtime=2880,
         gpu=training_gpus,
     params:
+        *settings(jobs.pretrain_job, "model", "method", "seed"),
+        *code("mscl.training.pretrain"),
         job=job(jobs.pretrain_job, "model", "method", "seed"),
-        code=code("mscl.training.pretrain"),
-        out=at.pretrain(*RUN),
+        out=folder,
         curves=f"{CURVES}/pretrain/{{model}}/{{method}}/seed{{seed}}",
-        records=at.records(at.pretrain(*RUN)),
+        records=records,
     message:
         "Pretraining {wildcards.model} by {wildcards.method}, seed {wildcards.seed}"
     shell:
@@ -83,15 +49,17 @@ rule finetune:
         frames=shards(at.frames, at.target),
         tars=shards(at.frames, at.target, ".tar"),
     output:
-        weights=at.finetune(*RUN) + "/weights.safetensors",
-        predictions=at.finetune(*RUN) + "/predictions.parquet",
-        metrics=at.finetune(*RUN) + "/metrics.json",
-        history=at.finetune(*RUN) + "/history.csv",
-        card=at.records(at.finetune(*RUN)) + "/run.json",
+        weights=f"{FINETUNE}/weights.safetensors",
+        predictions=f"{FINETUNE}/predictions.parquet",
+        metrics=f"{FINETUNE}/metrics.json",
+        history=f"{FINETUNE}/history.csv",
+        card=at.records(FINETUNE) + "/run.json",
     log:
         f"{LOGS}/finetune/{{model}}/{{method}}/seed{{seed}}.log",
     benchmark:
         f"{BENCHMARKS}/finetune/{{model}}/{{method}}/seed{{seed}}.tsv"
+    conda:
+        "../envs/mscl.yaml"
     threads: cfg.compute.threads * cfg.compute.processes
     resources:
         cpus_per_task=training_cpus,
@@ -102,12 +70,13 @@ rule finetune:
         runtime=1440,
         gpu=training_gpus,
     params:
+        *settings(jobs.finetune_job, "model", "method", "seed"),
+        *code("mscl.training.finetune"),
         job=job(jobs.finetune_job, "model", "method", "seed"),
-        code=code("mscl.training.finetune"),
-        out=at.finetune(*RUN),
+        out=folder,
         curves=f"{CURVES}/finetune/{{model}}/{{method}}/seed{{seed}}",
-        records=at.records(at.finetune(*RUN)),
-        weights=lambda wildcards, input: ["--weights", input.weights] if input.weights else [],
+        records=records,
+        weights=weights_option,
     message:
         "Finetuning {wildcards.model} from {wildcards.method}, seed {wildcards.seed}"
     shell:
@@ -123,12 +92,14 @@ rule frozen:
         frames=shards(at.frames, at.target),
         tars=shards(at.frames, at.target, ".tar"),
     output:
-        metrics=at.frozen(*RUN) + "/metrics.json",
-        card=at.records(at.frozen(*RUN)) + "/run.json",
+        metrics=f"{FROZEN}/metrics.json",
+        card=at.records(FROZEN) + "/run.json",
     log:
         f"{LOGS}/frozen/{{model}}/{{method}}/seed{{seed}}.log",
     benchmark:
         f"{BENCHMARKS}/frozen/{{model}}/{{method}}/seed{{seed}}.tsv"
+    conda:
+        "../envs/mscl.yaml"
     threads: cfg.compute.threads
     resources:
         cpus_per_task=cfg.compute.threads + cfg.compute.workers,
@@ -137,11 +108,12 @@ rule frozen:
         runtime=240,
         gpu=gpus,
     params:
+        *settings(jobs.frozen_job, "model", "method", "seed"),
+        *code("mscl.evaluation.frozen"),
         job=job(jobs.frozen_job, "model", "method", "seed"),
-        code=code("mscl.evaluation.frozen"),
-        out=at.frozen(*RUN),
-        records=at.records(at.frozen(*RUN)),
-        weights=lambda wildcards, input: ["--weights", input.weights] if input.weights else [],
+        out=folder,
+        records=records,
+        weights=weights_option,
     message:
         "Probe and retrieval on {wildcards.model} from {wildcards.method}, seed {wildcards.seed}"
     shell:

@@ -1,0 +1,161 @@
+# What the other files share: how a stage is called, what decides that it runs again, and how large a job is.
+import functools
+import typing
+
+from mscl import settings as job_settings
+from mscl.codehash import file_hashes
+
+
+def stage_prefix():
+    """What goes before every command of a stage.
+
+    Strict mode is Snakemake's default only where there is no prefix. The package is this checkout's. The interpreter that runs
+    Snakemake also runs the stages, activated or not, unless Snakemake itself brings an environment (--sdm).
+    """
+    found = f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT))}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
+    if not workflow.deployment_settings.deployment_method:
+        found += f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
+    return found
+
+
+@functools.cache
+def built(build, **values):
+    return build(cfg, **values)
+
+
+def values_of(wildcards, names):
+    return {n: int(wildcards[n]) if n == "seed" else wildcards[n] for n in names}
+
+
+def job(build, *names):
+    """The JSON of exactly the settings that a stage uses.
+
+    Snakemake does not compare a parameter that takes `output`; it compares those of `settings`, which hold the same, one by one.
+    """
+    return lambda wildcards, output: jobs.dumps(built(build, **values_of(wildcards, names)))
+
+
+def settings(build, *names):
+    """One parameter per setting of the stage's job, so that a dry run names the setting that has changed."""
+
+    def one(name):
+        return lambda wildcards: lines_of(build, **values_of(wildcards, names))[name]
+
+    return [one(name) for name in job_settings.names(typing.get_type_hints(build)["return"])]
+
+
+@functools.cache
+def lines_of(build, **values):
+    return job_settings.lines(built(build, **values))
+
+
+def exact_flow_job(config) -> jobs.FlowErrorJob:
+    return jobs.flow_error_job(config, EXACT[0])
+
+
+def code(*modules, files=()):
+    """One parameter per file of code (and template or table) that the stage uses: its path and the hash of its content."""
+    return [f"{path} = {value}" for path, value in file_hashes(*modules, files=files).items()]
+
+
+def folder(wildcards, output):
+    """Where the outputs lie."""
+    return str(Path(output[0]).parent)
+
+
+def records(wildcards, output):
+    """Where the run card lies."""
+    return str(Path(output.card).parent)
+
+
+def shards(store, dataset, suffix=".parquet"):
+    return [str(p) for p in shard_paths(store(dataset), cfg.datasets[dataset].shards, suffix)]
+
+
+# Numbers of processes, of loaders and the like are a matter of the machine, not of the result: resources, not parameters.
+
+
+def loader(wildcards):
+    return cfg.compute.workers
+
+
+def workers(wildcards):
+    """ffmpeg processes or flow threads of one job."""
+    return cfg.compute.extract_workers
+
+
+def downloads(wildcards):
+    """Archives fetched at a time."""
+    return cfg.compute.download_workers
+
+
+def checkpoint_minutes(wildcards):
+    return cfg.compute.checkpoint_minutes
+
+
+def processes(wildcards):
+    """Processes, one per GPU, that share a batch."""
+    return cfg.compute.processes
+
+
+def gpus(wildcards=None):
+    return 0 if cfg.compute.device == "cpu" else 1
+
+
+def flow_gpus(wildcards):
+    return gpus() if cfg.flow.method == "raft" else 0
+
+
+def training_cpus(wildcards):
+    return cfg.compute.processes * (cfg.compute.threads + cfg.compute.workers)
+
+
+def training_gpus(wildcards):
+    return gpus() * cfg.compute.processes
+
+
+def annotations_present(wildcards):
+    """Annotation files that the user brought: an edit of one reruns what follows.
+
+    Files that the workflow makes (embedded, downloaded, unpacked) are left out, since a job's inputs must not change because it has run.
+    """
+    dataset = cfg.datasets[wildcards.dataset]
+    if dataset.embedded:
+        return []
+    downloaded = [f"{at.data}/downloads/{wildcards.dataset}.json"] if dataset.download else []
+    return downloaded + [str(f) for f in dataset.brought_files()]
+
+
+def pretraining_data(wildcards):
+    """Manifests and shards of the pretraining data; flow only for a method that looks at it."""
+    looks_at_flow = cfg.switches(wildcards.method).flow
+    found = []
+    for dataset in cfg.pretrain.datasets:
+        found.append(at.manifest(dataset))
+        for store in (at.frames, at.flow) if looks_at_flow else (at.frames,):
+            found += shards(store, dataset) + shards(store, dataset, ".tar")
+    if cfg.pretrain.monitor:
+        watched = cfg.pretrain.monitor.dataset
+        found += [at.manifest(watched), *shards(at.frames, watched), *shards(at.frames, watched, ".tar")]
+    return list(dict.fromkeys(found))
+
+
+def pretrained_weights(wildcards):
+    """None for a method without pretraining."""
+    if not cfg.switches(wildcards.method).pretrain:
+        return []
+    return f"{at.pretrain(wildcards.model, wildcards.method, wildcards.seed)}/weights.safetensors"
+
+
+def weights_option(wildcards, input):
+    return ["--weights", input.weights] if input.weights else []
+
+
+def compared_runs(wildcards):
+    """Predictions and weights of the two methods that the analysis compares."""
+    return [
+        f"{at.finetune(wildcards.model, m, s)}/{f}"
+        for m in COMPARED
+        for s in SEEDS
+        for f in ("predictions.parquet", "weights.safetensors")
+    ]
