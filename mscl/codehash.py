@@ -2,7 +2,7 @@
 
 The hash covers a module and every `mscl` module it imports, as syntax trees without docstrings:
 comments and formatting change nothing. Settings and plumbing are left out: their values reach a
-stage through its job, which is a parameter of its rule.
+stage through its job, whose settings are parameters of its rule.
 """
 
 import ast
@@ -22,6 +22,7 @@ PLUMBING = {
     "mscl.layout",
     "mscl.runcard",
     "mscl.io",
+    "mscl.progress",
     "mscl.cli",
 }
 

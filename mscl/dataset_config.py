@@ -141,8 +141,18 @@ class Dataset(Strict):
             elif self.format == "ssv2" and (older := path.with_name(f"something-something-v2-{path.name}")).is_file():
                 yield older
 
+    def class_folders(self) -> Iterator[Path]:
+        """The folders of the splits and those within them: a folder's time changes when a video is added to it or removed."""
+        for split in self.annotated:
+            folder = self.root / self.annotations[split]
+            if folder.is_dir():
+                yield folder
+                yield from sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+
     def brought_files(self) -> list[Path]:
-        """Those of `annotation_files` that neither a download nor our unpacking of a package makes."""
+        """What neither a download nor our unpacking of a package makes: annotation files, and folders that serve as such."""
+        if self.format == "folder":
+            return [*self.annotation_files(), *self.class_folders()]
         made = self.download is not None or (self.root / UNPACKED).exists()
         if not made:
             return list(self.annotation_files())

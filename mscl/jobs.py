@@ -89,15 +89,20 @@ class FlowErrorJob(Strict):
     flow: FlowConfig
 
 
-class Net(Strict):
-    """A model without its recipes: what its weights depend on."""
+class RGBNet(Strict):
+    """A backbone without its recipes: what its weights depend on."""
 
     backbone: str
     width: int
+    size: int
+
+
+class Net(RGBNet):
+    """What pretraining builds: the backbone and, for a method that looks at flow, the flow network and LMCL's neck (else 0)."""
+
     flow_width: int
     neck: int
     neck_blocks: int
-    size: int
 
 
 class Watched(Strict):
@@ -129,7 +134,7 @@ class PretrainJob(Strict):
 class FinetuneJob(Strict):
     method: Name
     seed: int
-    net: Net
+    net: RGBNet
     finetune: Finetune
     source: Source
     train: str
@@ -144,7 +149,7 @@ class FrozenJob(Strict):
 
     method: Name
     seed: int
-    net: Net
+    net: RGBNet
     frames: int
     test_size: int
     clips: int
@@ -156,7 +161,7 @@ class FrozenJob(Strict):
 
 
 class AnalysisJob(Strict):
-    net: Net
+    net: RGBNet
     finetune: Finetune
     analysis: Analysis
     source: Source
@@ -171,8 +176,13 @@ class ReportJob(Strict):
     config: Config
 
 
-def net(model: Model) -> Net:
-    return Net(**model.model_dump(include=set(Net.model_fields)))
+def rgb_net(model: Model) -> RGBNet:
+    return RGBNet(**model.model_dump(include=set(RGBNet.model_fields)))
+
+
+def net(model: Model, switches: Switches) -> Net:
+    whole = Net(**model.model_dump(include=set(Net.model_fields)))
+    return whole if switches.flow else whole.model_copy(update={"flow_width": 0, "neck": 0, "neck_blocks": 0})
 
 
 def _machine(config: Config) -> dict:
@@ -252,7 +262,7 @@ def pretrain_job(config: Config, model: str, method: str, seed: int) -> Pretrain
         method=method,
         seed=seed,
         switches=switches,
-        net=net(recipe),
+        net=net(recipe, switches),
         optim=recipe.pretrain,
         sources=tuple(source(config, d, flow=switches.flow) for d in config.pretrain.datasets),
         split=config.pretrain.split,
@@ -270,7 +280,7 @@ def finetune_job(config: Config, model: str, method: str, seed: int) -> Finetune
     return FinetuneJob(
         method=method,
         seed=seed,
-        net=net(recipe),
+        net=rgb_net(recipe),
         finetune=recipe.finetune,
         source=source(config, config.finetune.dataset),
         train=config.finetune.train,
@@ -285,7 +295,7 @@ def frozen_job(config: Config, model: str, method: str, seed: int) -> FrozenJob:
     return FrozenJob(
         method=method,
         seed=seed,
-        net=net(recipe),
+        net=rgb_net(recipe),
         frames=recipe.finetune.frames,
         test_size=recipe.finetune.test_size,
         clips=config.analysis.clips,
@@ -305,10 +315,11 @@ def compared(config: Config) -> tuple[str, str]:
 
 def analysis_job(config: Config, model: str) -> AnalysisJob:
     recipe = config.models[model]
+    unused = {"probe": True, "clips": 1}  # of the frozen tests
     return AnalysisJob(
-        net=net(recipe),
+        net=rgb_net(recipe),
         finetune=recipe.finetune,
-        analysis=config.analysis,
+        analysis=config.analysis.model_copy(update=unused),
         methods=compared(config),
         source=source(config, config.finetune.dataset),
         seeds=config.seeds,

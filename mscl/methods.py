@@ -75,6 +75,13 @@ METHODS: dict[str, Switches] = {
     "corp-m": Switches(family="corp-m"),
     "corp-f": Switches(family="corp-f"),
 }
+# A family's own module: an edit of it reruns that family's methods only. All share mscl.models.mscl.
+OWN_MODULES: dict[Family, str] = {
+    "rho-moco": "mscl.models.rho_moco",
+    "modist": "mscl.models.modist",
+    "corp-m": "mscl.models.corp",
+    "corp-f": "mscl.models.corp",
+}
 TITLES = {f"rho-moco-{clips}": f"ρMoCo (ρ = {clips})" for clips in (2, 3, 4)}
 TITLES |= {"modist": "MoDist", "modist+flow": "MoDist + flow→flow", "corp-m": "CORP_m", "corp-f": "CORP_f"}
 

@@ -44,7 +44,11 @@ def needed() -> set[str]:
     while todo:
         requirement = Requirement(todo.pop())
         name = canonical(requirement.name)
-        if name in found | NOT_IN_STAGES or name not in pinned or not (requirement.marker is None or requirement.marker.evaluate()):
+        if (
+            name in found | NOT_IN_STAGES
+            or name not in pinned
+            or not (requirement.marker is None or requirement.marker.evaluate())
+        ):
             continue
         found.add(name)
         todo += [r for r in metadata.requires(name) or [] if "extra ==" not in r]

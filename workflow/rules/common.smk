@@ -4,6 +4,7 @@ import typing
 
 from mscl import settings as job_settings
 from mscl.codehash import file_hashes
+from mscl.methods import OWN_MODULES
 
 
 def stage_prefix():
@@ -56,6 +57,19 @@ def exact_flow_job(config) -> jobs.FlowErrorJob:
 def code(*modules, files=()):
     """One parameter per file of code (and template or table) that the stage uses: its path and the hash of its content."""
     return [f"{path} = {value}" for path, value in file_hashes(*modules, files=files).items()]
+
+
+def method_code(*modules):
+    """As `code`; a file of one family of methods counts for the methods of that family only."""
+    families = {}
+    for family, module in OWN_MODULES.items():
+        families.setdefault(f"{module.replace('.', '/')}.py", set()).add(family)
+
+    def of_method(line):
+        own = families.get(line.split(" = ")[0])
+        return line if own is None else lambda wildcards: line if cfg.switches(wildcards.method).family in own else ""
+
+    return [of_method(line) for line in code(*modules)]
 
 
 def folder(wildcards, output):

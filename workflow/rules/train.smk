@@ -29,7 +29,7 @@ rule pretrain:
         gpu=training_gpus,
     params:
         *settings(jobs.pretrain_job, "model", "method", "seed"),
-        *code("mscl.training.pretrain"),
+        *method_code("mscl.training.pretrain"),
         job=job(jobs.pretrain_job, "model", "method", "seed"),
         out=folder,
         curves=f"{CURVES}/pretrain/{{model}}/{{method}}/seed{{seed}}",

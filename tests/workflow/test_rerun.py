@@ -1,0 +1,187 @@
+"""One edit, and exactly the jobs that it makes Snakemake plan, no more and no fewer. What to expect is told in docs/why-rerun.md."""
+
+import contextlib
+import copy
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import tiny_config
+from tests.workflow.conftest import copy_code, rules_planned, run_snakemake
+
+AFTER_FLOW = {
+    "data_health": 1,
+    "flow_error": 1,
+    "pretrain": 2,
+    "finetune": 2,
+    "frozen": 2,
+    "analysis": 1,
+    "report": 1,
+}  # not moco
+PRETRAINED = {"pretrain": 3, "finetune": 3, "frozen": 3, "analysis": 1, "report": 1}
+TRAINED = {"pretrain": 3, "finetune": 4, "frozen": 4, "analysis": 1, "report": 1}
+ONE_METHOD = {"pretrain": 1, "finetune": 1, "frozen": 1}
+
+
+@pytest.fixture(scope="module")
+def tree(finished, tmp_path_factory):
+    """A copy of the finished run, with its times, that a row may edit; and its configuration."""
+    folder = tmp_path_factory.mktemp("rerun") / "tree"
+    shutil.copytree(finished[0], folder)
+    return folder, finished[1]
+
+
+@contextlib.contextmanager
+def edited(path: Path, change):
+    """`change(text)` in place of a file's text; its bytes and times are put back."""
+    before, times = path.read_bytes(), path.stat()
+    path.write_text(change(before.decode()))
+    yield
+    path.write_bytes(before)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def with_settings(config: dict, settings: dict) -> dict:
+    """A copy of `config` in which each dotted key has another value."""
+    other = copy.deepcopy(config)
+    for dotted, value in settings.items():
+        *sections, key = dotted.split(".")
+        at = other
+        for section in sections:
+            at = at.setdefault(section, {})
+        at[key] = value
+    return other
+
+
+def planned(folder: Path) -> dict[str, int]:
+    return {rule: jobs for rule, jobs in rules_planned(run_snakemake(folder, "-n")).items() if rule != "all"}
+
+
+SETTINGS = {
+    "finetuning": ({"models.r18.finetune.lr": 0.003}, {"finetune": 4, "analysis": 1, "report": 1}),
+    "a size of the test, which the frozen tests share": (
+        {"models.r18.finetune.test_size": 40}, {"finetune": 4, "frozen": 4, "analysis": 1, "report": 1}),
+    "pretraining": ({"contrast.temperature": 0.2}, PRETRAINED),
+    "what only methods with flow build": ({"models.r18.neck": 8}, ONE_METHOD | PRETRAINED | {"pretrain": 2, "finetune": 2, "frozen": 2}),
+    "motion scores": ({"mds.stride": 2}, {"flow": 2} | AFTER_FLOW),
+    "the frozen tests": ({"analysis.clips": 2}, {"frozen": 4, "report": 1}),
+    "no frozen tests": ({"analysis.probe": False}, {"report": 1}),
+    "the analysis": ({"analysis.pairs": 1}, {"analysis": 1, "report": 1}),
+    "a seed more": ({"seeds": [0, 1]}, TRAINED),
+    "a method more": ({"methods": ["scratch", "moco", "baseline", "lmcl", "mscl"]}, ONE_METHOD | {"report": 1}),
+    "a method of one's own": (
+        {"methods": ["scratch", "moco", "baseline", "mine", "mscl"], "method_switches.mine": {"flow": True}}, ONE_METHOD | {"report": 1}),
+    "a method fewer": ({"methods": ["scratch", "baseline", "mscl"]}, {"report": 1}),
+    "a part of the pretraining data": (
+        {"datasets.kin.subset": {"fraction": 0.9}},
+        {"manifest": 1, "frames": 2, "flow": 2, "data_health": 1, "flow_error": 1} | PRETRAINED),
+    "the shards of the target data": ({"datasets.ss.shards": 2}, {"manifest": 1, "frames": 2, "data_health": 1} | TRAINED | {"pretrain": 0}),
+    "names that only the report shows": ({"name": "other", "kind": "evidence"}, {"report": 1}),
+    "another folder of results": ({"paths.results": "elsewhere"}, {"data_health": 1, "flow_error": 1} | TRAINED),
+    "how the machine shares the work": (
+        {"compute.workers": 2, "compute.processes": 2, "compute.extract_workers": 2, "compute.checkpoint_minutes": 3}, {}),
+    "threads, which are part of the last bits": ({"compute.threads": 2}, TRAINED),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", SETTINGS)
+def test_a_setting(tree, what):
+    folder, config = tree
+    changed, expected = SETTINGS[what]
+    with edited(folder / "my.yaml", lambda _: yaml.safe_dump(with_settings(config, changed))):
+        assert planned(folder) == {rule: jobs for rule, jobs in expected.items() if jobs}
+
+
+def statement(text: str) -> str:
+    return text + "\nADDED = 1\n"
+
+
+CODE = {
+    "flow": ("mscl/flow/estimate.py", statement, {"flow": 2} | AFTER_FLOW),
+    "a loss": ("mscl/models/lmcl.py", statement, PRETRAINED),
+    "another family's network": ("mscl/models/corp.py", statement, {}),
+    "the definitions of the methods, whose switches are settings": ("mscl/methods.py", statement, {"report": 1}),
+    "finetuning": ("mscl/training/finetune.py", statement, {"finetune": 4, "analysis": 1, "report": 1}),
+    "GradCAM": ("mscl/evaluation/gradcam.py", statement, {"analysis": 1, "report": 1}),
+    "a table": ("mscl/reporting/tables.py", statement, {"report": 1}),
+    "the template of the page": ("mscl/reporting/templates/report.html.j2", lambda text: text + "\n", {"report": 1}),
+    "a comment and space": ("mscl/training/engine.py", lambda text: "# A comment.\n\n" + text.replace("\n\n\n", "\n\n\n\n"), {}),
+    "how progress is shown": ("mscl/progress.py", statement, {}),
+    "the command line": ("mscl/cli.py", statement, {}),
+    "a rule's memory": ("workflow/rules/train.smk", lambda text: text.replace("mem_mb=16000", "mem_mb=17000"), {}),
+    "the Slurm profile": ("slurm/config.yaml", lambda text: text.replace("jobs: ", "jobs: 1"), {}),
+    "documentation": ("README.md", lambda text: text + "\nMore.\n", {}),
+}
+
+
+@pytest.mark.parametrize("what", CODE)
+def test_a_file(tree, what):
+    folder, _ = tree
+    name, change, expected = CODE[what]
+    with edited(folder / name, change):
+        assert planned(folder) == expected
+
+
+def test_a_dry_run_names_the_setting_and_the_file_that_changed(tree):
+    folder, config = tree
+    other = with_settings(config, {"models.r18.finetune.lr": 0.003})
+    with edited(folder / "my.yaml", lambda _: yaml.safe_dump(other)), edited(folder / "mscl/evaluation/gradcam.py", statement):
+        run = run_snakemake(folder, "-n")
+    reasons = [line for line in run.stdout.splitlines() + run.stderr.splitlines() if line.startswith("Reason: ")]
+    assert any("before: 'finetune.lr = 0.002' now: 'finetune.lr = 0.003'" in reason for reason in reasons), reasons
+    assert any("mscl/evaluation/gradcam.py = " in reason for reason in reasons), reasons
+    assert not any("backbone" in reason for reason in reasons)  # nothing but what differs
+
+
+def test_a_result_that_is_gone_and_a_manifest_that_is_only_newer(tree):
+    folder, _ = tree
+    lost, touched = folder / "results/frozen/ss/r18/moco/seed0/metrics.json", folder / "data/manifests/ss.parquet"
+    times = touched.stat()
+    lost.rename(folder / "kept")
+    assert planned(folder) == {"frozen": 1, "report": 1}
+    (folder / "kept").rename(lost)
+    touched.touch()
+    assert planned(folder) == {}
+    os.utime(touched, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.fixture(scope="module")
+def brought(finished, tmp_path_factory):
+    """Videos that a user brings, as SSv2 and as a folder per class, extracted and with flow."""
+    folder = tmp_path_factory.mktemp("brought")
+    copy_code(folder)
+    config, videos = tiny_config(Path(".")), finished[0] / "data/videos"
+    shutil.copytree(videos / "ss", folder / "videos/ss")
+    classes = [folder / "videos/mine/a class", folder / "videos/mine/another"]
+    for number, video in enumerate(sorted((videos / "kin").rglob("*.mp4"))[:4]):
+        classes[number % 2].mkdir(parents=True, exist_ok=True)
+        shutil.copy2(video, classes[number % 2])
+    frames = config["datasets"]["ss"].pop("frames")
+    config["datasets"]["ss"] |= {"root": "videos/ss", "frames": frames}
+    del config["datasets"]["ss"]["embedded"]
+    config["datasets"]["mine"] = {"format": "folder", "root": "videos/mine", "shards": 1, "frames": frames}
+    config["pretrain"] = {"datasets": ["mine"]}
+    del config["datasets"]["kin"]
+    run = run_snakemake(folder, "prepared", config=config)
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    return folder
+
+
+def preparation(folder: Path, *arguments: str) -> dict[str, int]:
+    return rules_planned(run_snakemake(folder, "-n", "prepared", *arguments))
+
+
+def test_an_edited_annotation_and_a_new_video(brought):
+    assert preparation(brought) == {}
+    with edited(brought / "videos/ss/train.json", lambda text: text.replace("],", "], ", 1) + " "):
+        assert preparation(brought) == {"dataset": 1, "manifest": 1, "frames": 1, "prepared": 1}
+    assert preparation(brought) == {}
+    video = next((brought / "videos/mine").rglob("*.mp4"))
+    video.write_bytes(video.read_bytes())  # a video's bytes are not watched
+    assert preparation(brought) == {}
+    assert preparation(brought, "-R", "manifest") == {"manifest": 2, "frames": 2, "flow": 1, "prepared": 1}
+    shutil.copy2(video, video.with_name("new.mp4"))
+    assert preparation(brought) == {"dataset": 1, "manifest": 1, "frames": 1, "flow": 1, "prepared": 1}
