@@ -56,8 +56,8 @@ def with_settings(config: dict, settings: dict) -> dict:
     return other
 
 
-def planned(folder: Path) -> dict[str, int]:
-    return {rule: jobs for rule, jobs in rules_planned(run_snakemake(folder, "-n")).items() if rule != "all"}
+def planned(folder: Path, *targets: Path) -> dict[str, int]:
+    return {rule: jobs for rule, jobs in rules_planned(run_snakemake(folder, "-n", *targets)).items() if rule != "all"}
 
 
 SETTINGS = {
@@ -128,24 +128,25 @@ def test_a_file(tree, what):
 def test_a_dry_run_names_the_setting_and_the_file_that_changed(tree):
     folder, config = tree
     other = with_settings(config, {"models.r18.finetune.lr": 0.003})
-    with edited(folder / "my.yaml", lambda _: yaml.safe_dump(other)), edited(folder / "mscl/evaluation/gradcam.py", statement):
+    with edited(folder / "my.yaml", lambda _: yaml.safe_dump(other)), edited(folder / "mscl/evaluation/frozen.py", statement):
         run = run_snakemake(folder, "-n")
     reasons = [line for line in run.stdout.splitlines() + run.stderr.splitlines() if line.startswith("Reason: ")]
     assert any("before: 'finetune.lr = 0.002' now: 'finetune.lr = 0.003'" in reason for reason in reasons), reasons
-    assert any("mscl/evaluation/gradcam.py = " in reason for reason in reasons), reasons
+    assert any("mscl/evaluation/frozen.py = " in reason for reason in reasons), reasons
     assert not any("backbone" in reason for reason in reasons)  # nothing but what differs
 
 
-def test_a_result_that_is_gone_and_a_manifest_that_is_only_newer(tree):
+def test_a_manifest_that_is_only_newer_and_a_result_that_is_gone(tree):
     folder, _ = tree
-    lost, touched = folder / "results/frozen/ss/r18/moco/seed0/metrics.json", folder / "data/manifests/ss.parquet"
-    times = touched.stat()
-    lost.rename(folder / "kept")
-    assert planned(folder) == {"frozen": 1, "report": 1}
-    (folder / "kept").rename(lost)
-    touched.touch()
+    manifest, lost = folder / "data/manifests/ss.parquet", folder / "results/frozen/ss/r18/moco/seed0/metrics.json"
+    times = manifest.stat()
+    manifest.touch()
     assert planned(folder) == {}
-    os.utime(touched, ns=(times.st_atime_ns, times.st_mtime_ns))
+    os.utime(manifest, ns=(times.st_atime_ns, times.st_mtime_ns))
+    lost.rename(folder / "kept")
+    assert planned(folder) == {}  # the report that was made from it is there; asked for by name it is made again
+    assert planned(folder, lost.relative_to(folder)) == {"frozen": 1}
+    (folder / "kept").rename(lost)
 
 
 @pytest.fixture(scope="module")
