@@ -14,8 +14,12 @@ from mscl.reporting.curves import curves
 from mscl.reporting.formats import Table, write, write_table
 from mscl.reporting.page import Picture, render, summary
 from mscl.reporting.results import MEASURES, Results, read_results
+from mscl.reporting.used import used_table
 
-VOLATILE = ("compute",)  # tables that differ from run to run: they lie with the cards, and every other file of tables/ does not
+VOLATILE = (
+    "compute",
+    "used",
+)  # tables that differ from run to run: they lie with the cards, and every other file of tables/ does not
 STAGES = ("pretrain", "finetune")  # those that have epochs
 PRINTED = ("table1", "table2", "table3")
 NARROW = {"table1": ("Method", "Origin", "Backbone", "Target", "Top-1 %", "Seeds", "Chance %")}  # what fits 80 columns
@@ -25,11 +29,11 @@ def build_report(job: ReportJob, results: Path, out: Path) -> None:
     """Write the whole report to `out` from the results tree `results`.
 
     tables/<name>.{csv,md,tex} and tables.json, metrics.json (means over seeds), curves/*/*.csv, figures/*.png, cards/*.json and
-    cards/compute.*, report.md, index.html (self-contained). A missing piece is a sentence in the report, not an error.
+    cards/{compute,used}.*, report.md, index.html (self-contained). A missing piece is a sentence in the report, not an error.
     The same results give the same bytes; only cards/, report.md and index.html hold times.
     """
     found = read_results(job.config, Path(results))
-    made = make_tables(found)
+    made = make_tables(found, Path(results))
     pictures = {"gradcam": _gradcam(found), "curves": _curves(found)}
     out = Path(out)
     for table in made.values():
@@ -74,7 +78,7 @@ def _courses(found: Results) -> dict[str, pd.DataFrame]:
     return {f"{stage}/{m}-{n}-seed{s}.csv": table for stage, runs in histories.items() for (m, n, s), table in runs.items()}
 
 
-def make_tables(found: Results) -> dict[str, Table]:
+def make_tables(found: Results, results: Path) -> dict[str, Table]:
     """Every table of the report by name, in the order of report.md."""
     every = [
         tables.table1(found),
@@ -86,6 +90,7 @@ def make_tables(found: Results) -> dict[str, Table]:
         health.unusable_table(found),
         health.flow_error_table(found),
         health.compute_table(found),
+        used_table(found, results),
     ]
     return {table.name: table for table in every if table is not None}
 

@@ -13,7 +13,7 @@ rule data_health:
     log:
         f"{LOGS}/data.log",
     benchmark:
-        f"{BENCHMARKS}/data.tsv"
+        f"{BENCHMARKS}/data_health.tsv"
     conda:
         "../envs/mscl.yaml"
     resources:
