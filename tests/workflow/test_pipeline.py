@@ -148,3 +148,29 @@ def test_the_papers_plan_and_the_slurm_profile_resolve():
     plan = planned(dry("--configfile", "config/paper.yaml"))
     assert (plan["frames"], plan["flow"], plan["pretrain"], plan["finetune"]) == (768, 512, 6, 8)
     assert planned(dry("--profile", "slurm", "--forceall"))["pretrain"] == 3
+
+
+def test_jobs_on_a_workstation_take_turns_at_its_gpus(finished, tmp_path, monkeypatch):
+    """One GPU (pretended: torch sees none and takes the CPU), two cores, two jobs that want the GPU, no --resources given."""
+    _, config, _ = finished
+    config = copy.deepcopy(config) | {"compute": {"device": "auto"}}
+    config["paths"] = {"data": config["paths"]["data"], "results": f"{tmp_path}/results"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    targets = [f"{tmp_path}/results/{stage}/ss/r18/scratch/seed0/metrics.json" for stage in ("finetune", "frozen")]
+    run = snakemake(tmp_path, *targets, config=config)
+    said = run.stdout + run.stderr
+    assert run.returncode == 0, said
+    events = re.findall(r"^(?:Job \d+: (?:Finetuning|Probe)|Finished jobid: \d+)", said, re.M)
+    assert [event.split()[0] for event in events] == ["Job", "Finished", "Job", "Finished"], said
+
+
+def test_more_gpus_than_there_are_is_a_sentence_and_no_job_starts(finished, tmp_path, monkeypatch):
+    _, config, _ = finished
+    config = copy.deepcopy(config) | {"compute": {"device": "auto", "processes": 4}}
+    config["paths"] = {"data": config["paths"]["data"], "results": f"{tmp_path}/results"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    run = snakemake(tmp_path, "pretrained", config=config)
+    said = run.stdout + run.stderr
+    assert run.returncode != 0 and not (tmp_path / "results").exists()
+    assert "a job needs 4 GPU(s) (compute.device: auto, compute.processes: 4) and 3 can be used here" in said
+    assert planned(snakemake(tmp_path, "-n", "pretrained", config=config))["pretrain"] == 3  # a plan may be made anywhere

@@ -36,7 +36,7 @@ def training_cpus(wildcards):
 
 
 def training_gpus(wildcards):
-    return gpus() * cfg.compute.processes
+    return gpus(processes=cfg.compute.processes)
 
 
 RUN = ("{model}", "{method}", "{seed}")
