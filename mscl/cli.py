@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Annotated
 import typer
 
 from mscl import jobs
+from mscl.gpus import claim_for_processes
+from mscl.slurm import requeue_when_time_is_up
 from mscl.store_cli import store
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.split("\n")[0])
@@ -30,6 +33,9 @@ Curves = Annotated[Path | None, typer.Option("--curves", help="Folder for curves
 Anyway = Annotated[bool, typer.Option("--resume-anyway", help="Resume from a checkpoint of other settings, code or data.")]
 Out = Annotated[Path, typer.Option("--out", help="Where results go.")]
 Records = Annotated[Path | None, typer.Option(help="Where the run card goes, which differs from run to run; else to OUT.")]
+
+
+STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGUSR1)  # how training ends that was told to stop and has saved
 
 
 @app.command()
@@ -68,6 +74,21 @@ def schema() -> None:
     from mscl.config import Config
 
     print(json.dumps(Config.model_json_schema(), indent=1, sort_keys=True))
+
+
+@app.command("job")
+def show_job(
+    stage: Annotated[str, typer.Argument(help="pretrain or finetune.")],
+    model: Annotated[str, typer.Option(help="A name under `models`.")],
+    method: Annotated[str, typer.Option(help="One of `methods`.")],
+    seed: Annotated[int, typer.Option(help="One of `seeds`.")],
+    config: Annotated[Path, typer.Option(help="A whole configuration.")] = Path("config.yaml"),
+) -> None:
+    """Print what starts a training run by hand: the values of --out, --records and --job, a line each."""
+    from mscl.config import load_config
+    from mscl.layout import Layout
+
+    print("\n".join(jobs.by_hand(cfg := load_config(config), Layout(cfg), stage, model, method, seed)))
 
 
 @app.command()
@@ -139,12 +160,12 @@ def pretrain(
     records: Records = None,
 ) -> None:
     """Pretrain one method with one seed."""
-    launch(processes)
+    settings = jobs.loads(jobs.PretrainJob, job)
+    launch(processes, settings.device)
     from mscl.runcard import run_card
     from mscl.training.engine import Machine
     from mscl.training.pretrain import pretrain as train
 
-    settings = jobs.loads(jobs.PretrainJob, job)
     watched = [settings.monitor.source] if settings.monitor else []
     inputs = [p for s in (*settings.sources, *watched) for p in (s.manifest, *s.frame_indexes(), *s.flow_indexes())]
     with run_card(records or out, "pretrain", settings, inputs, [out / n for n in ("weights.safetensors", "history.csv")]):
@@ -164,12 +185,12 @@ def finetune(
     records: Records = None,
 ) -> None:
     """Finetune and test one pretrained backbone, or train from scratch when no --weights are given."""
-    launch(processes)
+    settings = jobs.loads(jobs.FinetuneJob, job)
+    launch(processes, settings.device)
     from mscl.runcard import run_card
     from mscl.training.engine import Machine
     from mscl.training.finetune import finetune as train
 
-    settings = jobs.loads(jobs.FinetuneJob, job)
     inputs = [settings.source.manifest, *settings.source.frame_indexes(), *([weights] if weights else [])]
     made = [out / n for n in ("weights.safetensors", "predictions.parquet", "metrics.json", "history.csv")]
     with run_card(records or out, "finetune", settings, inputs, made):
@@ -244,9 +265,14 @@ def tables(out: Annotated[Path, typer.Argument(help="The folder of a report.")])
     print_tables(out)
 
 
-def launch(processes: int) -> None:
-    """Become torchrun, which starts this same command `processes` times on this machine; do nothing for one, or under torchrun."""
+def launch(processes: int, device: str) -> None:
+    """Become torchrun, which starts this same command `processes` times on this machine; do nothing for one, or under torchrun.
+
+    Raises ValueError when there are GPUs, but too few.
+    """
     if processes > 1 and "LOCAL_RANK" not in os.environ:
+        if device != "cpu":
+            claim_for_processes(processes)
         run = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "mscl"]
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # what torchrun sets anyway, with a warning
         os.execv(sys.executable, [sys.executable, *run, *sys.argv[1:]])
@@ -259,6 +285,10 @@ def main() -> None:
     """
     try:
         app()
+    except SystemExit as stop:
+        if stop.code in STOPPED and not int(os.environ.get("RANK", 0)):  # of several processes the first speaks
+            requeue_when_time_is_up()
+        raise
     except Exception as error:
         said = _sentence(error)
         if said is None or os.environ.get("MSCL_TRACE"):

@@ -333,6 +333,20 @@ def report_job(config: Config) -> ReportJob:
     return ReportJob(config=config.model_copy(update={"compute": Compute()}))
 
 
+def by_hand(config: Config, at: Layout, stage: str, model: str, method: str, seed: int) -> tuple[str, str, str]:
+    """Where the results of a training run belong, and its run card, and its settings; ValueError for a run that `config` has not."""
+    builders = {"pretrain": (at.pretrain, pretrain_job), "finetune": (at.finetune, finetune_job)}
+    if stage not in builders:
+        raise ValueError(f"no training stage '{stage}'; there are {' and '.join(builders)}")
+    for key, value in (("models", model), ("methods", method), ("seeds", seed)):
+        if value not in getattr(config, key):
+            raise ValueError(f"{key}: the configuration has no '{value}', it has {', '.join(map(str, getattr(config, key)))}")
+    if stage == "pretrain" and not config.switches(method).pretrain:
+        raise ValueError(f"methods: '{method}' has no pretraining")
+    (folder, build), run = builders[stage], (model, method, seed)
+    return folder(*run), at.records(folder(*run)), dumps(build(config, *run))
+
+
 def dumps(job: Strict) -> str:
     """Canonical JSON of a job: the same settings give the same text."""
     return json.dumps(job.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))

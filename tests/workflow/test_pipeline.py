@@ -1,6 +1,9 @@
 """The real Snakefile, from videos to the report, and what it does when something is wrong."""
 
+import copy
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -106,3 +109,33 @@ def test_the_papers_plan_and_the_slurm_profile_resolve():
     plan = rules_planned(dry("--configfile", "config/paper.yaml"))
     assert (plan["frames"], plan["flow"], plan["pretrain"], plan["finetune"]) == (768, 512, 6, 8)
     assert rules_planned(dry("--profile", "slurm", "--forceall"))["pretrain"] == 3
+
+
+def again(finished, tmp_path, **compute):
+    """A copy of the finished run whose results go elsewhere, so that training is to be done again."""
+    folder, config, _ = finished
+    shutil.copytree(folder, tmp_path / "copy")
+    paths = config["paths"] | {"results": "again"}
+    return tmp_path / "copy", copy.deepcopy(config) | {"compute": compute, "paths": paths}
+
+
+def test_jobs_on_a_workstation_take_turns_at_its_gpus(finished, tmp_path, monkeypatch):
+    """One GPU (pretended: torch sees none and takes the CPU), two cores, two jobs that want the GPU, no --resources given."""
+    folder, config = again(finished, tmp_path, device="auto")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    targets = [f"again/{stage}/ss/r18/scratch/seed0/metrics.json" for stage in ("finetune", "frozen")]
+    run = run_snakemake(folder, *targets, config=config)
+    said = run.stdout + run.stderr
+    assert run.returncode == 0, said
+    events = re.findall(r"^(?:Job \d+: (?:Finetuning|Probe)|Finished jobid: \d+)", said, re.M)
+    assert [event.split()[0] for event in events] == ["Job", "Finished", "Job", "Finished"], said
+
+
+def test_more_gpus_than_there_are_is_a_sentence_and_no_job_starts(finished, tmp_path, monkeypatch):
+    folder, config = again(finished, tmp_path, device="auto", processes=4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    run = run_snakemake(folder, "pretrained", config=config)
+    said = run.stdout + run.stderr
+    assert run.returncode != 0 and not (folder / "again").exists()
+    assert "a job needs 4 GPU(s) (compute.device: auto, compute.processes: 4) and 3 can be used here" in said
+    assert rules_planned(run_snakemake(folder, "-n", "pretrained", config=config))["pretrain"] == 3  # a plan may be made anywhere

@@ -4,6 +4,7 @@ import typing
 
 from mscl import settings as job_settings
 from mscl.codehash import file_hashes
+from mscl.gpus import visible
 from mscl.methods import OWN_MODULES
 
 
@@ -11,12 +12,13 @@ def stage_prefix():
     """What goes before every command of a stage.
 
     Strict mode is Snakemake's default only where there is no prefix. The package is this checkout's. The interpreter that runs
-    Snakemake also runs the stages, activated or not, unless Snakemake itself brings an environment (--sdm).
+    Snakemake also runs the stages, activated or not, unless Snakemake itself brings an environment (--sdm). A cluster that stops a
+    job sends SIGTERM to all its processes: the shell and tee must outlive Python, which then writes a checkpoint.
     """
     found = f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT))}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
     if not workflow.deployment_settings.deployment_method:
         found += f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
-    return found
+    return found + "trap : TERM; tee() {{ trap '' TERM; command tee \"$@\"; }}; "
 
 
 @functools.cache
@@ -112,8 +114,35 @@ def processes(wildcards):
     return cfg.compute.processes
 
 
-def gpus(wildcards=None):
-    return 0 if cfg.compute.device == "cpu" else 1
+def limit_gpus():
+    """How many GPUs all jobs together may use; None: no limit here, a cluster's queue or a dry run sets none.
+
+    On this machine it is the number of its GPUs, unless --resources gpu=N has said another.
+    """
+    given = workflow.global_resources.get("gpu")
+    if given is not None and given.value is not None:
+        return given.value
+    if not workflow.is_main_process or workflow.non_local_exec_or_dryrun or workflow.touch or cfg.compute.device == "cpu":
+        return None
+    found = len(visible())
+    if not found and cfg.compute.device == "auto":
+        return None
+    workflow.register_resource("gpu", found)
+    return found
+
+
+GPUS = limit_gpus()
+
+
+def gpus(wildcards=None, processes=1):
+    """GPUs of one job. Snakemake would lower a number that is too large in silence."""
+    wanted = 0 if cfg.compute.device == "cpu" else processes
+    if GPUS is not None and wanted > GPUS:
+        raise WorkflowError(
+            f"a job needs {wanted} GPU(s) (compute.device: {cfg.compute.device}, compute.processes: {processes}) and {GPUS} can be used here;"
+            " change that, or say --resources gpu=N where there are more"
+        )
+    return wanted
 
 
 def flow_gpus(wildcards):
@@ -125,7 +154,7 @@ def training_cpus(wildcards):
 
 
 def training_gpus(wildcards):
-    return gpus() * cfg.compute.processes
+    return gpus(processes=cfg.compute.processes)
 
 
 def annotations_present(wildcards):

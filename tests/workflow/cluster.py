@@ -1,0 +1,206 @@
+"""A whole Slurm cluster of one node for the tests: munged, slurmctld and slurmd with their own folders, ports and key.
+
+Needs root. On Debian and Ubuntu the programs are installed where they are missing. A cluster that is configured on the machine
+already is left alone: everything here goes by SLURM_CONF, by its own ports and by its own munge socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PROGRAMS = {"munged": "munge", "slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client"}  # and their packages
+CPUS, MEMORY_MB = 32, 128_000  # pretended: rules that ask for many CPUs run on two cores
+
+CONF = """
+ClusterName=mscltest
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller_port}
+SlurmdPort={node_port}
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+PlugStackConfig={folder}/plugstack.conf
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SwitchType=switch/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+SlurmdParameters=config_overrides
+SchedulerParameters=sched_min_interval=100000,batch_sched_delay=0
+JobCompType=jobcomp/none
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+ReturnToService=2
+MinJobAge=3600
+KillWait=20
+GresTypes=gpu
+NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus} State=UNKNOWN
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+DEVICES = ("/dev/null", "/dev/zero")  # files that stand for GPUs
+
+
+class NoCluster(Exception):
+    """No cluster can be started here; the text says why."""
+
+
+@dataclass
+class Cluster:
+    """A running cluster: `environment` is what its users' processes need."""
+
+    folder: Path
+    environment: dict[str, str]
+    daemons: list[subprocess.Popen] = field(default_factory=list)
+
+    def __call__(self, *command: str) -> str:
+        """What a Slurm command prints; raises CalledProcessError when it fails."""
+        run = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=True)
+        return run.stdout
+
+    def jobs(self) -> list[dict[str, str]]:
+        """Every job since the start, as `scontrol show job` tells of it: its fields by name."""
+        return [fields(line) for line in self("scontrol", "show", "job", "--oneliner", "--details").splitlines() if "=" in line]
+
+    def job(self, number: str) -> dict[str, str]:
+        return fields(self("scontrol", "show", "job", "--oneliner", "--details", number))
+
+
+def fields(line: str) -> dict[str, str]:
+    return dict(re.findall(r"(\w[\w/:]*)=(\S*)", line))
+
+
+def install() -> None:
+    """Make sure of the programs; raises NoCluster where that is not possible."""
+    if os.environ.get("MSCL_NO_CLUSTER"):
+        raise NoCluster("MSCL_NO_CLUSTER is set")
+    if os.geteuid():
+        raise NoCluster("a Slurm cluster for the tests needs root")
+    os.environ["PATH"] = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    missing = [package for program, package in PROGRAMS.items() if not shutil.which(program)]
+    if not missing:
+        return
+    if not shutil.which("apt-get"):
+        raise NoCluster(f"not installed: {', '.join(missing)}, and there is no apt-get to install them")
+    get = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=60", "-o", "Acquire::Retries=2"]
+    want = [*get, "install", "-y", "--no-install-recommends", *missing]
+    quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    for command in (want, [*get, "update"], want):  # the lists of packages may be absent or old
+        run = subprocess.run(command, env=quiet, capture_output=True, text=True, timeout=300)
+        if command is want and not run.returncode:
+            return
+    raise NoCluster(f"apt-get could not install {', '.join(missing)}: {(run.stderr.strip().splitlines() or ['?'])[-1]}")
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for s in sockets:
+            s.bind(("127.0.0.1", 0))
+        return [s.getsockname()[1] for s in sockets]
+
+
+def configure(folder: Path, gpus: int) -> None:
+    controller_port, node_port = free_ports(2)
+    for name in ("state", "spool"):
+        (folder / name).mkdir()
+    (folder / "plugstack.conf").touch()
+    (folder / "munge.key").write_bytes(os.urandom(1024))
+    (folder / "munge.key").chmod(0o400)
+    values = {"host": socket.gethostname(), "controller_port": controller_port, "node_port": node_port, "folder": folder}
+    (folder / "slurm.conf").write_text(CONF.format(**values, cpus=CPUS, memory=MEMORY_MB, gpus=gpus))
+    (folder / "gres.conf").write_text("".join(f"Name=gpu File={device}\n" for device in DEVICES[:gpus]))
+
+
+def write_srun(folder: Path) -> Path:
+    """A folder with an `srun` that finds this cluster: Snakemake's job steps drop every SLURM_ variable, SLURM_CONF too."""
+    (folder / "bin").mkdir()
+    script = folder / "bin" / "srun"
+    script.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which("srun")} "$@"\n')
+    script.chmod(0o755)
+    return script.parent
+
+
+def wait_for(what: str, ready, seconds: float, daemons=()) -> None:
+    """Raises NoCluster when `ready()` stays false, or a daemon ends before."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        dead = [str(d.args[0]) for d in daemons if d.poll() is not None]
+        if dead or time.monotonic() > deadline:
+            raise NoCluster(f"{what} did not come up" + (f"; ended: {', '.join(dead)}" if dead else ""))
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def running(folder: Path, gpus: int = 2) -> Iterator[Cluster]:
+    """A cluster with one idle node, stopped at the end; raises NoCluster where there can be none."""
+    install()
+    folder.chmod(0o755)
+    configure(folder, gpus)
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_", "SRUN_", "SQUEUE_"))}
+    clean.pop("CUDA_VISIBLE_DEVICES", None)
+    own = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": f"{write_srun(folder)}:{os.environ['PATH']}"}
+    cluster = Cluster(folder, clean | own)
+    try:
+        start_daemons(cluster)
+        yield cluster
+    finally:
+        stop(cluster)
+
+
+def start_daemons(cluster: Cluster) -> None:
+    at = cluster.folder
+    munged = ["munged", "--foreground", "--force", "--num-threads=2", f"--socket={at}/munge.socket", f"--key-file={at}/munge.key"]
+    munged += [f"--pid-file={at}/munged.pid", f"--log-file={at}/munged.log", f"--seed-file={at}/munge.seed"]
+    start(cluster, munged)
+    wait_for("munged", (at / "munge.socket").exists, 20, cluster.daemons)
+    start(cluster, ["slurmctld", "-D", "-i", "-f", f"{at}/slurm.conf"])
+    start(cluster, ["slurmd", "-D", "-N", "node", "-f", f"{at}/slurm.conf"])
+    wait_for("a node", lambda: asked(cluster, "sinfo", "--noheader", "--format=%T").strip() == "idle", 60, cluster.daemons)
+
+
+def start(cluster: Cluster, command: list[str]) -> None:
+    log = open(cluster.folder / f"{command[0]}.out", "wb")
+    cluster.daemons.append(
+        subprocess.Popen(
+            command, env=cluster.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    )
+    log.close()
+
+
+def asked(cluster: Cluster, *command: str) -> str:
+    try:
+        return cluster(*command)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        return ""
+
+
+def stop(cluster: Cluster) -> None:
+    """End the jobs, then the daemons in the reverse of their order; none stays."""
+    if len(cluster.daemons) == 3 and all(d.poll() is None for d in cluster.daemons):
+        asked(cluster, "scancel", "--user=root")
+        with contextlib.suppress(NoCluster):
+            wait_for("the end of the jobs", lambda: not asked(cluster, "squeue", "--noheader").strip(), 40)
+    for daemon in reversed(cluster.daemons):
+        daemon.terminate()
+        try:
+            daemon.wait(15)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()

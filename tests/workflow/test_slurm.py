@@ -1,0 +1,252 @@
+"""The shipped profile on a real Slurm: what each rule asks for, who gets which GPU, and what becomes of jobs that are cut off."""
+
+import contextlib
+import hashlib
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from mscl import jobs
+from mscl.config import load_config
+from tests.conftest import ROOT, tiny_config
+from tests.workflow import cluster as slurm
+
+PYTHON = Path(sys.executable)
+QUICK = ["--slurm-init-seconds-before-status-checks", "3", "--latency-wait", "20"]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    try:
+        with slurm.running(tmp_path_factory.mktemp("cluster")) as running:
+            yield running
+    except slurm.NoCluster as reason:
+        pytest.skip(f"no Slurm cluster: {reason}")
+
+
+def small_config(folder: Path) -> dict:
+    """Two methods, two processes per training, a GPU for each where the cluster says so."""
+    config = tiny_config(folder)
+    config |= {"methods": ["scratch", "mscl"], "compute": {"device": "auto", "processes": 2}}
+    config["datasets"]["kin"]["shards"] = 1
+    config["contrast"]["bn_groups"] = 2
+    config["models"]["r18"]["pretrain"]["epochs"] = 40
+    return config
+
+
+def submit(cluster, folder: Path, config: Path, *arguments: str, log: str = "out") -> subprocess.Popen:
+    """What a user types on a submit host; this one may use one core only. The output goes to a file, since it is watched."""
+    command = [
+        "taskset",
+        "-c",
+        "0",
+        PYTHON,
+        "-m",
+        "snakemake",
+        "-s",
+        ROOT / "Snakefile",
+        "--cores",
+        "all",
+        "--profile",
+        ROOT / "slurm",
+    ]
+    command += [*QUICK, "-d", folder, *arguments, "--configfile", config]
+    with open(folder / f"{log}.txt", "wb") as out:
+        environment = cluster.environment | {"PYTHONPATH": str(ROOT)}
+        return subprocess.Popen([str(c) for c in command], env=environment, stdout=out, stderr=out, start_new_session=True)
+
+
+def text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
+def until(what, seconds: float, process: subprocess.Popen | None = None):
+    """What `what()` gives as soon as it is true; fails after `seconds`, or when `process` ends before."""
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert process is None or process.poll() is None, "snakemake has ended"
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.2)
+    return found
+
+
+def of_rule(cluster, rule: str, state: str = "") -> list[dict]:
+    return [j for j in cluster.jobs() if re.match(rf"rule_{rule}(_wildcards|$)", j.get("Comment", "")) and state in j["JobState"]]
+
+
+@pytest.fixture(scope="module")
+def pipeline(cluster, tmp_path_factory):
+    """The whole pipeline on the cluster; the first attempt at pretraining is cancelled in the midst of it by `scancel`."""
+    folder = tmp_path_factory.mktemp("slurm")
+    config = small_config(folder)
+    (folder / "my.yaml").write_text(yaml.safe_dump(config))
+    process = submit(cluster, folder, folder / "my.yaml")
+    try:
+        log = folder / "results/logs/pretrain/r18/mscl/seed0.log"
+        until(lambda: "| 0/" in text(log), 300, process)  # the loop begins
+        time.sleep(1.5)
+        first = of_rule(cluster, "pretrain")[0]["JobId"]
+        cluster("scancel", first)
+        process.wait(timeout=400)
+    finally:
+        end(process)
+    said = text(folder / "out.txt")
+    assert process.returncode == 0, said[-6000:]
+    return folder, config, said, first
+
+
+def end(process: subprocess.Popen) -> None:
+    if process.poll() is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+    if process.poll() is None:
+        process.kill()
+        process.wait()
+
+
+MINUTES = {"dataset": 240, "manifest": 30, "frames": 240, "flow": 480, "data_health": 30, "flow_error": 30, "pretrain": 2880,
+           "finetune": 1440, "frozen": 240, "analysis": 120, "report": 30}  # fmt: skip
+MEMORY = {"dataset": 2000, "flow": 8000, "pretrain": 16000, "finetune": 16000, "frozen": 16000, "analysis": 8000}
+CPUS = {"dataset": 2, "pretrain": 2, "finetune": 2}
+GPUS = {"pretrain": 2, "finetune": 2, "frozen": 1, "analysis": 1}
+
+
+def minutes(limit: str) -> int:
+    days, _, clock = limit.rpartition("-")
+    hours, mins, seconds = map(int, clock.split(":"))
+    return int(days or 0) * 1440 + hours * 60 + mins + seconds // 60
+
+
+def test_every_rule_asks_for_its_cpus_memory_time_and_gpus_as_one_task(cluster, pipeline):
+    folder, _, _, _ = pipeline
+    assert "Table 1" in (folder / "results/report/index.html").read_text()
+    for rule in MINUTES:
+        found = of_rule(cluster, rule, "COMPLETED")
+        assert found, f"{rule}: no job"
+        for job in found:
+            memory = f"mem={MEMORY.get(rule, 4000)}M"
+            assert minutes(job["TimeLimit"]) == MINUTES[rule] and memory in job["TRES"].split(","), (rule, job)
+            assert (job["CPUs/Task"], job["NumTasks"], job["NumNodes"]) == (str(CPUS.get(rule, 1)), "1", "1"), (rule, job)
+            asked = job.get("TresPerJob", "gres:gpu:0")
+            assert asked == f"gres:gpu:{GPUS.get(rule, 0)}", (rule, asked)
+
+
+def test_two_gpus_are_one_task_with_torchrun_inside(pipeline):
+    folder, _, _, _ = pipeline
+    card = json.loads((folder / "results/pretrain/r18/mscl/seed0/run.json").read_text())
+    assert card["processes"] == 2
+    assert "on 2 x cpu" in text(folder / "results/logs/pretrain/r18/mscl/seed0.log")  # pretended GPUs: torch sees none
+
+
+def test_jobs_that_run_together_hold_different_gpus(cluster, pipeline):
+    """Two GPUs, and jobs that want one or two: at no time are more in use than there are."""
+    events = []
+    for job in cluster.jobs():
+        if job["JobState"] == "COMPLETED" and (asked := re.search(r"gpu:(\d+)", job.get("TresPerJob", ""))):
+            events += [(job["StartTime"], 1, int(asked[1])), (job["EndTime"], 0, -int(asked[1]))]  # ends come first
+    used = most = 0
+    for _, _, change in sorted(events):
+        used += change
+        most = max(most, used)
+    assert len(events) >= 12 and used == 0 and most == 2
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_pretraining_that_was_cancelled_is_retried_and_ends_as_if_undisturbed(cluster, pipeline, tmp_path):
+    folder, config, said, first = pipeline
+    attempts = of_rule(cluster, "pretrain")
+    assert [j["JobState"] for j in attempts] == ["CANCELLED", "COMPLETED"] and attempts[0]["JobId"] == first
+    assert f"SLURM-job '{first}' failed, SLURM status is: 'CANCELLED'" in said and "Trying to restart job" in said
+    assert "resuming at step" in text(folder / "results/logs/pretrain/r18/mscl/seed0.log")
+    job = jobs.dumps(jobs.pretrain_job(load_config(config), "r18", "mscl", 0))
+    command = [PYTHON, "-m", "mscl", "pretrain", "--job", job, "--out", tmp_path, "--processes", "2"]
+    subprocess.run([str(c) for c in command], check=True, capture_output=True, timeout=300)
+    run = folder / "results/pretrain/r18/mscl/seed0"
+    assert sha256(run / "weights.safetensors") == sha256(tmp_path / "weights.safetensors")
+    measured = [c for c in pd.read_csv(run / "history.csv") if c.startswith(("loss", "acc"))]
+    assert pd.read_csv(run / "history.csv")[measured].equals(pd.read_csv(tmp_path / "history.csv")[measured])
+
+
+@pytest.fixture(scope="module")
+def long(cluster, pipeline):
+    """Pretraining that needs more time than its job may have, under way while the tests after this one run."""
+    folder, config, _, _ = pipeline
+    config = other(config, folder / "long", processes=1, epochs=100_000) | {"compute": {"device": "cpu"}}
+    (folder / "long.yaml").write_text(yaml.safe_dump(config))
+    weights = folder / "long/pretrain/r18/mscl/seed0/weights.safetensors"
+    process = submit(cluster, folder, folder / "long.yaml", weights, "--set-resources", "pretrain:runtime=4", log="long")
+    yield process, folder
+    end(process)
+
+
+def other(config: dict, results: Path, processes: int, **pretrain) -> dict:
+    """The pipeline's data with other results."""
+    config = json.loads(json.dumps(config))
+    config["paths"]["results"], config["compute"]["processes"] = str(results), processes
+    config["models"]["r18"]["pretrain"] |= pretrain
+    return config
+
+
+def test_a_failed_jobs_own_words_are_shown_to_the_user(cluster, pipeline, long, tmp_path):
+    config = other(pipeline[1], tmp_path / "results", processes=1, batch=32)
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(config))
+    process = submit(cluster, tmp_path, tmp_path / "my.yaml", "pretrained", "--retries", "0")
+    assert process.wait(timeout=200) != 0
+    said = text(tmp_path / "out.txt")
+    assert "error: 24 usable videos in split 'train' are fewer than one batch of 32" in said, said
+    logs = re.search(r"^    log: (\S+/logs/pretrain/r18/mscl/seed0.log), (\S+/slurm_logs/\S+/\d+.log)", said, re.M)
+    assert logs and all(Path(p).exists() for p in logs.groups()), said
+
+
+def test_two_tasks_pretrain_one_network_where_snakemake_looks_for_it(cluster, pipeline, long, tmp_path):
+    """As on two machines: a torchrun of its own in each Slurm task, which meet by rendezvous."""
+    config = other(pipeline[1], tmp_path / "results", processes=2, epochs=1)
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(config))
+    own = {
+        "PYTHONPATH": str(ROOT),
+        "PATH": f"{PYTHON.parent}:{cluster.environment['PATH']}",
+        "MSCL_HEAD": "localhost",
+        "PROCESSES": "1",
+    }
+    command = [
+        "sbatch",
+        "--wait",
+        "--ntasks=2",
+        "--ntasks-per-node=2",
+        "--gpus-per-task=1",
+        "--time=10",
+        f"--output={tmp_path}/out",
+    ]
+    command += [ROOT / "slurm/multinode.sh", tmp_path / "my.yaml", "r18", "mscl", "0", "--workers", "0"]
+    run = subprocess.run([str(c) for c in command], env=cluster.environment | own, cwd=tmp_path, timeout=300)
+    assert run.returncode == 0, text(tmp_path / "out")
+    card = json.loads((tmp_path / "results/pretrain/r18/mscl/seed0/run.json").read_text())
+    assert card["processes"] == 2 and "2 x 1 processes" in text(tmp_path / "out")
+    plan = submit(cluster, tmp_path, tmp_path / "my.yaml", "pretrained", "-n", log="plan")
+    assert plan.wait(timeout=100) == 0 and "Nothing to be done" in text(tmp_path / "plan.txt")
+
+
+def test_training_whose_time_is_up_goes_back_into_the_queue_and_goes_on(cluster, long):
+    """Slurm's warning signal, a checkpoint, the same job once more; then the user stops Snakemake, and the queue is empty."""
+    process, folder = long
+    logs = folder / ".snakemake/slurm_logs/rule_pretrain/r18_mscl_0"
+    said = lambda: next((s for s in map(text, logs.glob("*.log")) if "time is up" in s), "")
+    resumed = lambda: re.search(r"is back in the queue.*resuming at step ([1-9]\d*) of 300000", said(), re.S)
+    until(resumed, 200, process)
+    (job,) = [j for j in of_rule(cluster, "pretrain", "RUNNING")]
+    assert job["Restarts"] == "1" and job["TimeLimit"] == "00:04:00"
+    assert "Trying to restart" not in text(folder / "long.txt")  # no attempt of Snakemake's was used up
+    end(process)
+    until(lambda: not cluster("squeue", "--noheader").strip(), 60)
