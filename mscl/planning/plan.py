@@ -11,7 +11,7 @@ from mscl.flow.estimate import stored_size
 from mscl.planning import network
 from mscl.planning.count import Counts, Facts, count_jobs, count_videos, facts_of, runs
 from mscl.planning.rates import CPU_TFLOPS, RAFT_SHARE, TFLOPS, Rate, Rates, VideoRates
-from mscl.planning.training import figure, makespan, of, total, training
+from mscl.planning.training import figure, makespan, of, share, total, training
 
 INDEX = 24  # bytes of the parquet index a stored frame, about
 HOURS = {"frames": 4, "flow": 8, "pretrain": 48, "finetune": 24, "frozen": 4}  # `runtime` of the rules in workflow/rules
@@ -168,8 +168,9 @@ def _hours(config: Config, datasets: dict, trained: dict, cpus: int, gpus: int) 
     cores = config.compute.threads if trained["device"] == "cpu" else 1
     for kind in ("pretrain", "finetune", "frozen"):
         hours = [r["hours"] for r in trained["runs"] if r["kind"] == kind]
-        stages[kind] = _stage(trained["device"], hours, slots, cores) | {"wall": None}  # they overlap: see training_wall
-    last = makespan(trained["runs"], slots)
+        at_once = slots // share(kind, config.compute.processes, slots)
+        stages[kind] = _stage(trained["device"], hours, at_once, cores) | {"wall": None}  # they overlap: see training_wall
+    last = makespan(trained["runs"], slots, config.compute.processes)
     spent = {device: sum(s["device_hours"] for s in stages.values() if s["device"] == device) for device in ("cpu", "gpu")}
     return {"stages": stages, **spent, "training_wall": last, "wall": wall + last, "cpus": cpus, "gpus": gpus}
 
@@ -204,12 +205,13 @@ def _warnings(config: Config, counts: dict[str, Counts], plan: dict) -> list[str
                     f"datasets.{name}.shards: a {stage} job takes about {each:.1f} h, its rule asks for {HOURS[stage]} h; take more shards"
                 )
     for kind in ("pretrain", "finetune", "frozen"):
-        long = [r for r in plan["runs"] if r["kind"] == kind and r["hours"]["value"] > HOURS[kind]]
+        devices = share(kind, config.compute.processes, config.compute.processes)
+        long = [r for r in plan["runs"] if r["kind"] == kind and r["hours"]["value"] / devices > HOURS[kind]]
         if long:
             worst = max(long, key=lambda r: r["hours"]["value"])
-            again = "; a run that is cut off goes on from its checkpoint, so give it retries" if kind != "frozen" else ""
+            again = "; with --profile slurm a training goes on in further jobs" if kind != "frozen" else ""
             found.append(
                 f"{len(long)} {kind} run(s) take longer than the {HOURS[kind]} h that the rule asks a cluster for, up to "
-                f"{worst['hours']['value']:.0f} h ({worst['model']}/{worst['method']}): raise `runtime` in workflow/rules/train.smk{again}"
+                f"{worst['hours']['value'] / devices:.0f} h ({worst['model']}/{worst['method']}): raise `runtime` in workflow/rules/train.smk{again}"
             )
     return found

@@ -83,18 +83,33 @@ def _costs(config: Config, run: Run, classes: int) -> tuple[float, float, int, i
     return network.finetune_flops(job, classes), network.feature_flops(job), *network.finetune_bytes(job, classes)
 
 
-def makespan(planned: list[dict], slots: int) -> float:
-    """Hours until the last run ends: longest pretraining first, each finetuning and frozen test after its pretraining."""
+def share(kind: str, processes: int, slots: int) -> int:
+    """How many of `slots` devices one run of a kind has: a training is shared among processes, a test is not."""
+    return 1 if kind == "frozen" else min(processes, slots)
+
+
+def makespan(planned: list[dict], slots: int, processes: int = 1) -> float:
+    """Hours until the last run ends: longest pretraining first, each finetuning and frozen test after its pretraining.
+
+    A training takes `processes` of the slots and so much less time.
+    """
 
     def key(run: dict) -> tuple:
         return run["model"], run["method"], run["seed"]
 
-    ready, free, ends = {}, [0.0] * slots, [0.0]
+    free = [0.0] * slots
+
+    def end(run: dict, earliest: float) -> float:
+        width = share(run["kind"], processes, slots)
+        taken = [heapq.heappop(free) for _ in range(width)]
+        ended = max(earliest, *taken) + run["hours"]["value"] / width
+        for _ in taken:
+            heapq.heappush(free, ended)
+        return ended
+
+    ready: dict[tuple, float] = {}
     for run in sorted((r for r in planned if r["kind"] == "pretrain"), key=lambda r: -r["hours"]["value"]):
-        ready[key(run)] = heapq.heappop(free) + run["hours"]["value"]
-        heapq.heappush(free, ready[key(run)])
+        ready[key(run)] = end(run, 0.0)
     after = [r for r in planned if r["kind"] != "pretrain"]
-    for run in sorted(after, key=lambda r: (ready.get(key(r), 0.0), -r["hours"]["value"])):
-        ends.append(max(heapq.heappop(free), ready.get(key(run), 0.0)) + run["hours"]["value"])
-        heapq.heappush(free, ends[-1])
-    return max(*ends, *ready.values())
+    ends = [end(r, ready.get(key(r), 0.0)) for r in sorted(after, key=lambda r: (ready.get(key(r), 0.0), -r["hours"]["value"]))]
+    return max(0.0, *ends, *ready.values())

@@ -237,6 +237,8 @@ def test_runs_share_the_processors():
     assert makespan(runs, 1) == 11  # one after the other
     assert makespan(runs, 2) == 6  # 5 + 1 beside 3 + 1 + 1
     assert makespan(runs, 9) == 6  # a test waits for its training
+    assert makespan(runs, 2, processes=2) == 6  # trainings one after the other, each on both: 5 h in all; then the test
+    assert makespan(runs, 4, processes=2) == 3  # 2.5 + .5 beside 1.5 + .5, and the test of b on the device that is free first
 
 
 def test_it_knows_the_time_that_the_rules_ask_for():
