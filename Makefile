@@ -4,9 +4,6 @@
 # make lint   style checks; make clean  remove the demo's data and results
 PYTHON ?= python3
 CORES ?= all
-# Two GPU jobs must not share one GPU.
-GPUS := $(shell ls /dev/nvidia[0-9]* 2>/dev/null | wc -l)
-LIMIT := $(if $(filter-out 0,$(GPUS)),--resources gpu=$(GPUS))
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
@@ -26,7 +23,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/snakemake --cores $(CORES) $(LIMIT) --quiet reason host
+	$(BIN)/snakemake --cores $(CORES) --quiet reason host
 	@$(BIN)/python -m mscl tables results/demo/report
 
 test: $(INSTALLED)

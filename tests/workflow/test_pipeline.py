@@ -131,11 +131,11 @@ def test_jobs_on_a_workstation_take_turns_at_its_gpus(finished, tmp_path, monkey
     assert [event.split()[0] for event in events] == ["Job", "Finished", "Job", "Finished"], said
 
 
-def test_more_gpus_than_there_are_is_a_sentence_and_no_job_starts(finished, tmp_path, monkeypatch):
-    folder, config = again(finished, tmp_path, device="auto", processes=4)
+def test_more_gpus_than_there_are_is_a_sentence_before_anything_runs(tmp_path, monkeypatch):
+    config = tiny_config(tmp_path) | {"compute": {"device": "auto", "processes": 4}}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    run = run_snakemake(folder, "pretrained", config=config)
+    run = run_snakemake(tmp_path, "pretrained", config=config)
     said = run.stdout + run.stderr
-    assert run.returncode != 0 and not (folder / "again").exists()
+    assert run.returncode != 0 and not (tmp_path / "data").exists()
     assert "a job needs 4 GPU(s) (compute.device: auto, compute.processes: 4) and 3 can be used here" in said
-    assert rules_planned(run_snakemake(folder, "-n", "pretrained", config=config))["pretrain"] == 3  # a plan may be made anywhere
+    assert rules_planned(run_snakemake(tmp_path, "-n", "pretrained", config=config))["pretrain"] == 3  # a plan may be made anywhere

@@ -38,7 +38,7 @@ def small_config(folder: Path) -> dict:
     config |= {"methods": ["scratch", "mscl"], "compute": {"device": "auto", "processes": 2}}
     config["datasets"]["kin"]["shards"] = 1
     config["contrast"]["bn_groups"] = 2
-    config["models"]["r18"]["pretrain"]["epochs"] = 40
+    config["models"]["r18"]["pretrain"]["epochs"] = 30
     return config
 
 
@@ -83,8 +83,8 @@ def of_rule(cluster, rule: str, state: str = "") -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def pipeline(cluster, tmp_path_factory):
-    """The whole pipeline on the cluster; the first attempt at pretraining is cancelled in the midst of it by `scancel`."""
+def begun(cluster, tmp_path_factory):
+    """The whole pipeline on the cluster, as far as pretraining, whose first attempt is cancelled in the midst of it by `scancel`."""
     folder = tmp_path_factory.mktemp("slurm")
     config = small_config(folder)
     (folder / "my.yaml").write_text(yaml.safe_dump(config))
@@ -92,15 +92,53 @@ def pipeline(cluster, tmp_path_factory):
     try:
         log = folder / "results/logs/pretrain/r18/mscl/seed0.log"
         until(lambda: "| 0/" in text(log), 300, process)  # the loop begins
-        time.sleep(1.5)
+        time.sleep(1)
         first = of_rule(cluster, "pretrain")[0]["JobId"]
         cluster("scancel", first)
-        process.wait(timeout=400)
+        yield process, folder, config, first
     finally:
         end(process)
+
+
+@pytest.fixture(scope="module")
+def long(cluster, begun, tmp_path_factory):
+    """Pretraining that needs more time than its job may have, beside the pipeline."""
+    folder = tmp_path_factory.mktemp("long")
+    config = other(begun[2], folder / "results", processes=1, epochs=100_000)
+    config["compute"]["device"] = "cpu"
+    (folder / "my.yaml").write_text(yaml.safe_dump(config))
+    process = submit(cluster, folder, folder / "my.yaml", "pretrained", "--set-resources", "pretrain:runtime=4")
+    yield process, folder
+    end(process)
+
+
+@pytest.fixture(scope="module")
+def failing(cluster, begun, tmp_path_factory):
+    """Pretraining that cannot work, beside the pipeline."""
+    folder = tmp_path_factory.mktemp("failing")
+    config = other(begun[2], folder / "results", processes=1, batch=32)
+    (folder / "my.yaml").write_text(yaml.safe_dump(config))
+    process = submit(cluster, folder, folder / "my.yaml", "pretrained", "--retries", "0")
+    yield process, folder
+    end(process)
+
+
+@pytest.fixture(scope="module")
+def pipeline(begun, failing):
+    """The pipeline at its end: folder, configuration, what Snakemake said, the job that was cancelled."""
+    process, folder, config, first = begun
+    process.wait(timeout=400)
     said = text(folder / "out.txt")
     assert process.returncode == 0, said[-6000:]
     return folder, config, said, first
+
+
+def other(config: dict, results: Path, processes: int, **pretrain) -> dict:
+    """The pipeline's data with other results."""
+    config = json.loads(json.dumps(config))
+    config["paths"]["results"], config["compute"]["processes"] = str(results), processes
+    config["models"]["r18"]["pretrain"] |= pretrain
+    return config
 
 
 def end(process: subprocess.Popen) -> None:
@@ -111,6 +149,20 @@ def end(process: subprocess.Popen) -> None:
     if process.poll() is None:
         process.kill()
         process.wait()
+
+
+def test_training_whose_time_is_up_goes_back_into_the_queue_and_goes_on(cluster, long):
+    """Slurm's warning signal, a checkpoint, the same job once more; then the user stops Snakemake, and the job is cancelled."""
+    process, folder = long
+    (number,) = until(lambda: re.findall(r"submitted with SLURM jobid (\d+)", text(folder / "out.txt")), 60, process)
+    log = folder / f".snakemake/slurm_logs/rule_pretrain/r18_mscl_0/{number}.log"
+    again = rf"time is up: Slurm job {number} is back in the queue.*resuming at step [1-9]\d* of 300000"
+    until(lambda: re.search(again, text(log), re.S), 240, process)
+    job = cluster.job(number)
+    assert job["Restarts"] in ("1", "2") and job["TimeLimit"] == "00:04:00"
+    assert "Trying to restart" not in text(folder / "out.txt")  # none of Snakemake's retries was used up
+    end(process)
+    until(lambda: "CANCELLED" in cluster.job(number)["JobState"], 60)
 
 
 MINUTES = {"dataset": 240, "manifest": 30, "frames": 240, "flow": 480, "data_health": 30, "flow_error": 30, "pretrain": 2880,
@@ -130,7 +182,7 @@ def test_every_rule_asks_for_its_cpus_memory_time_and_gpus_as_one_task(cluster, 
     folder, _, _, _ = pipeline
     assert "Table 1" in (folder / "results/report/index.html").read_text()
     for rule in MINUTES:
-        found = of_rule(cluster, rule, "COMPLETED")
+        found = [j for j in of_rule(cluster, rule, "COMPLETED") if j["WorkDir"] == str(folder)]
         assert found, f"{rule}: no job"
         for job in found:
             memory = f"mem={MEMORY.get(rule, 4000)}M"
@@ -151,7 +203,9 @@ def test_jobs_that_run_together_hold_different_gpus(cluster, pipeline):
     """Two GPUs, and jobs that want one or two: at no time are more in use than there are."""
     events = []
     for job in cluster.jobs():
-        if job["JobState"] == "COMPLETED" and (asked := re.search(r"gpu:(\d+)", job.get("TresPerJob", ""))):
+        if job["JobState"] in ("COMPLETED", "FAILED", "CANCELLED") and (
+            asked := re.search(r"gpu:(\d+)", job.get("TresPerJob", ""))
+        ):
             events += [(job["StartTime"], 1, int(asked[1])), (job["EndTime"], 0, -int(asked[1]))]  # ends come first
     used = most = 0
     for _, _, change in sorted(events):
@@ -166,7 +220,7 @@ def sha256(path: Path) -> str:
 
 def test_pretraining_that_was_cancelled_is_retried_and_ends_as_if_undisturbed(cluster, pipeline, tmp_path):
     folder, config, said, first = pipeline
-    attempts = of_rule(cluster, "pretrain")
+    attempts = [j for j in of_rule(cluster, "pretrain") if j["WorkDir"] == str(folder)]
     assert [j["JobState"] for j in attempts] == ["CANCELLED", "COMPLETED"] and attempts[0]["JobId"] == first
     assert f"SLURM-job '{first}' failed, SLURM status is: 'CANCELLED'" in said and "Trying to restart job" in said
     assert "resuming at step" in text(folder / "results/logs/pretrain/r18/mscl/seed0.log")
@@ -179,38 +233,16 @@ def test_pretraining_that_was_cancelled_is_retried_and_ends_as_if_undisturbed(cl
     assert pd.read_csv(run / "history.csv")[measured].equals(pd.read_csv(tmp_path / "history.csv")[measured])
 
 
-@pytest.fixture(scope="module")
-def long(cluster, pipeline):
-    """Pretraining that needs more time than its job may have, under way while the tests after this one run."""
-    folder, config, _, _ = pipeline
-    config = other(config, folder / "long", processes=1, epochs=100_000) | {"compute": {"device": "cpu"}}
-    (folder / "long.yaml").write_text(yaml.safe_dump(config))
-    weights = folder / "long/pretrain/r18/mscl/seed0/weights.safetensors"
-    process = submit(cluster, folder, folder / "long.yaml", weights, "--set-resources", "pretrain:runtime=4", log="long")
-    yield process, folder
-    end(process)
-
-
-def other(config: dict, results: Path, processes: int, **pretrain) -> dict:
-    """The pipeline's data with other results."""
-    config = json.loads(json.dumps(config))
-    config["paths"]["results"], config["compute"]["processes"] = str(results), processes
-    config["models"]["r18"]["pretrain"] |= pretrain
-    return config
-
-
-def test_a_failed_jobs_own_words_are_shown_to_the_user(cluster, pipeline, long, tmp_path):
-    config = other(pipeline[1], tmp_path / "results", processes=1, batch=32)
-    (tmp_path / "my.yaml").write_text(yaml.safe_dump(config))
-    process = submit(cluster, tmp_path, tmp_path / "my.yaml", "pretrained", "--retries", "0")
+def test_a_failed_jobs_own_words_are_shown_to_the_user(failing):
+    process, folder = failing
     assert process.wait(timeout=200) != 0
-    said = text(tmp_path / "out.txt")
+    said = text(folder / "out.txt")
     assert "error: 24 usable videos in split 'train' are fewer than one batch of 32" in said, said
     logs = re.search(r"^    log: (\S+/logs/pretrain/r18/mscl/seed0.log), (\S+/slurm_logs/\S+/\d+.log)", said, re.M)
     assert logs and all(Path(p).exists() for p in logs.groups()), said
 
 
-def test_two_tasks_pretrain_one_network_where_snakemake_looks_for_it(cluster, pipeline, long, tmp_path):
+def test_two_tasks_pretrain_one_network_where_snakemake_looks_for_it(cluster, pipeline, tmp_path):
     """As on two machines: a torchrun of its own in each Slurm task, which meet by rendezvous."""
     config = other(pipeline[1], tmp_path / "results", processes=2, epochs=1)
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(config))
@@ -236,17 +268,3 @@ def test_two_tasks_pretrain_one_network_where_snakemake_looks_for_it(cluster, pi
     assert card["processes"] == 2 and "2 x 1 processes" in text(tmp_path / "out")
     plan = submit(cluster, tmp_path, tmp_path / "my.yaml", "pretrained", "-n", log="plan")
     assert plan.wait(timeout=100) == 0 and "Nothing to be done" in text(tmp_path / "plan.txt")
-
-
-def test_training_whose_time_is_up_goes_back_into_the_queue_and_goes_on(cluster, long):
-    """Slurm's warning signal, a checkpoint, the same job once more; then the user stops Snakemake, and the queue is empty."""
-    process, folder = long
-    logs = folder / ".snakemake/slurm_logs/rule_pretrain/r18_mscl_0"
-    said = lambda: next((s for s in map(text, logs.glob("*.log")) if "time is up" in s), "")
-    resumed = lambda: re.search(r"is back in the queue.*resuming at step ([1-9]\d*) of 300000", said(), re.S)
-    until(resumed, 200, process)
-    (job,) = [j for j in of_rule(cluster, "pretrain", "RUNNING")]
-    assert job["Restarts"] == "1" and job["TimeLimit"] == "00:04:00"
-    assert "Trying to restart" not in text(folder / "long.txt")  # no attempt of Snakemake's was used up
-    end(process)
-    until(lambda: not cluster("squeue", "--noheader").strip(), 60)

@@ -115,14 +115,15 @@ def processes(wildcards):
 
 
 def limit_gpus():
-    """How many GPUs all jobs together may use; None: no limit here, a cluster's queue or a dry run sets none.
+    """How many GPUs all jobs together may use; None: no limit is set here.
 
-    On this machine it is the number of its GPUs, unless --resources gpu=N has said another.
+    It is what --resources gpu=N says, else the number of this machine's GPUs. On a cluster the queue sees to it; there, and nowhere
+    else, the number of jobs is limited beside that of the cores (the executor is not known yet when this file is read).
     """
     given = workflow.global_resources.get("gpu")
     if given is not None and given.value is not None:
         return given.value
-    if not workflow.is_main_process or workflow.non_local_exec_or_dryrun or workflow.touch or cfg.compute.device == "cpu":
+    if not workflow.is_main_process or workflow.nodes is not None or cfg.compute.device == "cpu":
         return None
     found = len(visible())
     if not found and cfg.compute.device == "auto":
@@ -135,9 +136,9 @@ GPUS = limit_gpus()
 
 
 def gpus(wildcards=None, processes=1):
-    """GPUs of one job. Snakemake would lower a number that is too large in silence."""
+    """GPUs of one job. Snakemake would lower a number that is too large in silence; a dry run plans for other machines, too."""
     wanted = 0 if cfg.compute.device == "cpu" else processes
-    if GPUS is not None and wanted > GPUS:
+    if GPUS is not None and wanted > GPUS and not workflow.dryrun and not workflow.touch:
         raise WorkflowError(
             f"a job needs {wanted} GPU(s) (compute.device: {cfg.compute.device}, compute.processes: {processes}) and {GPUS} can be used here;"
             " change that, or say --resources gpu=N where there are more"
