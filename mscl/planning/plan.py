@@ -209,9 +209,11 @@ def _warnings(config: Config, counts: dict[str, Counts], plan: dict) -> list[str
         long = [r for r in plan["runs"] if r["kind"] == kind and r["hours"]["value"] / devices > HOURS[kind]]
         if long:
             worst = max(long, key=lambda r: r["hours"]["value"])
-            again = "; with --profile slurm a training goes on in further jobs" if kind != "frozen" else ""
+            mend = f"--set-resources {kind}:runtime=<minutes>"
+            if kind != "frozen":
+                mend = f"on Slurm they go back into the queue at that limit and resume; to wait in it less often, {mend}"
             found.append(
                 f"{len(long)} {kind} run(s) take longer than the {HOURS[kind]} h that the rule asks a cluster for, up to "
-                f"{worst['hours']['value'] / devices:.0f} h ({worst['model']}/{worst['method']}): raise `runtime` in workflow/rules/train.smk{again}"
+                f"{worst['hours']['value'] / devices:.0f} h ({worst['model']}/{worst['method']}): {mend}"
             )
     return found

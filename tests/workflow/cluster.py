@@ -140,7 +140,7 @@ def wait_for(what: str, ready, seconds: float, daemons=()) -> None:
     """Raises NoCluster when `ready()` stays false, or a daemon ends before."""
     deadline = time.monotonic() + seconds
     while not ready():
-        dead = [str(d.args[0]) for d in daemons if d.poll() is not None]
+        dead = [d.args[3] for d in daemons if d.poll() is not None]
         if dead or time.monotonic() > deadline:
             raise NoCluster(f"{what} did not come up" + (f"; ended: {', '.join(dead)}" if dead else ""))
         time.sleep(0.1)
@@ -175,13 +175,11 @@ def start_daemons(cluster: Cluster) -> None:
 
 
 def start(cluster: Cluster, command: list[str]) -> None:
-    log = open(cluster.folder / f"{command[0]}.out", "wb")
-    cluster.daemons.append(
-        subprocess.Popen(
-            command, env=cluster.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
-    )
-    log.close()
+    """A daemon, in the foreground; should the tests be killed, it is told to end."""
+    with open(cluster.folder / f"{command[0]}.out", "wb") as log:
+        told = ["setpriv", "--pdeathsig", "TERM", *command]
+        options = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
+        cluster.daemons.append(subprocess.Popen(told, env=cluster.environment, **options))
 
 
 def asked(cluster: Cluster, *command: str) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 import yaml
 
 from tests.conftest import ROOT, tiny_config
-from tests.workflow.conftest import rules_planned, run_snakemake
+from tests.workflow.conftest import copy_code, rules_planned, run_snakemake
 
 PYTHON = Path(sys.executable)
 
@@ -132,10 +132,13 @@ def test_jobs_on_a_workstation_take_turns_at_its_gpus(finished, tmp_path, monkey
 
 
 def test_more_gpus_than_there_are_is_a_sentence_before_anything_runs(tmp_path, monkeypatch):
-    config = tiny_config(tmp_path) | {"compute": {"device": "auto", "processes": 4}}
+    copy_code(tmp_path)
+    config = tiny_config(Path(".")) | {"compute": {"device": "auto", "processes": 4}}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
     run = run_snakemake(tmp_path, "pretrained", config=config)
     said = run.stdout + run.stderr
     assert run.returncode != 0 and not (tmp_path / "data").exists()
     assert "a job needs 4 GPU(s) (compute.device: auto, compute.processes: 4) and 3 can be used here" in said
-    assert rules_planned(run_snakemake(tmp_path, "-n", "pretrained", config=config))["pretrain"] == 3  # a plan may be made anywhere
+    assert (
+        rules_planned(run_snakemake(tmp_path, "-n", "pretrained", config=config))["pretrain"] == 3
+    )  # a plan may be made anywhere

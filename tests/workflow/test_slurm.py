@@ -61,7 +61,12 @@ def submit(cluster, folder: Path, config: Path, *arguments: str, log: str = "out
     command += [*QUICK, "-d", folder, *arguments, "--configfile", config]
     with open(folder / f"{log}.txt", "wb") as out:
         environment = cluster.environment | {"PYTHONPATH": str(ROOT)}
-        return subprocess.Popen([str(c) for c in command], env=environment, stdout=out, stderr=out, start_new_session=True)
+        heed = lambda: signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        )  # a test run in the background ignores Ctrl-C, and so would this
+        return subprocess.Popen(
+            [str(c) for c in command], env=environment, stdout=out, stderr=out, start_new_session=True, preexec_fn=heed
+        )
 
 
 def text(path: Path) -> str:
@@ -91,7 +96,7 @@ def begun(cluster, tmp_path_factory):
     process = submit(cluster, folder, folder / "my.yaml")
     try:
         log = folder / "results/logs/pretrain/r18/mscl/seed0.log"
-        until(lambda: "| 0/" in text(log), 300, process)  # the loop begins
+        until(lambda: "| 0/" in text(log), 500, process)  # the loop begins
         time.sleep(1)
         first = of_rule(cluster, "pretrain")[0]["JobId"]
         cluster("scancel", first)
@@ -151,7 +156,7 @@ def end(process: subprocess.Popen) -> None:
         process.wait()
 
 
-def test_training_whose_time_is_up_goes_back_into_the_queue_and_goes_on(cluster, long):
+def test_training_whose_time_is_up_goes_back_into_the_queue_and_goes_on(cluster, long, failing):
     """Slurm's warning signal, a checkpoint, the same job once more; then the user stops Snakemake, and the job is cancelled."""
     process, folder = long
     (number,) = until(lambda: re.findall(r"submitted with SLURM jobid (\d+)", text(folder / "out.txt")), 60, process)
