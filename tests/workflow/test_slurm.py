@@ -199,7 +199,7 @@ def test_every_rule_asks_for_its_cpus_memory_time_and_gpus_as_one_task(cluster, 
 
 def test_two_gpus_are_one_task_with_torchrun_inside(pipeline):
     folder, _, _, _ = pipeline
-    card = json.loads((folder / "results/pretrain/r18/mscl/seed0/run.json").read_text())
+    card = json.loads((folder / "results/cards/pretrain/r18/mscl/seed0/run.json").read_text())
     assert card["processes"] == 2
     assert "on 2 x cpu" in text(folder / "results/logs/pretrain/r18/mscl/seed0.log")  # pretended GPUs: torch sees none
 
@@ -269,7 +269,7 @@ def test_two_tasks_pretrain_one_network_where_snakemake_looks_for_it(cluster, pi
     command += [ROOT / "slurm/multinode.sh", tmp_path / "my.yaml", "r18", "mscl", "0", "--workers", "0"]
     run = subprocess.run([str(c) for c in command], env=cluster.environment | own, cwd=tmp_path, timeout=300)
     assert run.returncode == 0, text(tmp_path / "out")
-    card = json.loads((tmp_path / "results/pretrain/r18/mscl/seed0/run.json").read_text())
+    card = json.loads((tmp_path / "results/cards/pretrain/r18/mscl/seed0/run.json").read_text())
     assert card["processes"] == 2 and "2 x 1 processes" in text(tmp_path / "out")
     plan = submit(cluster, tmp_path, tmp_path / "my.yaml", "pretrained", "-n", log="plan")
     assert plan.wait(timeout=100) == 0 and "Nothing to be done" in text(tmp_path / "plan.txt")
