@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.workflow.conftest import attempt, commit, run
-from tests.workflow.test_pipeline import planned
+from tests.workflow.conftest import attempt, commit, rules_planned, run
 
 RESTORE = ("python", "-m", "workflow.restore")
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -65,7 +64,7 @@ def test_a_fresh_clone_is_restored_without_videos_and_nothing_is_left_to_do(push
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config["models"]["r18"]["finetune"]["lr"] = 0.003
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    plan = planned(attempt(folder, "snakemake", "--cores", "1", "-n"))
+    plan = rules_planned(attempt(folder, "snakemake", "--cores", "1", "-n"))
     assert plan == {"finetune": 2, "analysis": 1, "report": 1, "all": 1}  # restored results know what made them
     assert "config.yaml: models: changed since dvc.lock was written" in refused(folder)
 
