@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from mscl.codehash import code_hash
+from mscl.codehash import file_hashes
 from mscl.io import sha256, write_json
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "opencv-python-headless", "simplejpeg", "pydantic", "snakemake")
@@ -80,7 +80,7 @@ def run_card(out: Path, stage: str, job, inputs: Iterable[Path], outputs: Iterab
     out.mkdir(parents=True, exist_ok=True)
     (out / "run.json").unlink(missing_ok=True)
     started, clock = datetime.now(UTC), time.monotonic()
-    code = code_hash(CODE[stage])  # of the files as they are at the start: an edit during a long run is not what ran
+    code = file_hashes(CODE[stage])  # of the files as they are at the start: an edit during a long run is not what ran
     yield
     settings = job.model_dump(mode="json")
     card = {

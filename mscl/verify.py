@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mscl import jobs
-from mscl.codehash import code_hash
+from mscl.codehash import file_hashes
 from mscl.config import Config, load_config
 from mscl.io import sha256
 from mscl.layout import Layout
@@ -112,15 +112,16 @@ def _check_card(path: Path, found: Found, settings: dict[Path, dict] | None) -> 
         _check_job(path, job, settings.get(path.resolve()), found)
 
 
-def _check_code(path: Path, stage: str, expected: str | None, found: Found) -> None:
-    if stage not in CODE or expected is None:
+def _check_code(path: Path, stage: str, expected: dict[str, str] | None, found: Found) -> None:
+    """Code is compared as the rules compare it: without comments and docstrings."""
+    if stage not in CODE or not isinstance(expected, dict):
         found.differ.append(f"{path}: names no code; it is of an older version, run its stage again")
         return
-    have = code_hash(CODE[stage])
-    if have != expected:
-        found.differ.append(
-            f"code of {stage}, {CODE[stage]} and what it imports (code of {path}): expected {expected}, found {have}"
-        )
+    have = file_hashes(CODE[stage])
+    for file in sorted({*expected, *have}):
+        if expected.get(file) != have.get(file):
+            then, now = expected.get(file, "not run"), have.get(file, "not run")
+            found.differ.append(f"{file} (code of {path}): expected {then}, found {now}")
 
 
 def _check_job(path: Path, job: dict, wanted: dict | None, found: Found) -> None:

@@ -13,11 +13,13 @@ import logging
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from dvc_data.hashfile.hash_info import HashInfo
 from dvc_objects.errors import ObjectDBError, ObjectFormatError
 
 from mscl import jobs
@@ -42,6 +44,7 @@ def main() -> None:
     arguments = parser.parse_args()
     os.chdir(ROOT)
     logging.getLogger("dvc").setLevel(logging.CRITICAL)  # its warnings say in many lines what one sentence says below
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited")  # s3fs, where it finds no credentials
     logging.getLogger("dvc_objects").setLevel(logging.CRITICAL)
     logging.getLogger("dvc_data").setLevel(logging.CRITICAL)
     try:
@@ -60,7 +63,7 @@ def restore(only: str | None, remote: str | None, force: bool) -> None:
         recorded = recorded_files(repo, remote, where)
         wanted = recorded if only is None else table_files(recorded, config)
         check_mine(repo, wanted, [] if only else outputs(repo), force)
-        fetch(repo, wanted, remote, where)
+        bring(repo, wanted, remote, where)
         checkout(repo, wanted if only else None, where)
         check_hashes(repo, wanted)
         print(f"{len(wanted)} files from {where}: each has the hash that dvc.lock records")
@@ -125,23 +128,26 @@ def outputs(repo: Repo) -> list[str]:
 
 def recorded_files(repo: Repo, remote: str, where: str) -> dict[str, str]:
     """Every recorded file -> its md5; the lists of folders come from the remote where they are not in the cache."""
-    files = {}
     for out in repo.index.outs:
         if not out.hash_info:
             raise RestoreError(
                 f"dvc.lock: does not record {out.def_path}; run `dvc repro` where the data are and commit dvc.lock"
             )
+    lists = {f"the list of {out.def_path}": out.hash_info.value for out in repo.index.outs if out.is_dir_checksum}
+    bring(repo, lists, remote, where)
+    files = {}
+    for out in repo.index.outs:
         if not out.is_dir_checksum:
             files[out.def_path] = out.hash_info.value
             continue
         try:
-            tree = out.get_dir_cache(remote=remote)
-        except TRANSFER as error:
-            raise RestoreError(f"{where}: the list of {out.def_path} cannot be read ({_line(error)})") from None
+            tree = out.get_dir_cache()
+        except ObjectFormatError:
+            tree = None
         if tree is None:
+            Path(repo.cache.local.oid_to_path(out.hash_info.value)).unlink(missing_ok=True)
             raise RestoreError(
-                f"{where} does not give the list of {out.def_path} ({out.hash_info.value}): not pushed, damaged, or out of reach; "
-                "check address and credentials by `dvc status --cloud`, and `dvc push` from where it was made"
+                f"the list of {out.def_path} was damaged in the cache and is removed there; run the same command again"
             )
         files |= {"/".join((out.def_path, *key)): info.value for key, _, info in tree}
     return files
@@ -171,16 +177,19 @@ def check_mine(repo: Repo, wanted: dict[str, str], folders: Iterable[str], force
         )
 
 
-def fetch(repo: Repo, wanted: dict[str, str], remote: str, where: str) -> None:
-    """Bring every object into the cache."""
-    from dvc_data.hashfile.hash_info import HashInfo
-
+def bring(repo: Repo, wanted: dict[str, str], remote: str, where: str) -> None:
+    """Bring every object of `wanted` (what it is -> its md5) into the cache."""
     lacking = {md5 for md5 in wanted.values() if not repo.cache.local.exists(md5)}
+    if not lacking:
+        return
     try:
         repo.cloud.pull({HashInfo("md5", md5) for md5 in lacking}, remote=remote)
-    except TRANSFER as error:
-        raise RestoreError(f"{where} cannot be read: {_line(error)}") from None
-    missing = [path for path, md5 in wanted.items() if md5 in lacking and not repo.cache.local.exists(md5)]
+    except ObjectFormatError as error:
+        name = next((name for name, md5 in wanted.items() if md5 in str(error)), _line(error))
+        raise RestoreError(f"{where}: {name} is damaged there; delete it there and `dvc push` from where it was made") from None
+    except Exception as error:  # every kind of remote has errors of its own: no credentials, no route, no such bucket
+        raise RestoreError(f"{where} cannot be read: {_line(error)} {ADVICE}") from None
+    missing = [name for name, md5 in wanted.items() if md5 in lacking and not repo.cache.local.exists(md5)]
     if missing:
         raise RestoreError(
             f"{where} lacks {len(missing)} of {len(wanted)} files, the first is {missing[0]} (md5 {wanted[missing[0]]}); "

@@ -124,7 +124,7 @@ def switches(config: Config) -> list[tuple[str, list[str]]]:
 def _card(card: Card) -> dict:
     """A card for the page: its JSON with long lists of files shortened."""
     content = dict(card.content)
-    for key in ("inputs", "outputs"):
+    for key in ("inputs", "outputs", "code"):
         files = content.get(key)
         if isinstance(files, dict) and len(files) > SHOWN_FILES:
             kept = dict(list(files.items())[:SHOWN_FILES])

@@ -81,7 +81,7 @@ def _on_gpu(card: dict) -> bool:
 
 
 def _notes(absent: int, wanted: int) -> list[str]:
-    why = "a restored or copied tree has none, nor have jobs of an older version"
+    why = "a tree copied without results/benchmarks has none, nor have jobs of an older version"
     if absent == wanted:
         return [f"No job left a measurement below results/benchmarks: {why}."]
     return (

@@ -11,7 +11,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
-NOT_IN_STAGES = {"snakemake", "snakemake-executor-plugin-slurm", "dvc"}  # these call the stages
+NOT_IN_STAGES = {"snakemake", "snakemake-executor-plugin-slurm", "dvc", "dvc-s3"}  # these call the stages
 HEAD = """\
 # What `snakemake --sdm conda` installs for every rule. Written by workflow/envs/write.py from pyproject.toml and requirements.lock.
 # The package mscl itself is not in it: every rule puts this checkout on PYTHONPATH.
