@@ -1,5 +1,6 @@
 # make demo   the whole pipeline on embedded videos, on a CPU, to the report
 # make test   the tests
+# make restore   what dvc.lock records, from the DVC remote (docs/dvc.md); ONLY=tables: without data and weights
 # make lint   style checks; make clean  remove the demo's data and results
 PYTHON ?= python3
 CORES ?= all
@@ -9,7 +10,7 @@ LIMIT := $(if $(filter-out 0,$(GPUS)),--resources gpu=$(GPUS))
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint clean install
+.PHONY: demo test restore lint clean install
 .DEFAULT_GOAL := demo
 
 install: $(INSTALLED)
@@ -30,6 +31,9 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+restore: $(INSTALLED)
+	@$(BIN)/python -m workflow.restore $(if $(ONLY),--only $(ONLY)) $(if $(REMOTE),--remote $(REMOTE)) $(if $(FORCE),--force)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

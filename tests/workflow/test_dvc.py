@@ -1,50 +1,99 @@
-"""`dvc repro` runs the demo from a clean clone to the same kind of report, and then has nothing to do."""
+"""`dvc repro` from a clean clone to the report; what DVC versions, what reruns a stage, and that two runs give the same bits."""
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
+import json
 
 import pytest
 import yaml
 
-from tests.conftest import ROOT, tiny_config
+from mscl.codehash import modules
+from tests.conftest import ROOT
+from tests.workflow.conftest import commit, run, tiny_clone
 
-
-def run(folder: Path, *command: str) -> str:
-    """Run a command in `folder` with this environment's programs first on the path."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, env=os.environ | {"PATH": path})
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return done.stdout + done.stderr
+VOLATILE = ("results/demo/cards/", "results/demo/report/cards", "results/demo/report/report.md", "results/demo/report/index.html")
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory) -> Path:
-    """A clone of what git knows, with the demo's names at the tiny size."""
-    folder = tmp_path_factory.mktemp("clone")
-    files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
-    for name in files.stdout.splitlines():
-        if (ROOT / name).is_file() and not name.startswith("tests/"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    (folder / "dvc.lock").unlink(missing_ok=True)
-    config, tiny = yaml.safe_load((ROOT / "config.yaml").read_text()), tiny_config(Path("."))
-    for mine, theirs in (("motion_kinetics", "kin"), ("motion_ssv2", "ss")):
-        config["datasets"][mine] |= {k: tiny["datasets"][theirs][k] for k in ("frames", "embedded")}
-    config |= {k: tiny[k] for k in ("flow", "clip", "contrast", "models", "compute")}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    run(folder, "git", "init", "-q")
+def second(tmp_path_factory):
+    """Another clone, run by Snakemake alone in another order, and then recorded."""
+    folder = tiny_clone(tmp_path_factory.mktemp("second"))
+    run(folder, "snakemake", "--cores", "2", "--quiet", "all")
+    for made in ("data/demo/downloads", "data/demo/flow"):
+        (folder / made).mkdir(exist_ok=True)
+    run(folder, "dvc", "commit", "--force")
+    commit(folder, "the results")
     return folder
 
 
-def test_dvc_repro_ends_with_the_report_and_a_second_one_does_nothing(clone):
-    run(clone, "dvc", "repro")
-    assert "Table 1" in (clone / "results/demo/report/index.html").read_text()
-    lock = yaml.safe_load((clone / "dvc.lock").read_text())
-    assert set(lock["stages"]) == {"data", "pretrain", "finetune", "report"}
-    assert "Data and pipelines are up to date" in run(clone, "dvc", "status")
-    metrics = run(clone, "dvc", "metrics", "show")
-    assert "top1" in metrics and "mscl" in metrics
-    assert "Nothing to be done" in run(clone, "snakemake", "--cores", "1", "-n")
+def recorded(folder) -> dict[str, str]:
+    lock = yaml.safe_load((folder / "dvc.lock").read_text())
+    return {out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage.get("outs", [])}
+
+
+def test_dvc_repro_ends_with_the_report_and_a_second_one_does_nothing(reproduced):
+    assert "Table 1" in (reproduced / "results/demo/report/index.html").read_text()
+    lock = yaml.safe_load((reproduced / "dvc.lock").read_text())
+    assert set(lock["stages"]) == {"data", "frames", "flow", "pretrain", "finetune", "report"}
+    assert "Data and pipelines are up to date" in run(reproduced, "dvc", "status")
+    assert "Nothing to be done" in run(reproduced, "snakemake", "--cores", "1", "-n")
+
+
+def test_two_runs_in_two_places_give_the_same_hashes(reproduced, second):
+    """Data, weights, predictions, tables and figures; only what holds times differs, and says so in dvc.yaml."""
+    one, two = recorded(reproduced), recorded(second)
+    assert set(one) == set(two) and len(one) == 20
+    differ = {path for path in one if one[path] != two[path]}
+    assert all(path.startswith(VOLATILE) for path in differ), differ
+    assert {f"results/demo/cards/{stage}" for stage in ("pretrain", "finetune", "frozen", "analysis")} <= differ
+    tables = [path.relative_to(reproduced) for path in (reproduced / "results/demo/report/tables").glob("*.csv")]
+    assert len(tables) >= 7 and all((reproduced / t).read_bytes() == (second / t).read_bytes() for t in tables)
+
+
+def test_checkpoints_and_half_written_files_never_enter_dvc(copy):
+    run_folder, shards = copy / "results/demo/pretrain/r18/mscl/seed0", copy / "data/demo/frames/motion_ssv2"
+    for name in ("checkpoint.pt", "checkpoint.previous.pt", ".checkpoint.pt.link", ".weights.safetensors.7.tmp", "run.lock"):
+        (run_folder / name).write_text("left behind")
+    for name in (".0000.tar.part", ".0000.tar.journal", ".snakemake_timestamp"):
+        (shards / name).write_text("left behind")
+    assert "Data and pipelines are up to date" in run(copy, "dvc", "status")
+    (run_folder / "weights.safetensors").write_bytes(b"other weights")
+    assert "modified:           results/demo/pretrain" in run(copy, "dvc", "status")
+
+
+def test_an_edit_of_code_or_settings_reruns_its_stage_and_what_follows(copy):
+    def changed():
+        return set(json.loads(run(copy, "dvc", "status", "--json").splitlines()[0]))
+
+    code = copy / "mscl/flow/mds.py"
+    code.write_text(code.read_text() + "EDITED = True\n")
+    assert changed() == {"flow", "pretrain", "finetune", "report"}
+    run(copy, "git", "checkout", "-q", "mscl")
+    settings = copy / "config.yaml"
+    config = yaml.safe_load(settings.read_text())
+    settings.write_text(yaml.safe_dump(config | {"contrast": config["contrast"] | {"temperature": 0.2}}))
+    assert changed() == {"pretrain", "report"}  # finetune, too, once the weights are others
+
+
+@pytest.mark.parametrize(("stage", "starts"), [
+    ("data", ("datasets.prepare", "datasets.manifest", "datasets.download")), ("frames", ("video.extract",)),
+    ("flow", ("flow.shard",)), ("pretrain", ("training.pretrain",)), ("finetune", ("training.finetune", "evaluation.frozen")),
+    ("report", ("datasets.health", "flow.error", "evaluation.analysis", "reporting.report")),
+])  # fmt: skip
+def test_a_stage_depends_on_all_code_that_its_rules_run(stage, starts):
+    """Snakemake finds imports itself; dvc.yaml names folders, which a new import must not leave behind."""
+    deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
+    run_by = {name.replace(".", "/") for name in modules(ROOT, *(f"mscl.{start}" for start in starts))}
+    lacking = [m for m in run_by if not any(m == d.removesuffix(".py") or m == d or m.startswith(f"{d}/") for d in deps)]
+    assert not lacking
+
+
+def test_an_experiment_shows_in_metrics_and_plots(second):
+    run(second, "dvc", "exp", "run", "-S", "config.yaml:models.r18.finetune.epochs=1")
+    assert yaml.safe_load((second / "config.yaml").read_text())["models"]["r18"]["finetune"]["epochs"] == 1
+    params = json.loads(run(second, "dvc", "params", "diff", "--json"))["config.yaml"]
+    assert params == {"models.r18.finetune.epochs": {"old": 2, "new": 1, "diff": -1}}
+    metrics = json.loads(run(second, "dvc", "metrics", "diff", "--json", "--all"))["results/demo/report/metrics.json"]
+    assert {"r18.mscl.top1", "r18.scratch.probe", "r18.mscl.r5"} <= set(metrics)
+    assert metrics["r18.mscl.probe"]["diff"] == 0  # the backbone before finetuning has not changed
+    run(second, "dvc", "plots", "diff", "--out", "plots")
+    page = (second / "plots/index.html").read_text()
+    assert all(name in page for name in ("r18-mscl-seed0", "r18-scratch-seed0", "finetune_top1.png", "Pretraining loss"))

@@ -1,0 +1,213 @@
+"""From a remote into a fresh clone: a folder, an S3 server, only what the tables need; and what is said when it cannot be."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.workflow.conftest import attempt, commit, run
+from tests.workflow.test_pipeline import planned
+
+RESTORE = ("python", "-m", "workflow.restore")
+KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+def clone_of(source: Path, to: Path) -> Path:
+    run(to.parent, "git", "clone", "-q", str(source), str(to))
+    return to
+
+
+@pytest.fixture(scope="module")
+def pushed(reproduced, tmp_path_factory) -> Path:
+    """The results pushed to a remote that is a folder; what git knows of them, with the remote, as a repository to clone."""
+    base = tmp_path_factory.mktemp("pushed")
+    source = base / "source"
+    shutil.copytree(reproduced, source, ignore=shutil.ignore_patterns("videos"))
+    run(source, "dvc", "remote", "add", "--default", "storage", str(base / "remote"))
+    run(source, "dvc", "push")
+    commit(source, "a remote")
+    return source
+
+
+@pytest.fixture
+def fresh(pushed, tmp_path) -> Path:
+    """A fresh clone with a remote of its own to damage."""
+    folder = clone_of(pushed, tmp_path / "fresh")
+    shutil.copytree(pushed.parent / "remote", tmp_path / "remote")
+    run(folder, "dvc", "remote", "modify", "storage", "url", str(tmp_path / "remote"))
+    return folder
+
+
+def refused(folder: Path, *arguments: str, **environment: str) -> str:
+    done = attempt(folder, *RESTORE, *arguments, **environment)
+    said = done.stderr.strip().splitlines()
+    assert done.returncode == 1 and said and said[-1].startswith("error: ") and "Traceback" not in done.stderr, done.stderr
+    return said[-1]
+
+
+def object_of(folder: Path, path: str) -> Path:
+    """Where the remote of `fresh` keeps a recorded single file."""
+    lock = yaml.safe_load((folder / "dvc.lock").read_text())
+    md5 = next(out["md5"] for stage in lock["stages"].values() for out in stage["outs"] if out["path"] == path)
+    return folder.parent / "remote/files/md5" / md5[:2] / md5[2:]
+
+
+def test_a_fresh_clone_is_restored_without_videos_and_nothing_is_left_to_do(pushed, tmp_path):
+    folder = clone_of(pushed, tmp_path / "fresh")
+    assert "nothing to be done" in run(folder, *RESTORE) and not (folder / "data/demo/videos").exists()
+    assert "Nothing to be done" in run(folder, "snakemake", "--cores", "1", "-n")
+    assert "Data and pipelines are up to date" in run(folder, "dvc", "status")
+    assert "0 differ, 0 inputs are not here" in run(folder, "python", "-m", "mscl", "verify", "results/demo")
+    run(folder, "snakemake", "--cores", "1", "--forcerun", "report", "--quiet", "all")
+    assert "Data and pipelines are up to date" in run(folder, "dvc", "status")  # the same report, byte for byte
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["models"]["r18"]["finetune"]["lr"] = 0.003
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    plan = planned(attempt(folder, "snakemake", "--cores", "1", "-n"))
+    assert plan == {"finetune": 2, "analysis": 1, "report": 1, "all": 1}  # restored results know what made them
+    assert "config.yaml: models: changed since dvc.lock was written" in refused(folder)
+
+
+def test_the_tables_come_from_an_s3_server_without_data_or_weights(pushed, tmp_path):
+    from moto.server import ThreadedMotoServer
+
+    folder, source = clone_of(pushed, tmp_path / "tables"), tmp_path / "source"
+    shutil.copytree(pushed, source)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        endpoint = "http://{}:{}".format(*server.get_host_and_port())
+        make_bucket(endpoint)
+        for place in (source, folder):
+            run(place, "dvc", "remote", "add", "--local", "--default", "bucket", "s3://results/mscl")
+            run(place, "dvc", "remote", "modify", "--local", "bucket", "endpointurl", endpoint)
+        assert "cannot be used" in (said := refused(folder, **no_keys(tmp_path))) or "credentials" in said
+        assert "does not give the list of" in refused(folder, **KEYS)  # nothing is pushed yet
+        assert "files pushed" in run(source, "dvc", "push", **KEYS)
+        said = run(folder, *RESTORE, "--only", "tables", **KEYS)
+        assert "Table 1" in said and "each with the hash that dvc.lock records" in said and "s3://results/mscl" in said
+        assert not (folder / "data").exists() and not list(folder.rglob("*.safetensors"))
+        mine, theirs = (p / "results/demo/report/tables/table1.csv" for p in (folder, source))
+        assert mine.read_bytes() == theirs.read_bytes()
+        run(folder, "dvc", "pull", "--force", **KEYS)  # the rest, by DVC itself
+        assert "Data and pipelines are up to date" in run(folder, "dvc", "status", **KEYS)
+    finally:
+        server.stop()
+
+
+def make_bucket(endpoint: str) -> None:
+    import boto3
+
+    keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+    boto3.client("s3", endpoint_url=endpoint, **keys).create_bucket(Bucket="results")
+
+
+def no_keys(folder: Path) -> dict[str, str]:
+    """An environment in which no credentials are to be found."""
+    nowhere = str(folder / "no such file")
+    return {"AWS_SHARED_CREDENTIALS_FILE": nowhere, "AWS_CONFIG_FILE": nowhere, "AWS_EC2_METADATA_DISABLED": "true"}
+
+
+def test_without_a_remote_or_its_folder_one_sentence_says_so(fresh):
+    shutil.rmtree(fresh.parent / "remote")
+    assert "no such folder; mount it" in refused(fresh)
+    assert "there is no DVC remote 'other' (known: storage)" in refused(fresh, "--remote", "other")
+    run(fresh, "dvc", "remote", "remove", "storage")
+    assert "no DVC remote is set: dvc remote add --default storage" in refused(fresh)
+    (fresh / "dvc.lock").unlink()
+    assert "dvc.lock: not here, so nothing has been recorded; run `dvc repro`" in refused(fresh)
+
+
+def test_what_the_remote_lacks_or_holds_damaged_is_named(fresh):
+    """A missing object, then one with other bytes: neither is taken for the recorded file; with the right one it works."""
+    path = "results/demo/data.json"
+    stored = object_of(fresh, path)
+    right = stored.read_bytes()
+    stored.unlink()
+    assert f"lacks 1 of 84 files, the first is {path} (md5 {stored.parent.name}{stored.name}); `dvc push`" in refused(fresh)
+    stored.write_bytes(b"0" * len(right))
+    said = refused(fresh)
+    assert f"{path}: expected md5 {stored.parent.name}{stored.name}, found " in said and not (fresh / path).exists()
+    stored.write_bytes(right)
+    assert "nothing to be done" in run(fresh, *RESTORE)
+
+
+def test_a_list_of_files_that_is_damaged_is_named(fresh):
+    listed = object_of(fresh, "results/demo/pretrain")
+    listed.chmod(0o644)
+    listed.write_text(listed.read_text()[:-5])
+    assert "results/demo/pretrain" in refused(fresh)
+
+
+def test_my_own_file_is_not_replaced_unless_asked_for(fresh):
+    mine = fresh / "results/demo/pretrain/r18/mscl/seed0/weights.safetensors"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"weeks of work")
+    assert "seed0/weights.safetensors: here, and not what dvc.lock records; move it away" in refused(fresh)
+    assert mine.read_bytes() == b"weeks of work"
+    assert "nothing to be done" in run(fresh, *RESTORE, "--force") and len(mine.read_bytes()) > 1000
+
+
+def test_results_of_other_code_are_not_taken_for_this_codes(fresh):
+    code = fresh / "mscl/flow/mds.py"
+    code.write_text(code.read_text() + "EDITED = True\n")
+    said = refused(fresh)
+    assert "mscl/flow" in said and "changed since dvc.lock was written" in said and not (fresh / "results").exists()
+
+
+def verify(folder: Path, *arguments: str) -> tuple[int, str]:
+    done = attempt(folder, "python", "-m", "mscl", "verify", "results/demo", *arguments)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_verify_names_what_differs(copy):
+    """One byte of weights, one setting, one line of code, a lost output: each by name, with what is expected and found."""
+    assert verify(copy)[0] == 0
+    weights = copy / "results/demo/finetune/motion_ssv2/r18/mscl/seed0/weights.safetensors"
+    right = weights.read_bytes()
+    weights.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+    card = json.loads((copy / "results/demo/cards/finetune/motion_ssv2/r18/mscl/seed0/run.json").read_text())
+    expected = card["outputs"][str(weights.relative_to(copy))]
+    code, said = verify(copy)
+    assert (
+        code == 1
+        and f"{weights.relative_to(copy)} (output of results/demo/cards/finetune" in said
+        and f"expected {expected}, found " in said
+    )
+    assert "2 differ" in said  # the analysis read these weights, too
+    weights.unlink()
+    assert "found no such file" in verify(copy)[1]
+    weights.write_bytes(right)
+
+    settings = copy / "config.yaml"
+    text = settings.read_text()
+    config = yaml.safe_load(text)
+    config["contrast"]["temperature"] = 0.25
+    settings.write_text(yaml.safe_dump(config))
+    code, said = verify(copy)
+    assert code == 1 and "contrast.temperature (configuration of results/demo/cards/pretrain" in said
+    assert "expected 0.1, found 0.25" in said and "1 differ," in said
+    settings.write_text(text)
+
+    module = copy / "mscl/evaluation/retrieval.py"
+    module.write_text(module.read_text() + "# a comment is no difference\n")
+    assert verify(copy)[0] == 0
+    module.write_text(module.read_text() + "EDITED = True\n")
+    code, said = verify(copy)
+    assert code == 1 and said.count("code of frozen") == 2 and "code of pretrain" not in said
+
+
+def test_verify_tells_absent_inputs_from_wrong_ones(copy):
+    shutil.rmtree(copy / "data/demo/frames")
+    code, said = verify(copy)
+    assert code == 0 and "not here: data/demo/frames/" in said and " 0 differ" in said
+    assert verify(copy, "--strict")[0] == 1
+    code, said = verify(copy, "--config", "config/paper.yaml")
+    assert code == 0 and "checked against no configuration (config/paper.yaml is not of these results" in said
+    (copy / "results/demo/cards/analysis/motion_ssv2/r18/run.json").write_text("{")
+    code, said = verify(copy)
+    assert code == 1 and "run.json: not a run card, or a damaged one; run its stage again" in said
+    shutil.rmtree(copy / "results")
+    assert "no run card (run.json) below it" in verify(copy)[1]
