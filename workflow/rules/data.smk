@@ -19,6 +19,7 @@ rule download:
         f"{BENCHMARKS}/download/{{dataset}}.tsv"
     wildcard_constraints:
         dataset="|".join(map(re.escape, DOWNLOADED)) or "(?!)",
+    localrule: True
     conda:
         "../envs/mscl.yaml"
     resources:
@@ -137,7 +138,7 @@ rule flow:
         *code("mscl.flow.shard"),
         job=job(jobs.flow_job),
     message:
-        "Computing flow ({cfg.flow.method}) of {wildcards.dataset}, shard {wildcards.shard}"
+        f"Computing flow ({cfg.flow.method}) of {{wildcards.dataset}}, shard {{wildcards.shard}}"
     shell:
         "python -m mscl flow --job {params.job:q} {input.index:q} --out {output.index:q}"
         " --workers {resources.cpus_per_task} 2>&1 | tee {log:q}"

@@ -63,9 +63,12 @@ rule analysis:
         frames=shards(at.frames, at.target),
         tars=shards(at.frames, at.target, ".tar"),
     output:
-        pairs=f"{ANALYSIS}/pairs.csv",
+        pairs=report(f"{ANALYSIS}/pairs.csv", caption="../report/pairs.rst", category="Analysis"),
         gradcam=f"{ANALYSIS}/gradcam.json",
-        card=at.records(ANALYSIS) + "/run.json",
+        card=f"{at.records(ANALYSIS)}/run.json",
+        figures=report(
+            directory(f"{ANALYSIS}/gradcam"), patterns=["{figure}.png"], caption="../report/gradcam.rst", category="Analysis"
+        ),
     log:
         f"{LOGS}/analysis/{{model}}.log",
     benchmark:
@@ -91,6 +94,10 @@ rule analysis:
         "python -m mscl analysis --job {params.job:q} {params.finetuned:q} --out {params.out:q} --records {params.records:q} 2>&1 | tee {log:q}"
 
 
+PRETRAINS = any(cfg.switches(m).pretrain for m in METHODS)
+CURVES_DRAWN = ["finetune_top1", *(["pretrain_loss"] if PRETRAINS else [])]
+
+
 rule report:
     input:
         rules.pretrained.input,
@@ -103,6 +110,21 @@ rule report:
             f"{at.report()}/index.html",
             caption="../report/index.rst",
             category="Report",
+        ),
+        tables=report(
+            [f"{at.report()}/tables/{t}.csv" for t in ("table1", "table2", "table3")],
+            caption="../report/tables.rst",
+            category="Tables",
+        ),
+        data=report(
+            [f"{at.report()}/tables/{t}.csv" for t in ("data", "unusable")],
+            caption="../report/data.rst",
+            category="Tables",
+        ),
+        curves=report(
+            [f"{at.report()}/figures/{c}.png" for c in CURVES_DRAWN],
+            caption="../report/curves.rst",
+            category="Training",
         ),
     log:
         f"{LOGS}/report.log",

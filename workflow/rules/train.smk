@@ -11,7 +11,7 @@ rule pretrain:
     output:
         weights=f"{PRETRAIN}/weights.safetensors",
         history=f"{PRETRAIN}/history.csv",
-        card=at.records(PRETRAIN) + "/run.json",
+        card=f"{at.records(PRETRAIN)}/run.json",
     log:
         f"{LOGS}/pretrain/{{model}}/{{method}}/seed{{seed}}.log",
     benchmark:
@@ -53,7 +53,7 @@ rule finetune:
         predictions=f"{FINETUNE}/predictions.parquet",
         metrics=f"{FINETUNE}/metrics.json",
         history=f"{FINETUNE}/history.csv",
-        card=at.records(FINETUNE) + "/run.json",
+        card=f"{at.records(FINETUNE)}/run.json",
     log:
         f"{LOGS}/finetune/{{model}}/{{method}}/seed{{seed}}.log",
     benchmark:
@@ -93,7 +93,7 @@ rule frozen:
         tars=shards(at.frames, at.target, ".tar"),
     output:
         metrics=f"{FROZEN}/metrics.json",
-        card=at.records(FROZEN) + "/run.json",
+        card=f"{at.records(FROZEN)}/run.json",
     log:
         f"{LOGS}/frozen/{{model}}/{{method}}/seed{{seed}}.log",
     benchmark:

@@ -1,0 +1,130 @@
+"""What Snakemake's users expect of any workflow: reports, use as a module, other environments, failures that explain themselves."""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import yaml
+
+from tests.conftest import ROOT, tiny_config
+from tests.workflow.conftest import rules_planned, run_snakemake
+
+STAND_IN = """#!/bin/bash
+# Stands in for apptainer, which tests cannot count on: runs the command with another python first on the path.
+if [ "$1" = --version ]; then echo "apptainer version 1.3.0"; exit; fi
+while [ "$1" != -c ]; do shift; done
+PATH="{folder}/within:$PATH" exec bash -c "$2"
+"""
+PYTHON_WITHIN = '#!/bin/bash\necho the python of the image\nexec "{python}" "$@"\n'
+
+
+def test_snakemakes_own_report_holds_page_tables_figures_and_captions(finished, tmp_path):
+    folder = finished[0]
+    run = run_snakemake(folder, "--report", tmp_path / "report.zip")
+    assert run.returncode == 0, run.stdout + run.stderr
+    with zipfile.ZipFile(tmp_path / "report.zip") as archive:
+        names = {Path(name).name for name in archive.namelist()}
+        text = "".join(
+            archive.read(name).decode(errors="replace") for name in archive.namelist() if name.endswith((".js", ".html"))
+        )
+    expected = {
+        "index.html",
+        "table1.csv",
+        "table2.csv",
+        "table3.csv",
+        "unusable.csv",
+        "pairs.csv",
+        "fig1.png",
+        "finetune_top1.png",
+    }
+    assert expected <= names
+    for said in ("numbers of papers", "confuses", "last residual stage", "cannot be compared between methods"):
+        assert said in text
+
+
+def test_every_job_is_measured_and_the_report_counts_it(finished):
+    from mscl.config import load_config
+    from mscl.reporting.used import expected
+
+    folder, config, _ = finished
+    wanted = {file for _, file in expected(load_config(config))}
+    benchmarks = folder / "results/benchmarks"
+    assert {p.relative_to(benchmarks).as_posix() for p in benchmarks.rglob("*.tsv")} == wanted | {"report.tsv"}
+    used = (folder / "results/report/cards/used.csv").read_text()
+    assert "finetune,4," in used and "frames,3," in used
+    page = (folder / "results/report/index.html").read_text()
+    assert "Compute used" in page and "left no measurement" not in page
+
+
+def test_as_a_module_of_another_workflow(finished, tmp_path):
+    """The rules run from elsewhere, renamed, with a configuration that the other workflow gives."""
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump({"mscl": tiny_config(Path("."))}))
+    (tmp_path / "Snakefile").write_text(f"""
+configfile: "my.yaml"
+
+module mscl:
+    snakefile: {str(ROOT / "workflow" / "Snakefile")!r}
+    config: config["mscl"]
+
+use rule * from mscl as mscl_*
+
+rule mine:
+    default_target: True
+    input: rules.mscl_report.output.html, manifest="data/manifests/ss.parquet"
+    output: "mine.txt"
+    shell: "echo {{input.manifest:q}} > {{output:q}}"
+""")
+    plan = rules_planned(run_snakemake(tmp_path, "-n"))
+    assert plan["mine"] == 1 and plan["mscl_finetune"] == 4 and plan["mscl_report"] == 1
+    run = run_snakemake(tmp_path, "data/manifests/ss.parquet")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert (tmp_path / "data/manifests/ss.parquet").stat().st_size
+
+
+def executable(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def test_with_a_container_its_python_runs_the_stages_and_finds_the_package(tmp_path):
+    executable(tmp_path / "bin/apptainer", STAND_IN.format(folder=tmp_path))
+    executable(tmp_path / "within/python", PYTHON_WITHIN.format(python=sys.executable))
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(tiny_config(Path("."))))
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "-s",
+        ROOT / "Snakefile",
+        "--cores",
+        "1",
+        "--sdm",
+        "apptainer",
+        "data/datasets/ss.json",
+    ]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    }
+    run = subprocess.run([*map(str, command), "--configfile", "my.yaml"],
+                         cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)  # fmt: skip
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "the python of the image" in (tmp_path / "results/logs/dataset/ss.log").read_text()
+
+
+def test_a_job_that_fails_says_why_and_where_its_log_is(finished, tmp_path):
+    folder = tmp_path / "tree"
+    shutil.copytree(finished[0], folder)
+    (folder / "data/manifests/ss.parquet").write_bytes(b"broken")
+    run = run_snakemake(folder, "--show-failed-logs", "-R", "frames", "--", "data/frames/ss/0000.parquet")
+    said = run.stdout + run.stderr
+    assert run.returncode != 0
+    assert "log: results/logs/frames/ss/0000.log (check log file(s) for error details)" in said
+    shown = said.split("Logfile results/logs/frames/ss/0000.log:")[1]
+    assert "error: data/manifests/ss.parquet: not a readable parquet file" in shown and "run the manifest stage again" in shown
+    assert "Traceback" not in shown
+    assert not (folder / "data/frames/ss/0000.parquet").exists()
