@@ -18,7 +18,8 @@ def stage_prefix():
     found = f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT))}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
     if not workflow.deployment_settings.deployment_method:
         found += f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
-    return found + "trap : TERM; tee() {{ trap '' TERM; command tee \"$@\"; }}; "
+    found += "trap : TERM; tee() {{ trap '' TERM; command tee \"$@\"; }}; "
+    return found
 
 
 @functools.cache
