@@ -180,6 +180,9 @@ class Run:
         quiet = distributed.rank() > 0
         watch = Watch(title, self.total, self.at.step, self.device, self.machine.curves, gpu_share, quiet)
         try:
+            epochs, within = divmod(self.at.step, self.steps_per_epoch)
+            if self.at.sums and not within:  # the checkpoint was written between an epoch's last step and its row
+                watch.epoch(self.at.step, self._close_epoch(epochs - 1))
             while self.at.step < self.total:
                 self._epoch(step, stop, watch)
         finally:

@@ -83,6 +83,21 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(prepared, tmp_path, sto
     assert not (out / "checkpoint.pt").exists()
 
 
+@pytest.mark.parametrize("last", [3, 6])
+def test_a_run_that_was_stopped_at_an_epochs_last_step_keeps_its_row(last, prepared, tmp_path, monkeypatch):
+    """Two epochs of three steps; the signal comes during the last step of one of them."""
+    job = jobs.pretrain_job(prepared, "r18", "moco", 0)
+    pretrain(job, tmp_path / "whole")
+    steps = iter(range(1, 7))
+    monkeypatch.setattr(engine.distributed, "largest", lambda *_: [signal.SIGTERM if next(steps) == last else 0, 0])
+    with pytest.raises(SystemExit):
+        pretrain(job, tmp_path / "stopped")
+    monkeypatch.undo()
+    pretrain(job, tmp_path / "stopped")
+    for name in ("history.csv", "weights.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
+
+
 def test_a_foreign_torn_or_drifted_checkpoint_is_refused(tmp_path):
     path, mine = tmp_path / "checkpoint.pt", {"job": '{"contrast":{"dim":8},"seed":0}', "code": "a"}
     assert load_checkpoint(path, mine) is None

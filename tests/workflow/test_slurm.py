@@ -147,6 +147,7 @@ def other(config: dict, results: Path, processes: int, **pretrain) -> dict:
 
 
 def end(process: subprocess.Popen) -> None:
+    """Ctrl-C, which cancels the jobs in the queue, too."""
     if process.poll() is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.send_signal(signal.SIGINT)
@@ -166,7 +167,7 @@ def test_training_whose_time_is_up_goes_back_into_the_queue_and_goes_on(cluster,
     job = cluster.job(number)
     assert job["Restarts"] in ("1", "2") and job["TimeLimit"] == "00:04:00"
     assert "Trying to restart" not in text(folder / "out.txt")  # none of Snakemake's retries was used up
-    end(process)
+    process.send_signal(signal.SIGINT)
     until(lambda: "CANCELLED" in cluster.job(number)["JobState"], 60)
 
 
