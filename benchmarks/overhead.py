@@ -49,7 +49,8 @@ def timed(folder: Path, command: list[str]) -> tuple[float, str]:
 def commands(folder: Path) -> list[str]:
     """What Snakemake would run in `folder`, in an order that it would run it in."""
     plan = snakemake(folder, "-n", "-p", "--forceall")[1]
-    return [line.removeprefix(SHOWN) for line in plan.splitlines() if line.startswith(SHOWN)]
+    found = [line.removeprefix(SHOWN) for line in plan.splitlines() if line.startswith(SHOWN)]
+    return [command for command in found if command != "None"]  # of a rule that only names files
 
 
 def by_hand(folder: Path, todo: list[str]) -> float:

@@ -2,7 +2,7 @@
 
 The hash covers a module and every `mscl` module it imports, as syntax trees without docstrings:
 comments and formatting change nothing. Settings and plumbing are left out: their values reach a
-stage through its job, whose settings are parameters of its rule.
+stage through its job, whose settings are parameters of its rule. So is what only shows how a run goes.
 """
 
 import ast
@@ -23,6 +23,8 @@ PLUMBING = {
     "mscl.runcard",
     "mscl.io",
     "mscl.progress",
+    "mscl.training.flops",
+    "mscl.training.watching",
     "mscl.cli",
 }
 

@@ -39,9 +39,11 @@ def edited(path: Path, change):
     """`change(text)` in place of a file's text; its bytes and times are put back."""
     before, times = path.read_bytes(), path.stat()
     path.write_text(change(before.decode()))
-    yield
-    path.write_bytes(before)
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def with_settings(config: dict, settings: dict) -> dict:
