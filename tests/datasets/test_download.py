@@ -27,7 +27,8 @@ from mscl.datasets.sources import base, table, wanted
 from mscl.jobs import DownloadJob, dumps
 from tests.conftest import tiny_config
 from tests.datasets.http_faults import Fault, serving
-from tests.workflow.test_pipeline import planned, snakemake
+from tests.workflow.conftest import rules_planned
+from tests.workflow.test_pipeline import snakemake
 
 BYTES = random.Random(0).randbytes(400_000)
 SHA256 = hashlib.sha256(BYTES).hexdigest()
@@ -361,7 +362,7 @@ def test_the_workflow_asks_for_what_only_a_person_can_get_before_it_downloads(se
     config["datasets"]["ss"].pop("embedded")
     ss, goal = Path(config["datasets"]["ss"]["root"]), str(tmp_path / "data/manifests/kin.parquet")
     plan = snakemake(tmp_path, "-n", config=config)  # of everything, with nothing there
-    assert {"download", "dataset", "manifest"} <= planned(plan).keys()
+    assert {"download", "dataset", "manifest"} <= rules_planned(plan).keys()
     run = snakemake(tmp_path, goal, config=config)
     assert run.returncode and "register for Something-Something v2" in run.stderr + run.stdout and server.requests == []
     (ss / "videos").mkdir(parents=True)
@@ -370,9 +371,9 @@ def test_the_workflow_asks_for_what_only_a_person_can_get_before_it_downloads(se
     run = snakemake(tmp_path, goal, config=config)
     assert run.returncode == 0, run.stdout + run.stderr
     assert (pd.read_parquet(goal).status == "ok").sum() == 3
-    assert planned(snakemake(tmp_path, "-n", goal, config=config)) == {}
+    assert rules_planned(snakemake(tmp_path, "-n", goal, config=config)) == {}
     config["compute"]["download_workers"] = 1
-    assert planned(snakemake(tmp_path, "-n", goal, config=config)) == {}  # no part of the result
+    assert rules_planned(snakemake(tmp_path, "-n", goal, config=config)) == {}  # no part of the result
 
 
 def test_the_table_says_whence_every_row_comes():
