@@ -23,6 +23,7 @@ PLUMBING = {
     "mscl.runcard",
     "mscl.io",
     "mscl.progress",
+    "mscl.gpus",
     "mscl.training.flops",
     "mscl.training.watching",
     "mscl.cli",
@@ -63,27 +64,29 @@ def _module(root: Path, module: str) -> tuple[str, frozenset[str]]:
     return ast.dump(tree), frozenset(_imports(tree))
 
 
-def modules(root: Path, *starts: str, plumbing: bool = False) -> dict[str, str]:
-    """`starts` and every module they import below `root`/mscl, with their stripped syntax trees."""
+def modules(root: Path, *starts: str, plumbing: bool = False, without: frozenset[str] = frozenset()) -> dict[str, str]:
+    """`starts` and every module they import below `root`/mscl but those of `without`, with their stripped syntax trees."""
     seen, todo = {}, list(starts)
     while todo:
         module = todo.pop()
-        if module in seen or (module in PLUMBING and not plumbing) or _path(root, module) is None:
+        if module in seen or module in without or (module in PLUMBING and not plumbing) or _path(root, module) is None:
             continue
         seen[module], imports = _module(root, module)
         todo += imports
     return seen
 
 
-def file_hashes(*starts: str, files: tuple[str, ...] = (), root: Path = ROOT) -> dict[str, str]:
+def file_hashes(
+    *starts: str, files: tuple[str, ...] = (), root: Path = ROOT, without: frozenset[str] = frozenset()
+) -> dict[str, str]:
     """Hash of each module of `starts` and all they import, and of further `files` (templates, tables), by path below `root`."""
-    texts = {_path(root, m).relative_to(root).as_posix(): text for m, text in modules(root, *starts).items()}
+    texts = {_path(root, m).relative_to(root).as_posix(): text for m, text in modules(root, *starts, without=without).items()}
     texts |= {f: (root / f).read_text() for f in files}
     return {path: hashlib.sha256(texts[path].encode()).hexdigest()[:12] for path in sorted(texts)}
 
 
-def code_hash(*starts: str, files: tuple[str, ...] = (), root: Path = ROOT) -> str:
+def code_hash(*starts: str, files: tuple[str, ...] = (), root: Path = ROOT, without: frozenset[str] = frozenset()) -> str:
     """Hash of the modules `starts`, all they import, and further `files` (templates, tables) below `root`."""
-    seen = modules(root, *starts)
+    seen = modules(root, *starts, without=without)
     text = "".join(seen[m] for m in sorted(seen)) + "".join((root / f).read_text() for f in files)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -212,6 +212,10 @@ class Config(Strict):
                     raise ValueError(
                         f"models.{name}.{key}.batch: {recipe.batch} does not divide into {parts} (compute.processes x accumulate)"
                     )
+            if self.contrast.bn_groups > 1 and self.contrast.bn_groups % self.compute.processes:
+                raise ValueError(
+                    f"contrast.bn_groups: {self.contrast.bn_groups} groups do not divide among {self.compute.processes} compute.processes"
+                )
             if model.pretrain.batch % self.contrast.bn_groups:
                 raise ValueError(
                     f"contrast.bn_groups: models.{name}.pretrain.batch {model.pretrain.batch} does not divide into {self.contrast.bn_groups} groups"

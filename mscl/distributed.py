@@ -38,6 +38,15 @@ def rows(total: int) -> slice:
     return slice(rank() * own, (rank() + 1) * own)
 
 
+def groups(wanted: int) -> int:
+    """Batch-norm groups of the whole batch: those wanted, or one of each process where one is wanted; ValueError where neither fits."""
+    if wanted > 1 and wanted % size():
+        raise ValueError(
+            f"contrast.bn_groups: {wanted} groups do not divide among {size()} processes; set a multiple of {size()}"
+        )
+    return max(wanted, size())
+
+
 @torch.no_grad()
 def gather(x: Tensor) -> Tensor:
     """The rows of all processes, in their order; without gradient."""

@@ -82,6 +82,13 @@ OWN_MODULES: dict[Family, str] = {
     "corp-m": "mscl.models.corp",
     "corp-f": "mscl.models.corp",
 }
+
+
+def modules_of_others(family: Family) -> frozenset[str]:
+    """Modules that belong to other families alone: an edit of one changes nothing for this one."""
+    return frozenset(OWN_MODULES.values()) - {OWN_MODULES.get(family)}
+
+
 TITLES = {f"rho-moco-{clips}": f"ρMoCo (ρ = {clips})" for clips in (2, 3, 4)}
 TITLES |= {"modist": "MoDist", "modist+flow": "MoDist + flow→flow", "corp-m": "CORP_m", "corp-f": "CORP_f"}
 

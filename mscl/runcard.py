@@ -20,6 +20,7 @@ from pathlib import Path
 
 from mscl.codehash import file_hashes
 from mscl.io import sha256, write_json
+from mscl.methods import modules_of_others
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "opencv-python-headless", "simplejpeg", "pydantic", "snakemake")
 
@@ -71,6 +72,11 @@ CODE = {  # stage -> the module that its work starts from
 }
 
 
+def stage_code(stage: str, family: str | None) -> dict[str, str]:
+    """Hash of each file of code that a stage runs for a method of `family` (None: a stage that knows no methods)."""
+    return file_hashes(CODE[stage], without=modules_of_others(family) if family else frozenset())
+
+
 @contextlib.contextmanager
 def run_card(out: Path, stage: str, job, inputs: Iterable[Path], outputs: Iterable[Path]) -> Iterator[None]:
     """Write `out`/run.json when the body has ended well; an older card goes first, so none describes a failed run."""
@@ -80,7 +86,10 @@ def run_card(out: Path, stage: str, job, inputs: Iterable[Path], outputs: Iterab
     out.mkdir(parents=True, exist_ok=True)
     (out / "run.json").unlink(missing_ok=True)
     started, clock = datetime.now(UTC), time.monotonic()
-    code = file_hashes(CODE[stage])  # of the files as they are at the start: an edit during a long run is not what ran
+    switches = getattr(job, "switches", None)
+    code = stage_code(
+        stage, switches and switches.family
+    )  # of the files as they are at the start: an edit during a long run is not what ran
     yield
     settings = job.model_dump(mode="json")
     card = {

@@ -7,16 +7,16 @@ pulled) is said and is no difference, unless asked for; an output that is not he
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mscl import jobs
-from mscl.codehash import file_hashes
 from mscl.config import Config, load_config
 from mscl.io import sha256
 from mscl.layout import Layout
-from mscl.runcard import CODE
+from mscl.runcard import CODE, stage_code
 
 SHOWN = 20  # sentences on files that are not here; the last line counts all
 
@@ -51,6 +51,9 @@ def verify(results: Path, config: Path, strict: bool = False) -> int:
     found, settings = Found(), _settings(Path(results), config)
     for path in cards:
         _check_card(path, found, settings)
+    for path in sorted(set(settings or {}) - {card.resolve() for card in cards}):
+        if Path(results).resolve() in path.parents:
+            found.differ.append(f"{path}: not here; the run that the configuration asks for has not ended, or its card was lost")
     for sentence in found.differ:
         print(f"differs: {sentence}")
     for sentence in found.absent[:SHOWN]:
@@ -88,7 +91,8 @@ def _jobs(config: Config) -> Iterator[tuple[Path, dict]]:
                 if config.switches(method).pretrain:
                     yield one(at.pretrain(*run), jobs.pretrain_job(config, *run))
                 yield one(at.finetune(*run), jobs.finetune_job(config, *run))
-                yield one(at.frozen(*run), jobs.frozen_job(config, *run))
+                if config.analysis.probe:
+                    yield one(at.frozen(*run), jobs.frozen_job(config, *run))
 
 
 def _check_card(path: Path, found: Found, settings: dict[Path, dict] | None) -> None:
@@ -107,17 +111,22 @@ def _check_card(path: Path, found: Found, settings: dict[Path, dict] | None) -> 
                 found.absent.append(f"{file} (input of {path})")
             elif have != expected:
                 found.differ.append(f"{file} ({word} of {path}): expected {expected}, found {have or 'no such file'}")
-    _check_code(path, stage, card.get("code"), found)
+    _check_code(path, card, found)
     if settings is not None:
         _check_job(path, job, settings.get(path.resolve()), found)
 
 
-def _check_code(path: Path, stage: str, expected: dict[str, str] | None, found: Found) -> None:
-    """Code is compared as the rules compare it: without comments and docstrings."""
+def _check_code(path: Path, card: dict, found: Found) -> None:
+    """Code is compared as the rules compare it: without comments and docstrings, and by the same minor version of Python."""
+    stage, expected = card["stage"], card.get("code")
     if stage not in CODE or not isinstance(expected, dict):
         found.differ.append(f"{path}: names no code; it is of an older version, run its stage again")
         return
-    have = file_hashes(CODE[stage])
+    then, here = (str(v).rsplit(".", 1)[0] for v in (card.get("versions", {}).get("python"), platform.python_version()))
+    if then != here:
+        found.differ.append(f"{path}: made by Python {then}, this is {here}, and code can be compared by the same one only")
+        return
+    have = stage_code(stage, (card["job"].get("switches") or {}).get("family"))
     for file in sorted({*expected, *have}):
         if expected.get(file) != have.get(file):
             then, now = expected.get(file, "not run"), have.get(file, "not run")

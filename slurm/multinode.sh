@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Pretrain one network on several machines: one torchrun per Slurm task, one process per GPU.
-#   sbatch --nodes=2 --gpus-per-node=4 --cpus-per-task=64 --mem=0 slurm/multinode.sh config/paper.yaml r50 mscl 0
+#   sbatch --nodes=2 --gpus-per-node=2 --cpus-per-task=32 --mem=0 slurm/multinode.sh config/paper.yaml r50 mscl 0
 # Submit it from the repository's root, with the environment active, after `snakemake … prepared`. What it writes lies where
 # Snakemake looks for it. Options of sbatch, such as --account, --partition and --time, may be given before the script's name.
 #SBATCH --job-name=mscl
@@ -18,7 +18,7 @@ run=$(python -m mscl job pretrain --config "$1" --model "$2" --method "$3" --see
 { read -r out && read -r records && read -r job; } <<<"$run"
 head=${MSCL_HEAD:-$(hostname)} # this script runs on the first machine
 processes=${PROCESSES:-${SLURM_GPUS_ON_NODE:-1}}
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHONUNBUFFERED=1
 echo "$SLURM_NTASKS x $processes processes, rendezvous at $head, results in $out"
 exec srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" python -m torch.distributed.run \
   --nnodes="$SLURM_NTASKS" --nproc-per-node="$processes" \

@@ -9,7 +9,7 @@ import torch
 
 from mscl.device import half_precision_error
 from mscl.gpus import claim, visible
-from mscl.training import engine
+from mscl.training import hardware
 
 HOLD = "import sys, pathlib; from mscl.gpus import claim; print(*claim(['0', '1', '2'], int(sys.argv[2]), pathlib.Path(sys.argv[1])), flush=True); input()"
 
@@ -72,8 +72,8 @@ def test_the_gpus_that_may_be_used_are_known_without_torch(given, names, monkeyp
 
 def test_the_half_precision_canary_sings_here_and_dies_of_a_wrong_convolution(monkeypatch):
     cpu, right = torch.device("cpu"), torch.nn.functional.conv3d
-    assert 0 < half_precision_error(cpu) < engine.CANARY
+    assert 0 < half_precision_error(cpu) < hardware.CANARY
     wrong = lambda x, w, padding: right(x, w, padding=padding) * (1.08 if x.dtype == torch.bfloat16 else 1)
     monkeypatch.setattr(torch.nn.functional, "conv3d", wrong)
     with pytest.warns(UserWarning, match="bfloat16 Conv3d is off by [5-9]"):
-        engine._warn_of_half_precision(cpu)
+        hardware._warn_of_half_precision(cpu)

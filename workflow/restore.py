@@ -62,7 +62,9 @@ def restore(only: str | None, remote: str | None, force: bool) -> None:
         check_stages(repo)
         recorded = recorded_files(repo, remote, where)
         wanted = recorded if only is None else table_files(recorded, config)
-        check_mine(repo, wanted, [] if only else outputs(repo), force)
+        report = f"{Layout(config).report()}/"  # what is made anew where only tables are wanted
+        made = {path: md5 for path, md5 in recorded.items() if path.startswith(report)}
+        check_mine(repo, wanted | made, [o for o in outputs(repo) if o.startswith(report)] if only else outputs(repo), force)
         bring(repo, wanted, remote, where)
         checkout(repo, wanted if only else None, where)
         check_hashes(repo, wanted)

@@ -83,7 +83,6 @@ class Corp(nn.Module):
         x = torch.stack([view.rgb_BCTHW for view in views], 1).flatten(
             0, 1
         )  # the clips of a video side by side: one group has all
-        x = x.contiguous(memory_format=torch.channels_last_3d)
         z_nD = in_groups(self.encoder, x, own_groups(self.groups))[1]
         with torch.autocast(z_nD.device.type, enabled=False):
             z_BKD = distributed.gather_with_gradient(z_nD.float()).unflatten(0, (-1, len(views)))

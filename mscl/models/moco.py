@@ -65,7 +65,7 @@ def in_groups(encoder: Encoder, x_BCTHW: Tensor, groups: int) -> tuple[tuple[Ten
 
 def own_groups(groups: int) -> int:
     """Batch-norm groups of this process: `groups` of them make up the whole batch, each process is one at least."""
-    return max(1, groups // distributed.size())
+    return distributed.groups(groups) // distributed.size()
 
 
 class MoCo(nn.Module):

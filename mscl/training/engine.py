@@ -84,7 +84,7 @@ def _parts(own: int, count: int) -> Iterator[slice]:
 
 
 class StopSignal:
-    """Remembers SIGTERM or SIGUSR1, so that the loop can save before it leaves."""
+    """Remembers SIGTERM or SIGUSR1, so that the loop can save before it leaves; once released, they end the process at once."""
 
     def __init__(self):
         self.number = 0
@@ -93,6 +93,16 @@ class StopSignal:
 
     def _remember(self, number: int, _frame) -> None:
         self.number = number
+
+    def release(self) -> None:
+        for name in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(name, self._leave)
+        if self.number:
+            self._leave(self.number, None)
+
+    @staticmethod
+    def _leave(number: int, _frame) -> None:
+        raise SystemExit(128 + number)
 
 
 @dataclass(frozen=True)
@@ -187,6 +197,8 @@ class Run:
                 self._epoch(step, stop, watch)
         finally:
             watch.close()
+        self.save()  # what comes after the training may be interrupted, too
+        stop.release()
         return pd.DataFrame(self.at.history)
 
     def _epoch(self, step: Step, stop: StopSignal, watch: Watch) -> None:

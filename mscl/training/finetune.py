@@ -128,7 +128,7 @@ def finetune(job: FinetuneJob, pretrained: Path | None, out: Path, machine: Mach
         load_backbone_weights(model.backbone, pretrained)
     model = place(model, device, job.kernels)
     identity = {"job": dumps(job), "code": code_hash(__name__), "list of videos": digest(*train.rows.clip_id)}
-    identity |= {"pretrained weights": sha256(pretrained) if pretrained else ""}
+    identity |= {"pretrained weights": sha256(pretrained) if pretrained else "", "batch-norm groups": str(distributed.size())}
     run = Run(model, train, job.finetune, job.seed, identity, out / "checkpoint.pt", machine)
     share = mfu(finetune_flops(job, classes), device) if device.type == "cuda" else None
     history = run.fit(FinetuneStep(model, job), f"finetune {job.method}", gpu_share=share)

@@ -15,6 +15,7 @@ from mscl import distributed
 from mscl.codehash import code_hash
 from mscl.io import whole
 from mscl.jobs import PretrainJob, dumps
+from mscl.methods import modules_of_others
 from mscl.models.build import build_method
 from mscl.models.lmcl import angles
 from mscl.models.moco import key_momentum
@@ -82,7 +83,13 @@ def pretrain(job: PretrainJob, out: Path, machine: Machine = DEFAULT) -> None:
         where = f"{device}" if distributed.size() == 1 else f"{distributed.size()} x {device.type}"
         print(f"{job.method}, seed {job.seed}: {len(rows)} videos, {job.optim.epochs} epochs, on {where}")
     dataset = PretrainClips(rows, job, job.net.size)
-    identity = {"job": dumps(job), "code": code_hash(__name__), "list of videos": digest(*(r[2] for r in rows))}
+    code = code_hash(__name__, without=modules_of_others(job.switches.family))
+    identity = {
+        "job": dumps(job),
+        "code": code,
+        "batch-norm groups": str(distributed.groups(job.contrast.bn_groups)),
+        "list of videos": digest(*(r[2] for r in rows)),
+    }
     run = Run(model, dataset, job.optim, job.seed, identity, out / "checkpoint.pt", machine)
     monitor = Monitor(job, model.encoder, device, machine.workers).measure if job.monitor else None
     share = mfu(pretrain_flops(job), device) if device.type == "cuda" else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -44,6 +45,7 @@ def extract_shard(job: FramesJob, manifest: Path, shard: int, out_tar: Path, out
     `workers` ffmpeg processes run at a time. A killed job goes on where it stopped, see `mscl.video.writer`.
     """
     rows = read_rows(manifest, shard)
+    _some_are_here(manifest, shard, [row["path"] for row in rows if row["status"] == "ok"])
     name = f"frames {Path(out_tar).parent.name}/{shard:04d}"
     with ShardWriter(out_tar, out_index, SCHEMA, part_key(job, code_hash(__name__), rows), job.shards) as writer:
         before = writer.done
@@ -51,6 +53,15 @@ def extract_shard(job: FramesJob, manifest: Path, shard: int, out_tar: Path, out
         for row, video in tqdm(done, name, len(rows), initial=before, unit="video", mininterval=5):
             writer.add(*_index_row(row, video, job.frames))
         writer.commit(len(rows))
+
+
+def _some_are_here(manifest: Path, shard: int, paths: list[str]) -> None:
+    """Raise ValueError where every video is gone: a disk is not mounted, or the videos were removed after use."""
+    if paths and not any(os.path.exists(path) for path in paths):
+        raise ValueError(
+            f"{manifest}: none of the {len(paths)} videos of shard {shard} is here any more (the first is {paths[0]}); bring them "
+            "back (generated or downloaded ones by snakemake -R dataset download), or list what there is by snakemake -R manifest"
+        )
 
 
 def part_key(job: Strict, code: str, inputs: object) -> str:

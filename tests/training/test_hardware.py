@@ -1,5 +1,7 @@
 """What a run tells while it goes, and the ways of running the same arithmetic."""
 
+import shutil
+
 import pandas as pd
 import pytest
 import torch
@@ -48,6 +50,7 @@ def test_a_stopped_and_resumed_run_draws_each_step_once(prepared, tmp_path, monk
     assert not {"clips_per_second", "data_wait", "memory_gb"} & set(history)  # which would differ from run to run
 
 
+@pytest.mark.skipif(not shutil.which("c++"), reason="torch.compile needs a C++ compiler")
 def test_compiled_backbones_and_another_memory_format_compute_the_same(prepared, tmp_path):
     """Up to rounding, which six steps of training enlarge; names of weights are those of any other run."""
     ways = {"usual": {}, "contiguous": {"channels_last": False}, "compiled": {"compile": True}}

@@ -90,6 +90,8 @@ def test_a_stage_depends_on_all_code_that_its_rules_run(stage, starts):
     run_by = {name.replace(".", "/") for name in modules(ROOT, *(f"mscl.{start}" for start in starts))}
     lacking = [m for m in run_by if not any(m == d.removesuffix(".py") or m == d or m.startswith(f"{d}/") for d in deps)]
     assert not lacking
+    settings = {f"mscl/{name}.py" for name in ("config", "dataset_config", "methods", "jobs")}  # what jobs are made by
+    assert "mscl" in deps or settings <= set(deps)
 
 
 def test_an_experiment_shows_in_metrics_and_plots(second):

@@ -72,7 +72,7 @@ def test_a_run_card_names_its_inputs_by_hash(finished):
     from mscl.runcard import sha256
 
     folder, _, _ = finished
-    card = json.loads((folder / "results/finetune/ss/r18/mscl/seed0/run.json").read_text())
+    card = json.loads((folder / "results/cards/finetune/ss/r18/mscl/seed0/run.json").read_text())
     weights = "results/pretrain/r18/mscl/seed0/weights.safetensors"
     assert card["inputs"][weights] == sha256(folder / weights)
     assert card["seed"] == 0 and card["wall_seconds"] > 0 and card["versions"]["torch"] and card["hardware"]["cpu"]

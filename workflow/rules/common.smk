@@ -13,9 +13,10 @@ def stage_prefix():
 
     Strict mode is Snakemake's default only where there is no prefix. The package is this checkout's. The interpreter that runs
     Snakemake also runs the stages, activated or not, unless Snakemake itself brings an environment (--sdm). A cluster that stops a
-    job sends SIGTERM to all its processes: the shell and tee must outlive Python, which then writes a checkpoint.
+    job sends SIGTERM to all its processes: the shell and tee must outlive Python, which then writes a checkpoint. Unbuffered, a log
+    holds the last words of a stage that was killed.
     """
-    found = f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT))}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
+    found = f"set -euo pipefail; export PYTHONUNBUFFERED=1 PYTHONPATH={shlex.quote(str(ROOT))}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
     if not workflow.deployment_settings.deployment_method:
         found += f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
     found += "trap : TERM; tee() {{ trap '' TERM; command tee \"$@\"; }}; "
@@ -122,8 +123,8 @@ def limit_gpus():
     else, the number of jobs is limited beside that of the cores (the executor is not known yet when this file is read).
     """
     given = workflow.global_resources.get("gpu")
-    if given is not None and given.value is not None:
-        return given.value
+    if (number := getattr(given, "value", given)) is not None:
+        return number
     if not workflow.is_main_process or workflow.nodes is not None or cfg.compute.device == "cpu":
         return None
     found = len(visible())
@@ -169,6 +170,12 @@ def annotations_present(wildcards):
         return []
     downloaded = [f"{at.data}/downloads/{wildcards.dataset}.json"] if dataset.download else []
     return downloaded + [str(f) for f in dataset.brought_files()]
+
+
+def raft_weights(wildcards):
+    """RAFT's file of weights where it lies; where it does not, the job itself says where to get it."""
+    weights = cfg.flow.weights if cfg.flow.method == "raft" else None
+    return [str(weights)] if weights and weights.exists() else []
 
 
 def pretraining_data(wildcards):

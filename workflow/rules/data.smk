@@ -118,6 +118,7 @@ rule flow:
     input:
         index=f"{FRAMES}/{{shard}}.parquet",
         tar=f"{FRAMES}/{{shard}}.tar",
+        weights=raft_weights,
     output:
         index=f"{FLOW}/{{shard}}.parquet",
         tar=f"{FLOW}/{{shard}}.tar",
