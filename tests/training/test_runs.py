@@ -191,6 +191,22 @@ def test_finetuning_from_pretrained_weights_writes_everything_and_loads_back(pre
         load_classifier(tmp_path / "fine" / "weights.safetensors", job.net, job.finetune, 7)
 
 
+def test_a_signal_after_the_training_ends_at_once_and_loses_nothing(prepared, tmp_path, monkeypatch):
+    """The test of 25,000 videos takes long; a time limit that comes meanwhile must not cost the training."""
+    job = jobs.finetune_job(prepared, "r18", "scratch", 0)
+    finetune(job, None, tmp_path / "whole")
+    module = sys.modules["mscl.training.finetune"]
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "predict", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit, match="143"):
+            finetune(job, None, tmp_path / "stopped")
+    assert torch.load(tmp_path / "stopped/checkpoint.pt", weights_only=True)["at"]["step"] > 0
+    monkeypatch.setattr(engine.Run, "_one", lambda *_: pytest.fail("it was trained already"))
+    finetune(job, None, tmp_path / "stopped")
+    names = ("weights.safetensors", "predictions.parquet", "metrics.json", "history.csv")
+    assert all((tmp_path / "whole" / n).read_bytes() == (tmp_path / "stopped" / n).read_bytes() for n in names)
+
+
 def test_finetuning_really_starts_from_the_pretrained_backbone(prepared, tmp_path):
     pretrain(jobs.pretrain_job(prepared, "r18", "moco", 0), tmp_path / "pre")
     job = jobs.finetune_job(prepared, "r18", "moco", 0)

@@ -208,6 +208,13 @@ def test_missing_empty_and_broken_become_rows(tmp_path, video):
     assert clips.loc["e", "reason"] == ""
 
 
+def test_a_disk_that_is_not_mounted_is_no_shard_of_broken_videos(tmp_path, video):
+    rows = [("a", tmp_path / "gone.mp4"), ("b", tmp_path / "gone too.mp4")]
+    with pytest.raises(ValueError, match="none of the 2 videos of shard 3 is here any more .*gone.mp4.*snakemake -R manifest"):
+        extract(tmp_path, rows)
+    assert not (tmp_path / "frames").exists()
+
+
 def test_a_reason_is_found_however_the_threads_of_ffmpeg_share_the_log(tmp_path, video):
     """Before the log was checked for it, one in ten of these lost its reason: ffmpeg wrote it into the middle of a line."""
     cut = tmp_path / "cut.mkv"

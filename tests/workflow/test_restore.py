@@ -212,5 +212,7 @@ def test_verify_tells_absent_inputs_from_wrong_ones(copy):
     (copy / "results/demo/cards/analysis/motion_ssv2/r18/run.json").write_text("{")
     code, said = verify(copy)
     assert code == 1 and "run.json: not a run card, or a damaged one; run its stage again" in said
+    (copy / "results/demo/cards/finetune/motion_ssv2/r18/mscl/seed0/run.json").unlink()
+    assert "mscl/seed0/run.json: not here; the run that the configuration asks for has not ended" in verify(copy)[1]
     shutil.rmtree(copy / "results")
     assert "no run card (run.json) below it" in verify(copy)[1]
