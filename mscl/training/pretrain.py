@@ -51,13 +51,15 @@ class PretrainStep(Step):
         self.model, self.job = model, job
 
     def begin(self, progress: float) -> None:
-        self.model.momentum_update(key_momentum(progress, self.job.contrast.momentum))
+        self.momentum = key_momentum(progress, self.job.contrast.momentum)
+        self.model.momentum_update(self.momentum)
 
     def __call__(self, batch: dict, draws: Draws) -> dict[str, Tensor]:
         with torch.autocast(batch["query_rgb"].device.type, enabled=False):
             views = [make_view(batch, name, self.job, draws) for name in clip_names(self.job.switches.clips)]
         losses, accuracies = self.model(*views, enqueue=False)
-        terms = {"loss": sum(losses.values())}
+        loss = sum(losses.values())
+        terms = {"loss": loss, "momentum": torch.full_like(loss, self.momentum)}
         terms |= {f"loss_{k}": v.detach() for k, v in losses.items()}
         return terms | {f"acc_{k}": v for k, v in accuracies.items()}
 

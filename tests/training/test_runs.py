@@ -45,6 +45,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(prepared, tmp_pa
     assert len({(tmp_path / n / "history.csv").read_bytes() for n in "ab"}) == 1
     history = pd.read_csv(tmp_path / "a" / "history.csv")
     assert list(history.epoch) == [1, 2] and {"loss", "loss_lmcl", "acc_rgb"} <= set(history)
+    assert prepared.contrast.momentum < history.momentum[0] < history.momentum[1] < 1
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGKILL])
