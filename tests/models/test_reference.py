@@ -6,6 +6,7 @@ import copy
 import functools
 import math
 import signal
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -162,9 +163,10 @@ def train(method: str, net=R18, groups: int = 1, steps: int = 3, ready=smooth, c
     with pytest.MonkeyPatch.context() as monkeypatch:
         job = SimpleNamespace(augment=NEUTRAL, switches=METHODS[method], contrast=contrast, kernels=Kernels())
         step = Watched(model.to(memory_format=torch.channels_last_3d), job, monkeypatch)
-        run = Run(model, Videos(4 * steps), recipe, 0, {}, Path("nowhere/checkpoint.pt"), DEFAULT)
-        run.optimizer.register_step_post_hook(step.after_optimiser)
-        run.fit(step, "package")
+        with tempfile.TemporaryDirectory() as folder:
+            run = Run(model, Videos(4 * steps), recipe, 0, {}, Path(folder) / "checkpoint.pt", DEFAULT)
+            run.optimizer.register_step_post_hook(step.after_optimiser)
+            run.fit(step, "package")
     assert len(step.seen) == steps
     out.package, out.clips = step.seen, [[clip_of(s, name, "flow" in slow.parts) for name in ("query", "key")] for s in step.seen]
     for number, (seen, clips) in enumerate(zip(step.seen, out.clips)):
@@ -371,13 +373,13 @@ class Slopes(Videos):
 
 
 @pytest.mark.parametrize("rate", [0.02, 0.0075])
-def test_optimiser_at_the_papers_recipes_in_double_precision(rate):
+def test_optimiser_at_the_papers_recipes_in_double_precision(rate, tmp_path):
     """12 steps, in which a weight decay of 1e-4 and each clip show: only torch's 1e-6 beside the norm is between the two."""
     model = nn.Module()
     model.weight = nn.Parameter(torch.linspace(-1, 1, 5, dtype=torch.float64))
     valley, slow = Valley(model.weight), {"weight": model.weight.detach().clone()}
     recipe = Optim(lr=rate, momentum=0.9, weight_decay=1e-4, batch=2, epochs=2, clip_grad=40)
-    run = Run(model, Slopes(12), recipe, 0, {}, Path("nowhere/checkpoint.pt"), DEFAULT)
+    run = Run(model, Slopes(12), recipe, 0, {}, tmp_path / "checkpoint.pt", DEFAULT)
     run.fit(valley, "valley")
     sgd, norms = reference.SGD(0.9, 1e-4, 40), []
     for number, steepness in enumerate(valley.steepness):
