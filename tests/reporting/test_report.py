@@ -3,9 +3,11 @@ import re
 import shutil
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 
 from mscl.jobs import ReportJob
+from mscl.reporting.curves import curves
 from mscl.reporting.report import build_report, print_tables
 
 
@@ -136,3 +138,14 @@ def test_print_tables(shared_report, capsys, tmp_path):
     )
     with pytest.raises(ValueError, match="run the report stage first"):
         print_tables(tmp_path)
+
+
+def test_a_measure_of_every_second_epoch_is_a_line_through_its_points():
+    """As a history has it, read without guessing at empty fields."""
+    gaps = pd.DataFrame({"epoch": [1, 2, 3, 4], "knn_top1": ["", "0.1", "", "0.3"]})
+    points = pd.DataFrame({"epoch": [2, 4], "knn_top1": [0.1, 0.3]})
+    drawn, wanted, empty = (
+        curves({("r18", "moco", 0): table}, ["r18"], ["moco"], "knn_top1", "top-1")
+        for table in (gaps, points, points.assign(knn_top1=float("nan")))
+    )
+    assert drawn == wanted != empty
