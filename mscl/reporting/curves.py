@@ -55,11 +55,11 @@ def curves(
 def _draw(axes, tables: Sequence[pd.DataFrame], column: str, scale: float, style: dict, method: str) -> None:
     if not tables:
         return
-    # A single epoch is a point: without a marker it would not be seen.
-    marker = "o" if max(len(t) for t in tables) < 3 else ""
     numbers = [t.assign(**{column: pd.to_numeric(t[column], errors="coerce") * scale}) for t in tables]
     tables = [t.dropna(subset=[column]) for t in numbers]  # not measured after every epoch
     values = [t[column] for t in tables]
+    # A single epoch is a point: without a marker it would not be seen.
+    marker = "o" if max(len(t) for t in tables) < 3 else ""
     if len(tables) > 1:
         for table, value in zip(tables, values, strict=True):
             axes.plot(table["epoch"], value, linewidth=0.7, alpha=0.35, **style)
