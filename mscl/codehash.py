@@ -10,6 +10,8 @@ import functools
 import hashlib
 from pathlib import Path
 
+from mscl.methods import Family, modules_of_others
+
 ROOT = Path(__file__).resolve().parents[1]
 PLUMBING = {
     "mscl",
@@ -64,8 +66,12 @@ def _module(root: Path, module: str) -> tuple[str, frozenset[str]]:
     return ast.dump(tree), frozenset(_imports(tree))
 
 
-def modules(root: Path, *starts: str, plumbing: bool = False, without: frozenset[str] = frozenset()) -> dict[str, str]:
-    """`starts` and every module they import below `root`/mscl but those of `without`, with their stripped syntax trees."""
+def modules(root: Path, *starts: str, plumbing: bool = False, family: Family | None = None) -> dict[str, str]:
+    """`starts` and every module they import below `root`/mscl, with their stripped syntax trees.
+
+    With a `family` of methods, without what belongs to other families alone.
+    """
+    without = modules_of_others(family) if family else frozenset()
     seen, todo = {}, list(starts)
     while todo:
         module = todo.pop()
@@ -76,17 +82,15 @@ def modules(root: Path, *starts: str, plumbing: bool = False, without: frozenset
     return seen
 
 
-def file_hashes(
-    *starts: str, files: tuple[str, ...] = (), root: Path = ROOT, without: frozenset[str] = frozenset()
-) -> dict[str, str]:
+def file_hashes(*starts: str, files: tuple[str, ...] = (), root: Path = ROOT, family: Family | None = None) -> dict[str, str]:
     """Hash of each module of `starts` and all they import, and of further `files` (templates, tables), by path below `root`."""
-    texts = {_path(root, m).relative_to(root).as_posix(): text for m, text in modules(root, *starts, without=without).items()}
+    texts = {_path(root, m).relative_to(root).as_posix(): text for m, text in modules(root, *starts, family=family).items()}
     texts |= {f: (root / f).read_text() for f in files}
     return {path: hashlib.sha256(texts[path].encode()).hexdigest()[:12] for path in sorted(texts)}
 
 
-def code_hash(*starts: str, files: tuple[str, ...] = (), root: Path = ROOT, without: frozenset[str] = frozenset()) -> str:
+def code_hash(*starts: str, files: tuple[str, ...] = (), root: Path = ROOT, family: Family | None = None) -> str:
     """Hash of the modules `starts`, all they import, and further `files` (templates, tables) below `root`."""
-    seen = modules(root, *starts, without=without)
+    seen = modules(root, *starts, family=family)
     text = "".join(seen[m] for m in sorted(seen)) + "".join((root / f).read_text() for f in files)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -20,7 +20,6 @@ from pathlib import Path
 
 from mscl.codehash import file_hashes
 from mscl.io import sha256, write_json
-from mscl.methods import modules_of_others
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "opencv-python-headless", "simplejpeg", "pydantic", "snakemake")
 
@@ -74,7 +73,7 @@ CODE = {  # stage -> the module that its work starts from
 
 def stage_code(stage: str, family: str | None) -> dict[str, str]:
     """Hash of each file of code that a stage runs for a method of `family` (None: a stage that knows no methods)."""
-    return file_hashes(CODE[stage], without=modules_of_others(family) if family else frozenset())
+    return file_hashes(CODE[stage], family=family)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,6 @@ from mscl import distributed
 from mscl.codehash import code_hash
 from mscl.io import whole
 from mscl.jobs import PretrainJob, dumps
-from mscl.methods import modules_of_others
 from mscl.models.build import build_method
 from mscl.models.lmcl import angles
 from mscl.models.moco import key_momentum
@@ -85,7 +84,7 @@ def pretrain(job: PretrainJob, out: Path, machine: Machine = DEFAULT) -> None:
         where = f"{device}" if distributed.size() == 1 else f"{distributed.size()} x {device.type}"
         print(f"{job.method}, seed {job.seed}: {len(rows)} videos, {job.optim.epochs} epochs, on {where}")
     dataset = PretrainClips(rows, job, job.net.size)
-    code = code_hash(__name__, without=modules_of_others(job.switches.family))
+    code = code_hash(__name__, family=job.switches.family)
     identity = {
         "job": dumps(job),
         "code": code,
