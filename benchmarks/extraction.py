@@ -20,10 +20,10 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.common import cpu_seconds, interleaved, kinetics_like, machine, versions
-from mscl.dataset_config import FramesConfig
-from mscl.jobs import FramesJob, dumps
+from mscl.config.datasets import FramesConfig
+from mscl.stages.jobs import FramesJob, dumps
+from mscl.store.shards import Shards
 from mscl.video.ffmpeg import _keep_timing, ffmpeg_exe
-from mscl.video.store import Shards
 
 FRAMES = FramesConfig(step=2, short_side=256, quality=3)
 

@@ -19,10 +19,10 @@ import torch
 from torch.utils.data import Dataset
 
 from benchmarks.common import machine, versions
-from mscl import jobs
-from mscl.config import load_config
+from mscl.config.schema import load_config
 from mscl.models.build import build_method
-from mscl.training.data import PretrainClips, pretrain_rows
+from mscl.stages import jobs
+from mscl.training.clips import PretrainClips, pretrain_rows
 from mscl.training.engine import Machine, Run
 from mscl.training.hardware import place, prepare_device
 from mscl.training.pretrain import PretrainStep

@@ -20,13 +20,15 @@ import pandas as pd
 import torch
 
 from benchmarks.common import cpu_seconds, interleaved, kinetics_like, machine, versions
-from mscl.config import FlowConfig, MDSConfig
-from mscl.dataset_config import FramesConfig
-from mscl.flow.estimate import make_estimator, stored_size
+from mscl.config.datasets import FramesConfig
+from mscl.config.schema import FlowConfig, MDSConfig
+from mscl.flow.estimate import make_estimator
+from mscl.flow.grid import stored_size
 from mscl.flow.shard import field_pairs, flow_shard
-from mscl.jobs import FlowJob, FramesJob
+from mscl.stages.jobs import FlowJob, FramesJob
+from mscl.store.jpeg import decode_rgb
+from mscl.store.shards import Shards
 from mscl.video.extract import extract_shard
-from mscl.video.store import Shards, decode_rgb
 
 FLOW = FlowConfig(method="dis", gap=8, size=(384, 640), short_side=128)
 

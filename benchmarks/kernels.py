@@ -19,15 +19,16 @@ import torch
 
 from benchmarks.common import machine, versions
 from benchmarks.step import synthetic
-from mscl import jobs
-from mscl._torchvision import torchvision
-from mscl.config import Kernels, load_config
+from mscl.config.schema import Kernels, load_config
+from mscl.machine.device import memory_gb
+from mscl.machine.torchvision import torchvision
 from mscl.models.build import build_method
+from mscl.stages import jobs
 from mscl.training.engine import train_step
-from mscl.training.flops import mfu, pretrain_flops
-from mscl.training.hardware import autocast, memory_gb, place, prepare_device
+from mscl.training.hardware import autocast, place, prepare_device
 from mscl.training.pretrain import PretrainStep
 from mscl.training.recipe import make_optimizer
+from mscl.watch.flops import mfu, pretrain_flops
 
 WAYS = {"as shipped": {}, "contiguous": {"channels_last": False}, "compiled": {"compile": True}}
 

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from benchmarks.common import machine, versions
-from mscl.config import Config, load_config
+from mscl.config.schema import Config, load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 SHOWN = "Shell command: "

@@ -18,14 +18,15 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.common import machine, versions
-from mscl.config import FlowConfig, MDSConfig
-from mscl.dataset_config import FramesConfig
-from mscl.flow.estimate import make_estimator, stored_size, to_grid
+from mscl.config.datasets import FramesConfig
+from mscl.config.schema import FlowConfig, MDSConfig
+from mscl.flow.estimate import make_estimator
+from mscl.flow.grid import stored_size, to_grid
 from mscl.flow.mds import score_clip
 from mscl.flow.quantise import decode_field, encode_field
 from mscl.flow.shard import field_pairs
+from mscl.store.jpeg import decode_gray
 from mscl.video.ffmpeg import decode
-from mscl.video.store import decode_gray
 
 GAP, FRAMES = 8, FramesConfig(step=2, short_side=256)
 Way = Callable[[np.ndarray], tuple[np.ndarray, int]]  # field -> (decoded field, bytes)

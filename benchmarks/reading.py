@@ -22,15 +22,15 @@ import pandas as pd
 import simplejpeg
 
 from benchmarks.common import kinetics_like, machine, versions
-from mscl.config import METHODS, Augment, ClipConfig, FlowConfig, MDSConfig
-from mscl.dataset_config import FramesConfig
+from mscl.config.datasets import FramesConfig
+from mscl.config.schema import METHODS, Augment, ClipConfig, FlowConfig, MDSConfig
 from mscl.flow.shard import flow_shard
-from mscl.jobs import FlowJob, FramesJob
-from mscl.training import data
-from mscl.training.data import PretrainClips
+from mscl.stages.jobs import FlowJob, FramesJob
+from mscl.store.shards import Shards
+from mscl.training import clips as data
+from mscl.training.clips import PretrainClips
 from mscl.video import decord_io
 from mscl.video.extract import extract_shard
-from mscl.video.store import Shards
 
 
 def prepare(tmp: Path, videos: list[Path]) -> tuple[Shards, Shards]:

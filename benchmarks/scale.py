@@ -22,10 +22,10 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.common import kinetics_like, machine, versions
-from mscl import jobs
-from mscl.config import FlowConfig, MDSConfig, load_config
-from mscl.dataset_config import FramesConfig
-from mscl.jobs import FlowJob, FramesJob, dumps
+from mscl.config.datasets import FramesConfig
+from mscl.config.schema import FlowConfig, MDSConfig, load_config
+from mscl.stages import jobs
+from mscl.stages.jobs import FlowJob, FramesJob, dumps
 
 ROOT = Path(__file__).resolve().parents[1]
 K400, SSV2 = 246_245, {"train": 168_913, "validation": 24_777}

@@ -18,15 +18,16 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import machine, versions
-from mscl import jobs
-from mscl.config import load_config
+from mscl.config.methods import METHODS
+from mscl.config.schema import load_config
 from mscl.flow.colour import colourwheel
-from mscl.methods import METHODS
-from mscl.models.flow_resnet import EVERY
-from mscl.models.mscl import MSCL
+from mscl.machine.device import memory_gb
+from mscl.models.methods.mscl import MSCL
+from mscl.models.networks.flow_resnet import FLOW_TEMPORAL_STRIDE
+from mscl.stages import jobs
 from mscl.training.draws import Draws
 from mscl.training.engine import train_step
-from mscl.training.hardware import autocast, memory_gb, place, prepare_device
+from mscl.training.hardware import autocast, place, prepare_device
 from mscl.training.pretrain import PretrainStep, make_view
 from mscl.training.recipe import make_optimizer
 
@@ -37,8 +38,8 @@ def synthetic(job: jobs.PretrainJob, batch: int, device: torch.device) -> dict[s
     for view in ("query", "key"):
         data[f"{view}_rgb"] = torch.randint(0, 256, (batch, times, size, size, 3), dtype=torch.uint8)
         if job.switches.flow:
-            data[f"{view}_flow"] = torch.randint(1, 256, (batch, times // EVERY, size, size, 2), dtype=torch.uint8)
-            data[f"{view}_factor"] = torch.full((batch, times // EVERY), 0.5)
+            data[f"{view}_flow"] = torch.randint(1, 256, (batch, times // FLOW_TEMPORAL_STRIDE, size, size, 2), dtype=torch.uint8)
+            data[f"{view}_factor"] = torch.full((batch, times // FLOW_TEMPORAL_STRIDE), 0.5)
     return {name: tensor.to(device) for name, tensor in data.items()}
 
 

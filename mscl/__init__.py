@@ -6,7 +6,7 @@ from os import PathLike
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mscl.models.r3d import Backbone
+    from mscl.models.networks.backbone import Backbone
 
 __version__ = "0.1.0"
 

@@ -1,3 +1,3 @@
-from mscl.cli import main
+from mscl.cli.main import main
 
 main()

@@ -49,11 +49,11 @@ def tiny_config(root: Path) -> dict:
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory):
     """The tiny data sets, generated, extracted, with flow: a validated Config whose stores are on disk."""
-    from mscl import jobs
-    from mscl.config import load_config
+    from mscl.config.schema import load_config
     from mscl.datasets.manifest import write_manifest
     from mscl.datasets.prepare import prepare
     from mscl.flow.shard import flow_shard
+    from mscl.stages import jobs
     from mscl.video.extract import extract_shard
 
     config = load_config(tiny_config(tmp_path_factory.mktemp("tiny")))

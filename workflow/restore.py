@@ -22,9 +22,9 @@ from dvc.repo import Repo
 from dvc_data.hashfile.hash_info import HashInfo
 from dvc_objects.errors import ObjectDBError, ObjectFormatError
 
-from mscl import jobs
-from mscl.config import Config, load_config
-from mscl.layout import Layout
+from mscl.config.schema import Config, load_config
+from mscl.stages import jobs
+from mscl.stages.layout import Layout
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = (".safetensors", ".pt")  # what the tables do without

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from mscl.io import write_json
-from mscl.jobs import DataJob, Source
-from mscl.video.store import Shards
+from mscl.machine.files import write_json
+from mscl.stages.jobs import DataJob, Source
+from mscl.store.shards import Shards
 
 
 def health(source: Source) -> dict:

@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mscl.dataset_config import Dataset
-from mscl.datasets import find, folder, hmdb51, kinetics, paths_csv, ssv2, subset, ucf101
-from mscl.io import whole
-from mscl.jobs import ManifestJob
+from mscl.config.datasets import Dataset
+from mscl.datasets import find, subset
+from mscl.datasets.formats import csv as paths_csv
+from mscl.datasets.formats import folder, hmdb51, kinetics, ssv2, ucf101
+from mscl.machine.files import atomic_write
+from mscl.stages.jobs import ManifestJob
 
 COLUMNS = ["clip_id", "path", "split", "label", "class_name", "start", "end", "shard", "status", "reason"]
 READERS = {"kinetics": kinetics, "ssv2": ssv2, "ucf101": ucf101, "hmdb51": hmdb51, "folder": folder, "csv": paths_csv}
@@ -77,7 +79,7 @@ def summary(name: str, table: pd.DataFrame, splits: list[str]) -> str:
 def write_manifest(job: ManifestJob, out: Path) -> None:
     """Build the manifest of `job`, write it to the parquet file `out`, whole or not at all, and print its summary."""
     table = build_manifest(job.name, job.dataset)
-    with whole(out) as draft:
+    with atomic_write(out) as draft:
         table.to_parquet(draft, index=False)
     print(summary(job.name, table, job.dataset.splits))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mscl.dataset_config import Dataset
-from mscl.datasets.ssv2_parts import HOW, unpack_parts
-from mscl.io import sha256, write_json
-from mscl.jobs import DatasetJob
+from mscl.config.datasets import Dataset
+from mscl.datasets.acquire.ssv2_parts import HOW, unpack_parts
+from mscl.machine.files import sha256, write_json
+from mscl.stages.jobs import DatasetJob
 
 SOURCES = {
     "kinetics": "download the videos and annotation CSVs of Kinetics-400 (CVDF: https://s3.amazonaws.com/kinetics/400/, "
@@ -29,7 +29,7 @@ def prepare(job: DatasetJob, out: Path) -> None:
     """
     dataset = job.dataset
     if dataset.embedded:
-        from mscl.datasets.embedded import write_dataset
+        from mscl.datasets.generated.embedded import write_dataset
 
         write_dataset(dataset)
     elif dataset.format == "ssv2":

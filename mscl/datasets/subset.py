@@ -12,8 +12,8 @@ import hashlib
 import numpy as np
 import pandas as pd
 
-from mscl.dataset_config import Dataset
-from mscl.datasets.annotations import annotation_file, hint, read_lines
+from mscl.config.datasets import Dataset
+from mscl.datasets.formats.annotations import annotation_file, hint, read_lines
 
 
 def choose(name: str, table: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mscl.evaluation.confusion import compare_pairs, confused_pairs, join_pairs
-from mscl.io import whole, write_json
-from mscl.jobs import AnalysisJob
-from mscl.training.topk import usable
+from mscl.machine.files import atomic_write, write_json
+from mscl.measures.confusion import compare_pairs, confused_pairs, join_pairs
+from mscl.measures.topk import usable
+from mscl.stages.jobs import AnalysisJob
 
 FIGURES = 2  # drawn when the configuration names no template
 
@@ -122,7 +122,7 @@ def run_analysis(
     names = class_names(table)
     left, right = (pairs_of(predictions[method], names) for method in job.methods)
     pairs = pairs_table(left, right, job.methods, job.analysis.pairs)
-    with whole(out_dir / "pairs.csv") as part:
+    with atomic_write(out_dir / "pairs.csv") as part:
         pairs.to_csv(part, index=False, lineterminator="\n")
 
     both = both_predictions({m: predictions[m][0] for m in job.methods}, job.methods)
@@ -181,11 +181,11 @@ def _draw(
     import torch
 
     from mscl.evaluation.gradcam import draw_rows, gradcam, stage_grid
+    from mscl.store.shards import Shards
     from mscl.training.augment import normalise
-    from mscl.training.data import UniformClips
+    from mscl.training.clips import UniformClips
     from mscl.training.finetune import load_classifier
     from mscl.training.hardware import prepare_device
-    from mscl.video.store import Shards
 
     device = prepare_device(job.device, job.threads)
     ids = [figure["clip_id"] for figure in figures]

@@ -7,15 +7,15 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from mscl.evaluation.probe import linear_probe
-from mscl.evaluation.retrieval import retrieval
-from mscl.io import write_json
-from mscl.jobs import FrozenJob
-from mscl.models.r3d import build_backbone, load_backbone_weights
-from mscl.training.data import UniformClips
+from mscl.machine.files import write_json
+from mscl.measures.probe import linear_probe
+from mscl.measures.retrieval import retrieval
+from mscl.models.networks.build import build_backbone, load_backbone_weights
+from mscl.stages.jobs import FrozenJob
+from mscl.store.shards import Shards
+from mscl.training.clips import UniformClips
 from mscl.training.features import extract_features
 from mscl.training.hardware import prepare_device
-from mscl.video.store import Shards
 
 
 def evaluate_frozen(job: FrozenJob, weights: Path | None, out: Path, workers: int = 0) -> None:

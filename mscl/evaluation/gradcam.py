@@ -13,7 +13,7 @@ from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mscl.io import whole
+from mscl.machine.files import atomic_write
 
 SHOWN = 8  # frames per row
 INCH = 1.35  # width of one drawn frame
@@ -109,5 +109,5 @@ def draw_rows(
             0.1 / size[0], raised, name, fontsize=11.5, weight="bold", va="bottom" if caption else "center", parse_math=False
         )
         figure.text(0.1 / size[0], middle, caption, fontsize=9, color="#444444", va="top", linespacing=1.3, parse_math=False)
-    with whole(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, format="png", metadata={"Software": None})

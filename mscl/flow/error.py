@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mscl.datasets.embedded import exact_flow
+from mscl.datasets.generated.embedded import exact_flow
 from mscl.flow.quantise import decode_field, encode_field
-from mscl.io import write_json
-from mscl.jobs import FlowErrorJob
-from mscl.video.store import Shards
+from mscl.machine.files import write_json
+from mscl.stages.jobs import FlowErrorJob
+from mscl.store.shards import Shards
 
 MOVING = 0.5  # pixels of the stored grid; above it a pixel counts as the moving part
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mscl.config import MDSConfig
+from mscl.config.schema import MDSConfig
 from mscl.flow.colour import colourwheel, normalise
 
 

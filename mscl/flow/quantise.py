@@ -11,7 +11,7 @@ import math
 import numpy as np
 import simplejpeg
 
-from mscl.video.store import decode_gray
+from mscl.store.jpeg import decode_gray
 
 
 def encode_field(flow_HW2: np.ndarray, quality: int) -> tuple[bytes, float, float]:

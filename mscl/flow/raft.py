@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mscl.config import FlowConfig
-from mscl.flow.estimate import Pairs, resize, stored_size, to_grid
-from mscl.io import sha256
+from mscl.config.schema import FlowConfig
+from mscl.flow.grid import Pairs, resize, stored_size, to_grid
+from mscl.machine.files import sha256
 
 AGREE = 0.1  # px at flow.size: mean end-point difference to float32 up to which bfloat16 is taken
 
@@ -84,7 +84,7 @@ def halved(model: nn.Module) -> nn.Module:
 
 def load_raft(flow: FlowConfig) -> torch.nn.Module:
     """torchvision's raft_large with the weights of `flow.weights` (.pth or .safetensors), checked against `flow.sha256`."""
-    from mscl._torchvision import torchvision
+    from mscl.machine.torchvision import torchvision
 
     published = torchvision.models.optical_flow.Raft_Large_Weights.C_T_V1
     if flow.weights is None or not Path(flow.weights).is_file():

@@ -11,16 +11,17 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from mscl.codehash import code_hash
 from mscl.flow.estimate import Estimator, make_estimator
 from mscl.flow.mds import score_clip
 from mscl.flow.quantise import decode_field, encode_field
-from mscl.io import sha256
-from mscl.jobs import FlowJob
-from mscl.progress import tqdm
-from mscl.video.extract import in_order, part_key
-from mscl.video.store import Shards, decode_gray, decode_rgb
-from mscl.video.writer import ShardWriter
+from mscl.machine.files import sha256
+from mscl.stages.codehash import code_hash
+from mscl.stages.jobs import FlowJob
+from mscl.store.jpeg import decode_gray, decode_rgb
+from mscl.store.parallel import in_order
+from mscl.store.shards import Shards
+from mscl.store.writer import ShardWriter, part_key
+from mscl.watch.progress import tqdm
 
 CHUNK = 64  # fields in memory at a time, so that a long video does not fill it
 

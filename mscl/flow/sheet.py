@@ -9,8 +9,9 @@ import numpy as np
 
 from mscl.flow.colour import colour_field
 from mscl.flow.quantise import decode_field
-from mscl.io import whole
-from mscl.video.store import Shards, decode_rgb
+from mscl.machine.files import atomic_write
+from mscl.store.jpeg import decode_rgb
+from mscl.store.shards import Shards
 
 COLUMNS = 8
 
@@ -46,7 +47,7 @@ def contact_sheet(frames: Shards, flow: Shards | None, clip_id: str, out: Path, 
     size_text = f"{clip['width']} x {clip['height']} px"
     parts = [f"{clip_id}: {len(kept)} stored frames{rate}, {size_text}", clip["reason"]]
     figure.suptitle(". ".join(p for p in parts if p), fontsize=9)
-    with whole(out) as draft:
+    with atomic_write(out) as draft:
         figure.savefig(draft, format="png")
     plt.close(figure)
 

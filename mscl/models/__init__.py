@@ -1,1 +1,1 @@
-"""Networks and losses of MSCL; `mscl.models.mscl` is the algorithm on one page."""
+"""Networks, losses and methods of pretraining; `mscl.models.methods.mscl` is the algorithm on one page."""

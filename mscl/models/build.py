@@ -1,4 +1,4 @@
-"""The network of a method: what its family says (`mscl.methods`).
+"""The network of a method: what its family says (`mscl.config.methods`).
 
 Each has `encoder` (what is kept), `momentum_update(m)`, `enqueue()` and `forward(*views, enqueue)`, which returns its loss terms
 (all of weight 1) and accuracies, by name.
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from mscl.models.corp import CorpF, CorpM
-from mscl.models.modist import MoDist
-from mscl.models.mscl import MSCL
-from mscl.models.rho_moco import RhoMoCo
+from mscl.models.methods.corp import CorpF, CorpM
+from mscl.models.methods.modist import MoDist
+from mscl.models.methods.mscl import MSCL
+from mscl.models.methods.rho_moco import RhoMoCo
 
 FAMILIES: dict[str, type[nn.Module]] = {
     "mscl": MSCL,
@@ -23,5 +23,5 @@ FAMILIES: dict[str, type[nn.Module]] = {
 
 
 def build_method(net, contrast, switches) -> nn.Module:
-    """The method of `switches` with networks of `net` (`mscl.jobs.Net`)."""
+    """The method of `switches` with networks of `net` (`mscl.stages.jobs.Net`)."""
     return FAMILIES[switches.family](net, contrast, switches)

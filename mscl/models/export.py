@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mscl.io import whole
-from mscl.models.r3d import BACKBONES, Backbone
+from mscl.machine.files import atomic_write
+from mscl.models.networks.backbone import Backbone
+from mscl.models.networks.build import BACKBONES
 
 NESTED = ("state_dict", "model_state", "model")  # where MMAction2, PySlowFast and torchvision's references keep the weights
 COUNTER = "num_batches_tracked"  # old files lack it, and nothing here reads it
@@ -242,7 +243,7 @@ def export_weights(path: Path, to: str, out: Path) -> str:
 def _write(out: Path, tensors: dict[str, Tensor], nested: str | None, note: dict[str, str]) -> None:
     from safetensors.torch import save_file
 
-    with whole(out) as temporary:
+    with atomic_write(out) as temporary:
         if out.suffix == ".safetensors":
             save_file(tensors, str(temporary), metadata={"mscl": json.dumps(note, sort_keys=True)})
         else:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mscl import distributed
+from mscl.models import distributed
 
 
 class Encoder(nn.Module):
@@ -103,22 +103,9 @@ class MoCo(nn.Module):
 
 
 def build_moco(backbone: nn.Module, contrast) -> MoCo:
-    """An encoder over `backbone`, with the queue that `contrast` (`mscl.config.Contrast`) describes."""
+    """An encoder over `backbone`, with the queue that `contrast` (`mscl.config.schema.Contrast`) describes."""
     encoder = Encoder(backbone, contrast.dim)
     return MoCo(encoder, Queue(contrast.queue, contrast.dim, contrast.decay), contrast.bn_groups)
-
-
-def info_nce(q_BD: Tensor, k_BD: Tensor, queue: Queue, temperature: float) -> tuple[Tensor, Tensor]:
-    """InfoNCE of queries with their keys against the aged queue.
-
-    Returns the mean loss and the share of queries whose own key is nearer than every negative.
-    """
-    with torch.autocast(q_BD.device.type, enabled=False):
-        q_BD, k_BD = q_BD.float(), k_BD.float()
-        positive_B1 = (q_BD * k_BD).sum(1, keepdim=True)
-        logits = torch.cat([positive_B1, q_BD @ queue.negatives().T], 1) / temperature
-        target = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
-        return F.cross_entropy(logits, target), (logits.argmax(1) == 0).float().mean()
 
 
 def key_momentum(progress: float, base: float) -> float:

@@ -8,10 +8,10 @@ import os
 import tempfile
 from pathlib import Path
 
-from mscl import jobs
-from mscl.config import Config, load_config
-from mscl.io import write_json
+from mscl.config.schema import Config, load_config
+from mscl.machine.files import write_json
 from mscl.planning.rates import Rate, Rates, load_rates, save_rates
+from mscl.stages import jobs
 
 SECONDS = 40.0  # of a probe, about: a part for frames and flow of every data set, a part for training steps
 
@@ -66,7 +66,7 @@ def _probed(config: Config, rates: Rates) -> Rates:
     from mscl.planning.network import is_here, measured_steps
     from mscl.planning.plan import classes_of
     from mscl.planning.probe import probe_dataset, processor, samples_of
-    from mscl.progress import tqdm
+    from mscl.watch.progress import tqdm
 
     used, flow, datasets, stores = jobs.used_datasets(config), jobs.flow_datasets(config), {}, {}
     part = SECONDS / 2 / (len(used) + len(flow))

@@ -7,11 +7,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from mscl import jobs
-from mscl.config import Config
-from mscl.dataset_config import PUBLISHED_SPLIT, Dataset
-from mscl.layout import Layout
+from mscl.config.datasets import PUBLISHED_SPLIT, Dataset
+from mscl.config.schema import Config
 from mscl.planning.rates import Origin
+from mscl.stages import jobs
+from mscl.stages.layout import Layout
 
 FACTS = Path(__file__).with_name("facts.csv")
 ALIASES = {

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from mscl import jobs
-from mscl.config import Config
+from mscl.config.schema import Config
 from mscl.flow.shard import flow_shard
 from mscl.planning.probe import Sample
-from mscl.training.data import FinetuneClips, PretrainClips, pretrain_rows
+from mscl.stages import jobs
+from mscl.store.shards import Shards
+from mscl.training.clips import FinetuneClips, PretrainClips, pretrain_rows
 from mscl.video.extract import extract_shard
-from mscl.video.store import Shards
 
 VIDEOS = 3  # in the store
 QUICK = (48, 64)  # flow.size: fields are stored at the same size whatever they were computed at

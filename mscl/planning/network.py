@@ -9,19 +9,19 @@ from functools import partial
 import torch
 from torch import nn
 
-from mscl import jobs
-from mscl.config import Config, FlowConfig
+from mscl.config.schema import Config, FlowConfig
 from mscl.models.build import build_method
-from mscl.models.flow_resnet import EVERY
-from mscl.models.r3d import build_backbone
+from mscl.models.networks.build import build_backbone
+from mscl.models.networks.flow_resnet import FLOW_TEMPORAL_STRIDE
 from mscl.planning.rates import CPU_TFLOPS
-from mscl.training.data import clip_names
+from mscl.stages import jobs
+from mscl.training.clips import clip_names
 from mscl.training.engine import train_step
 from mscl.training.finetune import Classifier, FinetuneStep
-from mscl.training.flops import PAIR, counted, finetune_flops, on_meta, pretrain_flops
 from mscl.training.hardware import place, prepare_device
 from mscl.training.pretrain import PretrainStep
 from mscl.training.recipe import make_optimizer
+from mscl.watch.flops import PAIR, counted, finetune_flops, on_meta, pretrain_flops
 
 
 def feature_flops(job: jobs.FinetuneJob) -> float:
@@ -34,7 +34,7 @@ def feature_flops(job: jobs.FinetuneJob) -> float:
 
 def raft_flops(flow: FlowConfig) -> float:
     """FLOPs of one RAFT-large field at `flow.size`."""
-    from mscl._torchvision import torchvision
+    from mscl.machine.torchvision import torchvision
 
     model = on_meta(lambda: torchvision.models.optical_flow.raft_large(weights=None)).eval()
     with torch.no_grad(), counted(model) as counter:
@@ -124,8 +124,8 @@ def _timed_pretrain(job: jobs.PretrainJob, batch: int, device: torch.device, sec
     for view in clip_names(job.switches.clips):
         data[f"{view}_rgb"] = torch.randint(0, 256, (batch, times, side, side, 3), dtype=torch.uint8)
         if job.switches.flow:
-            data[f"{view}_flow"] = torch.randint(1, 256, (batch, times // EVERY, side, side, 2), dtype=torch.uint8)
-            data[f"{view}_factor"] = torch.full((batch, times // EVERY), 1 / 127)
+            data[f"{view}_flow"] = torch.randint(1, 256, (batch, times // FLOW_TEMPORAL_STRIDE, side, side, 2), dtype=torch.uint8)
+            data[f"{view}_factor"] = torch.full((batch, times // FLOW_TEMPORAL_STRIDE), 1 / 127)
         if job.switches.ordered:
             data[f"{view}_start"] = torch.randint(0, 100, (batch,))
     return _timed(model, PretrainStep(model, job), job.optim, data, device, seconds)

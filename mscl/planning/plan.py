@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from mscl import jobs
-from mscl.config import Config
-from mscl.dataset_config import PUBLISHED_SPLIT
-from mscl.flow.estimate import stored_size
+from mscl.config.datasets import PUBLISHED_SPLIT
+from mscl.config.schema import Config
+from mscl.flow.grid import stored_size
 from mscl.planning import network
 from mscl.planning.count import Counts, Facts, count_jobs, count_videos, facts_of, runs
 from mscl.planning.rates import CPU_TFLOPS, RAFT_SHARE, TFLOPS, Rate, Rates, VideoRates
 from mscl.planning.training import figure, makespan, of, share, total, training
+from mscl.stages import jobs
 
 INDEX = 24  # bytes of the parquet index a stored frame, about
 HOURS = {"frames": 4, "flow": 8, "pretrain": 48, "finetune": 24, "frozen": 4}  # `runtime` of the rules in workflow/rules

@@ -13,19 +13,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mscl.config import Config
-from mscl.dataset_config import Dataset
-from mscl.datasets.encode import encode
+from mscl.config.datasets import Dataset
+from mscl.config.schema import Config
+from mscl.datasets.generated.encode import encode
 from mscl.flow.estimate import Estimator, make_estimator
 from mscl.flow.mds import score_clip
 from mscl.flow.quantise import decode_field, encode_field
 from mscl.flow.shard import field_pairs, one_thread
-from mscl.layout import Layout
 from mscl.planning.count import Facts
 from mscl.planning.rates import Rate, VideoRates, settings
+from mscl.stages.layout import Layout
+from mscl.store.jpeg import decode_gray, decode_rgb
 from mscl.video import decord_io
 from mscl.video.ffmpeg import Decoded, decode
-from mscl.video.store import decode_gray, decode_rgb
 
 LEAST, MOST = 8, 64  # real videos: at least so many where there are, and no more
 FIELDS = 16  # of one video at a time

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
-from mscl.config import Config
-from mscl.dataset_config import Name
-from mscl.io import whole
-from mscl.validation import Strict, parse, read_yaml
+from mscl.config.datasets import Name
+from mscl.config.schema import Config
+from mscl.config.validation import Strict, parse, read_yaml
+from mscl.machine.files import atomic_write
 
 Origin = Literal["measured here", "given", "published", "assumed"]
 TFLOPS = 40.0
@@ -115,5 +115,5 @@ def _as_given(rates: Rates) -> Rates:
 
 def save_rates(rates: Rates, path: Path) -> None:
     """Write a rates file that `load_rates` reads, whole or not at all."""
-    with whole(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_text(yaml.safe_dump(rates.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import heapq
 
-from mscl import jobs
-from mscl.config import Config
-from mscl.models.flow_resnet import EVERY
+from mscl.config.schema import Config
+from mscl.models.networks.flow_resnet import FLOW_TEMPORAL_STRIDE
 from mscl.planning import network
 from mscl.planning.count import Run
 from mscl.planning.rates import CPU_TFLOPS, TFLOPS, TFLOPS_NOTE, Rate, Rates
+from mscl.stages import jobs
 
 DOUBT = ("assumed", "published", "given", "measured here")  # in this order a figure reckoned from several names its origins
 
@@ -68,7 +68,7 @@ def _loading(config: Config, run: Run) -> Rate:
     if run.kind == "pretrain":
         switches, used = config.switches(run.method), list(config.pretrain.datasets)
         pictures = switches.clips * config.clip.frames
-        fields = pictures // EVERY * switches.flow
+        fields = pictures // FLOW_TEMPORAL_STRIDE * switches.flow
     pixels = 1.5 * max(config.datasets[d].frames.short_side for d in used) ** 2
     value = pictures * (5e-5 + 4e-9 * pixels) + fields * (5e-5 + 1.2e-9 * 3 * config.flow.short_side**2)
     return Rate(value=value, origin="assumed", note=f"{pictures} frames and {fields} fields, by their pixels")

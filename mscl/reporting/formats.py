@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from mscl.io import whole
+from mscl.machine.files import atomic_write
 
 _LATEX = {
     "±": r"$\pm$",
@@ -127,7 +127,7 @@ _SPECIAL = {
 
 def write(path: Path, content: str | bytes) -> None:
     """Write a file under a temporary name, then give it its own."""
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
 

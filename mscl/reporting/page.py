@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mscl.config import Config
-from mscl.methods import title
+from mscl.config.methods import title
+from mscl.config.schema import Config
 from mscl.reporting.formats import Table
 from mscl.reporting.results import Card, Results
 from mscl.reporting.tables import KIND

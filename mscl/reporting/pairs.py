@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from mscl.evaluation.confusion import FORMULA, NO_PAIRS
-from mscl.methods import title
+from mscl.config.methods import title
+from mscl.measures.confusion import FORMULA, NO_PAIRS
 from mscl.reporting.formats import Table
 from mscl.reporting.results import Results
 from mscl.reporting.tables import of_table, published

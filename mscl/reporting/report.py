@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from mscl.jobs import ReportJob
 from mscl.reporting import health, pairs, tables
 from mscl.reporting.curves import curves
 from mscl.reporting.formats import Table, write, write_table
 from mscl.reporting.page import Picture, render, summary
 from mscl.reporting.results import MEASURES, Results, read_results
 from mscl.reporting.used import used_table
+from mscl.stages.jobs import ReportJob
 
 VOLATILE = (
     "compute",

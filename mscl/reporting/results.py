@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from mscl.config import Config
-from mscl.layout import Layout
-from mscl.training.topk import metrics_from_predictions
+from mscl.config.schema import Config
+from mscl.measures.topk import metrics_from_predictions
+from mscl.stages.layout import Layout
 
 RETRIEVAL = ("1", "5", "10")  # the k of R@k that the tables show
 MEASURES = ("top1", "top5", "probe", *(f"r{k}" for k in RETRIEVAL))

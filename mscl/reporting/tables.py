@@ -7,8 +7,8 @@ from importlib.resources import files
 
 import pandas as pd
 
-from mscl.config import Config
-from mscl.methods import title
+from mscl.config.methods import title
+from mscl.config.schema import Config
 from mscl.reporting.formats import Table
 from mscl.reporting.results import RETRIEVAL, Results
 

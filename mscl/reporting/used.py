@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from mscl.config import Config
-from mscl.jobs import flow_datasets, used_datasets
+from mscl.config.schema import Config
 from mscl.reporting.formats import Table
 from mscl.reporting.results import Results
 from mscl.reporting.tables import DASH
+from mscl.stages.jobs import flow_datasets, used_datasets
 
 COLUMNS = {"s": "seconds", "cpu_time": "cpu_seconds", "max_rss": "peak_memory_mb"}  # Snakemake's name: ours
 CAPTION = (

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mscl.io import whole
+from mscl.machine.files import atomic_write
 
 
 class CheckpointError(ValueError):
@@ -38,7 +38,7 @@ def save_checkpoint(path: Path, state: dict[str, Any], identity: dict[str, str])
     """
     buffer = io.BytesIO()  # written by Python, a full disk is an OSError; torch's own writer hides what it is
     torch.save({"identity": identity, **state}, buffer)
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         with open(temporary, "wb") as file:
             file.write(buffer.getbuffer())
             file.flush()
@@ -100,5 +100,5 @@ def save_weights(path: Path, weights: dict[str, Tensor], metadata: dict[str, str
     tensors = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
     # One metadata key only: safetensors writes several in no fixed order.
     data = save(tensors, metadata={"mscl": json.dumps(metadata, sort_keys=True)})
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(data)

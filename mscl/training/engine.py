@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import math
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,12 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from mscl import distributed
+from mscl.machine.signals import StopSignal
+from mscl.models import distributed
 from mscl.training.checkpoint import load_checkpoint, previous, save_checkpoint
 from mscl.training.draws import Draws
 from mscl.training.hardware import autocast
 from mscl.training.recipe import epoch_batches, learning_rate, make_optimizer
-from mscl.training.watching import Watch
+from mscl.watch.curves import Watch
 
 
 class Step:
@@ -81,28 +81,6 @@ def train_step(
 def _parts(own: int, count: int) -> Iterator[slice]:
     size = -(-own // count)
     return (slice(at, min(at + size, own)) for at in range(0, own, size))
-
-
-class StopSignal:
-    """Remembers SIGTERM or SIGUSR1, so that the loop can save before it leaves; once released, they end the process at once."""
-
-    def __init__(self):
-        self.number = 0
-        for name in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(name, self._remember)
-
-    def _remember(self, number: int, _frame) -> None:
-        self.number = number
-
-    def release(self) -> None:
-        for name in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(name, self._leave)
-        if self.number:
-            self._leave(self.number, None)
-
-    @staticmethod
-    def _leave(number: int, _frame) -> None:
-        raise SystemExit(128 + number)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from mscl.training.augment import normalise
-from mscl.training.data import UniformClips
+from mscl.training.clips import UniformClips
 from mscl.training.hardware import autocast
 
 

@@ -13,20 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from mscl import distributed
-from mscl.codehash import code_hash
-from mscl.io import sha256, whole, write_json
-from mscl.jobs import FinetuneJob, dumps
-from mscl.models.r3d import build_backbone, load_backbone_weights
+from mscl.machine.files import atomic_write, sha256, write_json
+from mscl.measures.topk import metrics_from_predictions
+from mscl.models import distributed
+from mscl.models.networks.build import build_backbone, load_backbone_weights
+from mscl.stages.codehash import code_hash
+from mscl.stages.jobs import FinetuneJob, dumps
+from mscl.store.shards import Shards
 from mscl.training.augment import flip, normalise
 from mscl.training.checkpoint import digest, save_weights
-from mscl.training.data import FinetuneClips, UniformClips
+from mscl.training.clips import FinetuneClips, UniformClips
 from mscl.training.draws import Draws
 from mscl.training.engine import DEFAULT, Machine, Run, Step
-from mscl.training.flops import finetune_flops, mfu
 from mscl.training.hardware import autocast, memory_format, place, prepare_device
-from mscl.training.topk import metrics_from_predictions
-from mscl.video.store import Shards
+from mscl.watch.flops import finetune_flops, mfu
 
 
 class Classifier(nn.Module):
@@ -144,9 +144,9 @@ def write_finetuned(model: Classifier, history: pd.DataFrame, predictions: pd.Da
     classes = model.fc.out_features
     metrics = metrics_from_predictions(predictions, classes) | {"classes": classes, "chance": 1 / seen}
     metrics["train_loss"] = float(history.loss.iloc[-1])
-    with whole(out / "history.csv") as path:
+    with atomic_write(out / "history.csv") as path:
         history.to_csv(path, index=False)
-    with whole(out / "predictions.parquet") as path:
+    with atomic_write(out / "predictions.parquet") as path:
         predictions.to_parquet(path, index=False)
     write_json(out / "metrics.json", metrics)
     save_weights(out / "weights.safetensors", model.export(), {"method": job.method, "classes": str(classes)})

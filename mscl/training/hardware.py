@@ -8,11 +8,11 @@ import warnings
 import torch
 from torch import nn
 
-from mscl import distributed
-from mscl.config import Kernels
-from mscl.device import half_precision_error, pick_device
-from mscl.models.flow_resnet import FlowResNet
-from mscl.models.r3d import Backbone
+from mscl.config.schema import Kernels
+from mscl.machine.device import half_precision_error, pick_device
+from mscl.models import distributed
+from mscl.models.networks.backbone import Backbone
+from mscl.models.networks.flow_resnet import FlowResNet
 
 CANARY = 0.02  # error of a bfloat16 Conv3d, relative to its largest output, above which something is wrong
 DEFAULT = Kernels()
@@ -61,12 +61,3 @@ def place(model: nn.Module, device: torch.device, kernels: Kernels = DEFAULT) ->
             if isinstance(part, Backbone | FlowResNet):
                 part.maps = torch.compile(part.maps, dynamic=False)
     return model
-
-
-def memory_gb(device: torch.device) -> float:
-    """Most memory used so far: of the GPU, or resident of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

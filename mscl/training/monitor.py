@@ -13,14 +13,14 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from mscl import distributed
-from mscl.jobs import PretrainJob
+from mscl.measures.knn import knn_top1
+from mscl.models import distributed
 from mscl.models.moco import Encoder
-from mscl.training.data import UniformClips
+from mscl.stages.jobs import PretrainJob
+from mscl.store.shards import Shards
+from mscl.training.clips import UniformClips
 from mscl.training.features import extract_features
-from mscl.video.store import Shards
 
-K = 5
 COLLAPSED = 0.1
 
 
@@ -30,15 +30,6 @@ def choose(manifest: pd.DataFrame, split: str, videos: int) -> pd.DataFrame:
     if rows.empty:
         return rows
     return rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(videos, len(rows))).round().astype(int))]
-
-
-def knn_top1(features_ND: torch.Tensor, labels_N: torch.Tensor, k: int = K) -> float:
-    """Share of videos whose k nearest others (cosine, each a vote of its similarity) name their class."""
-    z = F.normalize(features_ND, dim=1)
-    near = (z @ z.T).fill_diagonal_(-torch.inf).topk(min(k, len(z) - 1))
-    votes = torch.zeros(len(z), int(labels_N.max()) + 1)
-    votes.scatter_add_(1, labels_N[near.indices], near.values + 1)  # above zero, so that any vote counts
-    return (votes.argmax(1) == labels_N).float().mean().item()
 
 
 def spread(z_ND: torch.Tensor) -> float:

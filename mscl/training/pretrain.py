@@ -1,4 +1,4 @@
-"""Self-supervised pretraining of any method of `mscl.config.METHODS` (method.md §2-§6, §8).
+"""Self-supervised pretraining of any method of `mscl.config.schema.METHODS` (method.md §2-§6, §8).
 
 snakemake --cores all results/demo/pretrain/r18/mscl/seed0/weights.safetensors
 """
@@ -11,22 +11,22 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from mscl import distributed
-from mscl.codehash import code_hash
-from mscl.io import whole
-from mscl.jobs import PretrainJob, dumps
+from mscl.flow.rotate import angles
+from mscl.machine.files import atomic_write
+from mscl.models import distributed
 from mscl.models.build import build_method
-from mscl.models.lmcl import angles
 from mscl.models.moco import key_momentum
-from mscl.models.mscl import View
+from mscl.models.view import View
+from mscl.stages.codehash import code_hash
+from mscl.stages.jobs import PretrainJob, dumps
 from mscl.training.augment import augment_rgb, flip_flow, flow_from_planes
 from mscl.training.checkpoint import digest, save_weights
-from mscl.training.data import PretrainClips, clip_names, pretrain_rows
+from mscl.training.clips import PretrainClips, clip_names, pretrain_rows
 from mscl.training.draws import Draws
 from mscl.training.engine import DEFAULT, Machine, Run, Step
-from mscl.training.flops import mfu, pretrain_flops
 from mscl.training.hardware import memory_format, place, prepare_device
 from mscl.training.monitor import Monitor
+from mscl.watch.flops import mfu, pretrain_flops
 
 
 def make_view(batch: dict, name: str, job: PretrainJob, draws: Draws) -> View:
@@ -103,7 +103,7 @@ def pretrain(job: PretrainJob, out: Path, machine: Machine = DEFAULT) -> None:
 def write_pretrained(model: nn.Module, history: pd.DataFrame, job: PretrainJob, out: Path) -> None:
     encoder = model.encoder
     weights = dict(encoder.backbone.state_dict()) | {f"head.{k}": v for k, v in encoder.head.state_dict().items()}
-    with whole(out / "history.csv") as path:
+    with atomic_write(out / "history.csv") as path:
         history.to_csv(path, index=False)
     save_weights(
         out / "weights.safetensors", weights, {"method": job.method, "backbone": job.net.backbone, "width": str(job.net.width)}

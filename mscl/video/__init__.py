@@ -1,1 +1,1 @@
-"""Videos to frames: ffmpeg extraction, decord reading, the shard store."""
+"""Videos to frames: ffmpeg extraction, decord reading."""

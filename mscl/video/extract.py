@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
 
-from mscl.codehash import code_hash
-from mscl.dataset_config import FramesConfig
-from mscl.jobs import FramesJob, dumps
-from mscl.progress import tqdm
-from mscl.validation import Strict
+from mscl.config.datasets import FramesConfig
+from mscl.stages.codehash import code_hash
+from mscl.stages.jobs import FramesJob
+from mscl.store.parallel import in_order
+from mscl.store.writer import ShardWriter, part_key
 from mscl.video import decord_io
 from mscl.video.ffmpeg import Decoded, decode
-from mscl.video.writer import ShardWriter
-
-In = TypeVar("In")
-Out = TypeVar("Out")
+from mscl.watch.progress import tqdm
 
 SCHEMA = pa.schema([
     ("clip_id", pa.string()), ("status", pa.string()), ("reason", pa.string()),
@@ -42,7 +33,7 @@ SCHEMA = pa.schema([
 def extract_shard(job: FramesJob, manifest: Path, shard: int, out_tar: Path, out_index: Path, workers: int = 1) -> None:
     """Extract every manifest row of `shard`; a bad video becomes a row with a reason, never a crash or another video.
 
-    `workers` ffmpeg processes run at a time. A killed job goes on where it stopped, see `mscl.video.writer`.
+    `workers` ffmpeg processes run at a time. A killed job goes on where it stopped, see `mscl.store.writer`.
     """
     rows = read_rows(manifest, shard)
     _some_are_here(manifest, shard, [row["path"] for row in rows if row["status"] == "ok"])
@@ -64,11 +55,6 @@ def _some_are_here(manifest: Path, shard: int, paths: list[str]) -> None:
         )
 
 
-def part_key(job: Strict, code: str, inputs: object) -> str:
-    """Hash of all that a shard is made from: a part of a shard under another key is not continued."""
-    return hashlib.sha256(f"{dumps(job)} {code} {json.dumps(inputs)}".encode()).hexdigest()
-
-
 def read_rows(manifest: Path, shard: int) -> list[dict]:
     """The manifest rows of one shard, in order of clip_id; ValueError when the file is no manifest."""
     columns = ["clip_id", "path", "status", "reason", "start", "end", "shard"]
@@ -81,22 +67,6 @@ def read_rows(manifest: Path, shard: int) -> list[dict]:
         raise ValueError(f"{manifest}: not a readable manifest, make it again ({' '.join(str(error).split())[:120]})") from None
     rows = table.sort_by("clip_id").to_pylist()
     return [row | {k: math.nan if row[k] is None else row[k] for k in ("start", "end")} for row in rows]
-
-
-def in_order(work: Callable[[In], Out], items: Iterable[In], workers: int) -> Iterator[Out]:
-    """Map `work` over `items` in threads, yielding in the order given, with at most 2*workers results waiting in memory."""
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) >= 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def _video(row: dict, frames: FramesConfig) -> Decoded | None:

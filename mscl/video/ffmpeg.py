@@ -18,7 +18,7 @@ import ffmpeg
 import imageio_ffmpeg
 import simplejpeg
 
-from mscl.dataset_config import FramesConfig
+from mscl.config.datasets import FramesConfig
 
 # Frames as ffmpeg's showinfo filter lists them, e.g. "n:   3 pts:   1536 pts_time:0.09375 ... s:320x240 ..."
 SHOWN = re.compile(rb"^\[Parsed_showinfo[^\n]*?\bn: *\d+ +pts: *\S+ +pts_time:(\S+)[^\n]*? s:(\d+x\d+)", re.M)

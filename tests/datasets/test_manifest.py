@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mscl.dataset_config import Dataset
+from mscl.config.datasets import Dataset
 from mscl.datasets.manifest import COLUMNS, build_manifest, read_manifest, shard_of, write_manifest
-from mscl.jobs import ManifestJob
+from mscl.stages.jobs import ManifestJob
 
 HEADER = "label,youtube_id,time_start,time_end,split,is_cc\n"
 LABELS = {"Moving something up": "0", "Showing something to the camera": "7"}

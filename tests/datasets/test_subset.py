@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mscl import jobs
-from mscl.dataset_config import Dataset
+from mscl.config.datasets import Dataset
 from mscl.datasets.manifest import build_manifest, shard_of, write_manifest
 from mscl.datasets.subset import position
+from mscl.stages import jobs
 
 CLIPS = [f"clip{k}" for k in range(4000)]
 

@@ -9,10 +9,10 @@ import simplejpeg
 import torch
 from torch import nn
 
-from mscl.config import Analysis, Finetune
+from mscl.config.schema import Analysis, Finetune
 from mscl.evaluation.analysis import run_analysis
-from mscl.jobs import AnalysisJob, Net, Source
-from tests.shards import write_frames
+from mscl.stages.jobs import AnalysisJob, Net, Source
+from tests.store.shards import write_frames
 
 NAMES = ["Moving something left", "Moving something right", "Lifting something"]
 

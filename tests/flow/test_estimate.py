@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from mscl._torchvision import torchvision
-from mscl.config import FlowConfig
-from mscl.flow.estimate import make_estimator, stored_size, to_grid
+from mscl.config.schema import FlowConfig
+from mscl.flow.estimate import make_estimator
+from mscl.flow.grid import stored_size, to_grid
+from mscl.machine.torchvision import torchvision
 
 
 def shifted(dx, dy, h=96, w=128, seed=0):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mscl.config import MDSConfig
+from mscl.config.schema import MDSConfig
 from mscl.flow.mds import allowed_starts, attention, differences, guided, motion, score_clip, start_scores
 
 

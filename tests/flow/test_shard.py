@@ -5,14 +5,14 @@ import pytest
 import simplejpeg
 
 import mscl.flow.error
-from mscl.config import FlowConfig, MDSConfig
+from mscl.config.schema import FlowConfig, MDSConfig
 from mscl.flow.error import flow_error
 from mscl.flow.mds import score_clip
 from mscl.flow.quantise import decode_field
 from mscl.flow.shard import field_pairs, flow_shard
-from mscl.jobs import FlowErrorJob, FlowJob
-from mscl.video.store import Shards
-from tests.shards import write_frames
+from mscl.stages.jobs import FlowErrorJob, FlowJob
+from mscl.store.shards import Shards
+from tests.store.shards import write_frames
 
 FLOW = FlowConfig(method="dis", gap=4, size=(96, 128), short_side=48)
 H, W, SPEED = 60, 80, 1  # pixels, pixels per raw frame

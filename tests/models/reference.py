@@ -303,7 +303,7 @@ def encode(encoder, x_B: Tensor, groups: int) -> tuple[list[tuple], list[Tensor]
 
 
 class Reference:
-    """A training of one method, from the same weights and queues as `model` (an `mscl.models.mscl.MSCL` at its start)."""
+    """A training of one method, from the same weights and queues as `model` (an `mscl.models.methods.mscl.MSCL` at its start)."""
 
     def __init__(self, model, method: str, contrast, optimiser: SGD):
         self.parts, self.contrast, self.optimiser = METHODS[method], contrast, optimiser

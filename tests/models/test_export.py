@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import mscl
-from mscl._torchvision import torchvision
+from mscl.machine.torchvision import torchvision
 from mscl.models.export import export_weights
-from mscl.models.r3d import R3D18, SlowR50
+from mscl.models.networks.r3d_18 import R3D18
+from mscl.models.networks.slow_r50 import SlowR50
 from mscl.training.checkpoint import save_checkpoint, save_weights
 from tests.conftest import ROOT
 

@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
-from mscl.models.lmcl import angles, lmcl, local_vectors, rotate_flow
-from mscl.models.moco import Queue, info_nce, key_momentum
+from mscl.flow.rotate import angles, rotate_flow
+from mscl.models.losses.info_nce import info_nce
+from mscl.models.losses.lmcl import lmcl, local_vectors
+from mscl.models.moco import Queue, key_momentum
 
 
 def queue_of(keys: list[list[float]], ages: list[int], decay: float) -> Queue:

@@ -5,10 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mscl._torchvision import torchvision
-from mscl.models.flow_resnet import FlowResNet
-from mscl.models.neck import Neck
-from mscl.models.r3d import R3D18, SlowR50, build_backbone, load_backbone_weights
+from mscl.machine.torchvision import torchvision
+from mscl.models.networks.build import build_backbone, load_backbone_weights
+from mscl.models.networks.flow_resnet import FlowResNet
+from mscl.models.networks.neck import Neck
+from mscl.models.networks.r3d_18 import R3D18
+from mscl.models.networks.slow_r50 import SlowR50
 
 
 def test_r3d_18_weights_load_straight_into_torchvision_and_give_the_same_features():

@@ -15,12 +15,13 @@ import pytest
 import torch
 from torch import nn
 
-from mscl.config import METHODS, Augment, Contrast, Kernels, MDSConfig, Optim
+from mscl.config.schema import METHODS, Augment, Contrast, Kernels, MDSConfig, Optim
 from mscl.flow.colour import colourwheel, normalise
 from mscl.flow.mds import allowed_starts, differences, start_scores
-from mscl.models.lmcl import rotate_flow
-from mscl.models.moco import Encoder, MoCo, Queue, info_nce, key_momentum
-from mscl.models.mscl import MSCL
+from mscl.flow.rotate import rotate_flow
+from mscl.models.losses.info_nce import info_nce
+from mscl.models.methods.mscl import MSCL
+from mscl.models.moco import Encoder, MoCo, Queue, key_momentum
 from mscl.training import pretrain
 from mscl.training.augment import MEAN, STD, flip_flow
 from mscl.training.engine import DEFAULT, Run, Step

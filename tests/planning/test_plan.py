@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mscl import jobs
-from mscl.config import load_config
+from mscl.config.schema import load_config
 from mscl.planning import command, network
 from mscl.planning.count import count_jobs, count_videos, facts_of
 from mscl.planning.plan import HOURS, make_plan
 from mscl.planning.rates import Rates, load_rates
 from mscl.planning.training import makespan
+from mscl.stages import jobs
 from tests.conftest import ROOT, tiny_config
 
 
@@ -94,7 +94,7 @@ def test_checkpoints_and_weights_are_what_training_writes(prepared, tmp_path):
 
 
 def test_operations_agree_with_torchvisions_published_ones():
-    from mscl._torchvision import torchvision
+    from mscl.machine.torchvision import torchvision
 
     config = load_config(ROOT / "config" / "paper.yaml")
     job = jobs.finetune_job(config, "r18", "scratch", 0)
@@ -104,7 +104,7 @@ def test_operations_agree_with_torchvisions_published_ones():
 
 
 def test_each_update_of_raft_counts_every_weight_at_every_position():
-    from mscl._torchvision import torchvision
+    from mscl.machine.torchvision import torchvision
 
     flow = load_config(ROOT / "config" / "paper.yaml").flow.model_copy(update={"size": (128, 256)})
     ten, eleven = (network.raft_flops(flow.model_copy(update={"iterations": n})) for n in (10, 11))

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mscl.config import load_config
+from mscl.config.schema import load_config
 from mscl.evaluation.analysis import _caption, pairs_of, pairs_table
 from mscl.evaluation.gradcam import draw_rows
-from mscl.jobs import ReportJob, compared
-from mscl.training.topk import metrics_from_predictions
+from mscl.measures.topk import metrics_from_predictions
+from mscl.stages.jobs import ReportJob, compared
 
 NAMES = [
     "Pushing something from left to right",

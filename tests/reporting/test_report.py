@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from mscl.jobs import ReportJob
 from mscl.reporting.curves import curves
 from mscl.reporting.report import build_report, print_tables
+from mscl.stages.jobs import ReportJob
 
 
 class Page(HTMLParser):

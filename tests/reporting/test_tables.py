@@ -4,7 +4,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from mscl.evaluation.confusion import NO_PAIRS
+from mscl.measures.confusion import NO_PAIRS
 from mscl.reporting.formats import Table, latex_escape
 from mscl.reporting.health import compute_table, data_table, duration, flow_error_table, unusable_table
 from mscl.reporting.pairs import table2, table2_published

@@ -6,15 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from mscl.config import Augment
-from mscl.training.augment import (
-    augment_rgb,
-    blur_matrices,
-    colour_matrices,
-    flip_flow,
-    flow_from_planes,
-    normalise,
-)
+from mscl.config.schema import Augment
+from mscl.training.augment import augment_rgb, blur_matrices, colour_matrices, flip_flow, flow_from_planes, normalise
 from mscl.training.draws import Draws
 
 OFF = {"flip": 0, "jitter_p": 0, "gray_p": 0, "blur_p": 0}

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mscl import jobs
+from mscl.stages import jobs
 from mscl.training.pretrain import pretrain
 
 

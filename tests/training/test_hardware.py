@@ -8,12 +8,13 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mscl import jobs
-from mscl.config import Kernels
-from mscl.training import engine, watching
+from mscl.config.schema import Kernels
+from mscl.stages import jobs
+from mscl.training import engine
 from mscl.training.engine import Machine
-from mscl.training.flops import mfu
 from mscl.training.pretrain import pretrain
+from mscl.watch import curves as watching
+from mscl.watch.flops import mfu
 
 
 def job_of(prepared, method="mscl", **kernels):

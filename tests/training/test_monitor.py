@@ -5,8 +5,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mscl import jobs
-from mscl.training.monitor import Monitor, choose, knn_top1, spread
+from mscl.measures.knn import knn_top1
+from mscl.stages import jobs
+from mscl.training.monitor import Monitor, choose, spread
 from mscl.training.pretrain import pretrain
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mscl import jobs
-from mscl.methods import METHODS
+from mscl.config.methods import METHODS
+from mscl.stages import jobs
 from mscl.training import engine
-from mscl.training.data import PretrainClips, pretrain_rows
+from mscl.training.clips import PretrainClips, pretrain_rows
 from mscl.training.pretrain import pretrain
 from tests.conftest import ROOT
 
@@ -41,7 +41,7 @@ def test_a_sample_of_three_clips_is_one_of_two_and_a_further_key(prepared):
 
 def test_every_clip_starts_within_the_shift_and_the_keys_are_drawn_apart(prepared, monkeypatch):
     """Clips of 8 frames at stride 2 in videos of 24 frames may start at 0..9, a key at most 4 frames from its query."""
-    import mscl.training.data as data
+    import mscl.training.clips as data
 
     read = []
     monkeypatch.setattr(data, "read_clip", lambda shards, row, positions, box, size: read.append((positions, box)))

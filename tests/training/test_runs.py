@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mscl import jobs
-from mscl.config import Optim
+from mscl.config.schema import Optim
+from mscl.stages import jobs
 from mscl.training import engine
 from mscl.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from mscl.training.finetune import finetune, load_classifier

@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mscl.dataset_config import FramesConfig
-from mscl.jobs import FramesJob, dumps
+from mscl.config.datasets import FramesConfig
+from mscl.stages.jobs import FramesJob, dumps
+from mscl.store.jpeg import decode_gray, decode_rgb
+from mscl.store.parallel import in_order
+from mscl.store.shards import Shards
 from mscl.video import decord_io
-from mscl.video.extract import extract_shard, in_order
+from mscl.video.extract import extract_shard
 from mscl.video.ffmpeg import _keep_timing, decode, ffmpeg_exe, split_jpegs
-from mscl.video.store import Shards, decode_gray, decode_rgb
 
 REAL = Path(os.environ.get("MSCL_REAL_VIDEOS", Path(__file__).parents[3] / "shared" / "videos"))
 FRAMES = 37

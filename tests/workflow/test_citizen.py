@@ -47,7 +47,7 @@ def test_snakemakes_own_report_holds_page_tables_figures_and_captions(finished, 
 
 
 def test_every_job_is_measured_and_the_report_counts_it(finished):
-    from mscl.config import load_config
+    from mscl.config.schema import load_config
     from mscl.reporting.used import expected
 
     folder, config, _ = finished

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from mscl.codehash import modules
+from mscl.stages.codehash import modules
 from tests.conftest import ROOT
 from tests.workflow.conftest import commit, run, tiny_clone
 

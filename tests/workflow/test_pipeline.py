@@ -69,7 +69,7 @@ def test_a_second_run_has_nothing_to_do(finished):
 
 
 def test_a_run_card_names_its_inputs_by_hash(finished):
-    from mscl.runcard import sha256
+    from mscl.stages.runcard import sha256
 
     folder, _, _ = finished
     card = json.loads((folder / "results/cards/finetune/ss/r18/mscl/seed0/run.json").read_text())

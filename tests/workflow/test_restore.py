@@ -193,12 +193,12 @@ def test_verify_names_what_differs(copy):
     assert "expected 0.1, found 0.25" in said and "1 differ," in said
     settings.write_text(text)
 
-    module = copy / "mscl/evaluation/retrieval.py"
+    module = copy / "mscl/measures/retrieval.py"
     module.write_text(module.read_text() + "# a comment is no difference\n")
     assert verify(copy)[0] == 0
     module.write_text(module.read_text() + "EDITED = True\n")
     code, said = verify(copy)
-    assert code == 1 and said.count("mscl/evaluation/retrieval.py (code of results/demo/cards/frozen/") == 2
+    assert code == 1 and said.count("mscl/measures/retrieval.py (code of results/demo/cards/frozen/") == 2
     assert "2 differ" in said
 
 

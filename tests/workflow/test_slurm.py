@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from mscl import jobs
-from mscl.config import load_config
+from mscl.config.schema import load_config
+from mscl.stages import jobs
 from tests.conftest import ROOT, tiny_config
 from tests.workflow import cluster as slurm
 

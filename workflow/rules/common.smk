@@ -2,10 +2,10 @@
 import functools
 import typing
 
-from mscl import settings as job_settings
-from mscl.codehash import file_hashes
-from mscl.gpus import visible
-from mscl.methods import OWN_MODULES
+from mscl.stages import rerun as job_settings
+from mscl.stages.codehash import file_hashes
+from mscl.machine.gpus import visible
+from mscl.config.methods import OWN_MODULES
 
 
 def stage_prefix():

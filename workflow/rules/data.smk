@@ -28,7 +28,7 @@ rule download:
         runtime=7 * 24 * 60,
     params:
         *settings(jobs.download_job, "dataset"),
-        *code("mscl.datasets.download", files=("mscl/datasets/sources.csv",)),
+        *code("mscl.datasets.acquire.download", files=("mscl/datasets/acquire/sources.csv",)),
         job=job(jobs.download_job, "dataset"),
     message:
         "Downloading data set {wildcards.dataset}"

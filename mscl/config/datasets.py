@@ -1,0 +1,165 @@
+"""What the configuration says of one data set: where it lies, in which format, which part of it, how it is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from mscl.config.validation import Strict
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+.-]*$")]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+UNPACKED = "unpacked-by-mscl.txt"  # below root: the annotation files came out of a package here
+LISTS = "ucfTrainTestlist"
+VIDEOS = {"kinetics": "videos", "ssv2": "videos", "ucf101": "UCF-101", "hmdb51": "videos", "folder": ".", "csv": "."}
+# What people call the splits, and what the published lists call them.
+PUBLISHED_SPLIT = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+
+
+class Embedded(Strict):
+    """A generated data set: real encoded videos in which only motion tells the class."""
+
+    clips: dict[str, Positive]  # split -> number of videos
+    seed: int = 0
+    frames: Annotated[int, Field(ge=8)] = 32
+    size: tuple[Positive, Positive] = (96, 72)  # width, height, pixels
+
+
+class FramesConfig(Strict):
+    step: Positive = 2  # keep every step-th raw frame
+    short_side: Annotated[int, Field(ge=16)] = 256  # pixels; a smaller video is not enlarged
+    quality: Annotated[int, Field(ge=1, le=31)] = 3  # ffmpeg's -q:v, 1 best
+    timeout: Positive = 300  # seconds for one video
+
+
+class Subset(Strict):
+    """Which annotated videos are used: those that pass every filter given. Labels keep their numbers."""
+
+    splits: tuple[Name, ...] = ()  # filter these only; empty: all
+    classes: tuple[str, ...] = ()
+    ids: str | None = None  # a text file below root, one clip_id a line
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # by a hash of the clip_id: what 0.01 keeps, 0.1 keeps too
+
+
+class Download(Strict):
+    """Get the data set first, by the rows of mscl/datasets/acquire/sources.csv."""
+
+    source: Literal["kinetics400", "ucf101", "hmdb51"]
+    mirror: str | None = None  # base URL to use in place of the published one
+    keep_archives: bool = False  # an archive is deleted once its videos are unpacked
+
+
+class Dataset(Strict):
+    format: Literal["kinetics", "ssv2", "ucf101", "hmdb51", "folder", "csv"]
+    root: Path
+    videos: str = ""  # folder of the videos, below root; each format has a default
+    annotations: dict[str, str] = {}  # split (or "labels") -> file or folder below root; UCF101, HMDB51 and folders have defaults
+    fold: Literal[1, 2, 3] = 1  # which of the three official splits of UCF101 and HMDB51
+    holdout: dict[Name, Annotated[float, Field(gt=0, lt=1)]] = {}  # new split -> share taken from another one, by hash
+    holdout_from: str = ""  # that other one; the first annotated split by default
+    shards: Annotated[int, Field(ge=1, le=9999)]
+    frames: FramesConfig = FramesConfig()
+    subset: Subset = Subset()
+    download: Download | None = None
+    embedded: Embedded | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def defaults(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("format"), str) or values["format"] not in VIDEOS:
+            return values
+        form, fold = values["format"], values.get("fold", 1)
+        usual = {
+            "ucf101": {
+                "labels": f"{LISTS}/classInd.txt",
+                "train": f"{LISTS}/trainlist0{fold}.txt",
+                "test": f"{LISTS}/testlist0{fold}.txt",
+            },
+            "hmdb51": {"train": "splits", "test": "splits"},
+            "folder": {"train": "."},
+        }
+        annotations = {"annotations": usual[form]} if form in usual else {}
+        values = {"videos": VIDEOS[form]} | annotations | values
+        # Written down here, since a job's JSON does not keep the order of splits.
+        named = values.get("annotations")
+        first = next((s for s in named if s != "labels"), "") if isinstance(named, dict) else ""
+        return {"holdout_from": first} | values
+
+    @model_validator(mode="after")
+    def possible(self) -> Dataset:
+        if self.format in ("ssv2", "ucf101") and "labels" not in self.annotations:
+            raise ValueError(f"annotations: the {self.format} format needs 'labels' ({_LABELS[self.format]})")
+        if not self.annotated:
+            raise ValueError("annotations: name at least one split and its file")
+        if self.format == "hmdb51" and not set(self.annotated) <= {"train", "test"}:
+            raise ValueError("annotations: HMDB51's files know the splits train and test only; use holdout for another")
+        if self.embedded and set(self.embedded.clips) != set(self.annotated):
+            raise ValueError(f"embedded.clips: give a count for each of {', '.join(self.annotated)}")
+        if self.embedded and self.format not in ("kinetics", "ssv2"):
+            raise ValueError("embedded: generated data sets come as kinetics or ssv2; change format")
+        if self.embedded and self.download:
+            raise ValueError("download: an embedded data set is generated; remove one of the two")
+        if self.download and self.download.source.removesuffix("400") != self.format:
+            raise ValueError(f"download.source: {self.download.source} does not come in the {self.format} format; change one")
+        if self.format == "folder" and self.videos != VIDEOS["folder"]:
+            raise ValueError("videos: the folder format finds its videos in the folders under annotations; remove this key")
+        if self.holdout_from not in self.annotated:
+            raise ValueError(
+                f"holdout_from: no split '{self.holdout_from}' under annotations; there are {', '.join(self.annotated)}"
+            )
+        for name in set(self.holdout) & {*self.annotated, "labels"}:
+            raise ValueError(f"holdout: split '{name}' has a file already; give the new split another name")
+        if sum(self.holdout.values()) >= 1:
+            raise ValueError("holdout: the shares leave nothing for the split that they are taken from")
+        for name in self.subset.splits:
+            if name not in self.splits:
+                raise ValueError(f"subset.splits: no split '{name}'; there are {', '.join(self.splits)}")
+        return self
+
+    @property
+    def annotated(self) -> list[str]:
+        """The splits that have a file (or folder)."""
+        return [s for s in self.annotations if s != "labels"]
+
+    @property
+    def splits(self) -> list[str]:
+        return [*self.annotated, *self.holdout]
+
+    def annotation_files(self) -> Iterator[Path]:
+        """The annotation files that are there, in a fixed order (a folder of them: each file)."""
+        names = [*self.annotations.values(), *([self.subset.ids] if self.subset.ids else [])]
+        for path in dict.fromkeys(self.root / name for name in names):
+            if path.is_file():
+                yield path
+            elif self.format == "hmdb51":
+                yield from sorted(path.glob(f"*_test_split{self.fold}.txt"))
+            elif self.format == "ssv2" and (older := path.with_name(f"something-something-v2-{path.name}")).is_file():
+                yield older
+
+    def class_folders(self) -> Iterator[Path]:
+        """The folders of the splits and those within them: a folder's time changes when a video is added to it or removed."""
+        for split in self.annotated:
+            folder = self.root / self.annotations[split]
+            if folder.is_dir():
+                yield folder
+                yield from sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+
+    def brought_files(self) -> list[Path]:
+        """What neither a download nor our unpacking of a package makes: annotation files, and folders that serve as such."""
+        if self.format == "folder":
+            return [*self.annotation_files(), *self.class_folders()]
+        made = self.download is not None or (self.root / UNPACKED).exists()
+        if not made:
+            return list(self.annotation_files())
+        own = [self.subset.ids] if self.subset.ids else []
+        if self.download and self.format in ("kinetics", "hmdb51") and "labels" in self.annotations:
+            own.append(self.annotations["labels"])
+        return [path for name in own if (path := self.root / name).is_file()]
+
+
+_LABELS = {"ssv2": "labels.json", "ucf101": "classInd.txt"}

@@ -1,0 +1,84 @@
+"""Settings that are wrong become sentences that name the key, what is wrong and how to mend it.
+
+Imports only pydantic and PyYAML, so that the Snakefile can validate at parse time without loading torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import typing
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the text says which key, what is wrong and how to mend it."""
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known)}"
+
+
+PLAIN = {"tuple_type": "give a list, as in [one, two]", "dict_type": "give keys and values", "model_type": "give keys and values"}
+
+
+def _model_in(annotation: Any) -> Any:
+    """The model class within an annotation such as dict[Name, Model] | None; None when there is none."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((m for a in typing.get_args(annotation) if (m := _model_in(a))), None)
+
+
+def _fields_at(model: Any, loc: tuple) -> list[str]:
+    """Names allowed where an unknown key stands, found by walking `model` along `loc`."""
+    for part in loc[:-1]:
+        if part in model.model_fields:
+            model = _model_in(model.model_fields[part].annotation) or model
+    return list(model.model_fields)
+
+
+def _sentence(model: Any, error: dict) -> str:
+    key = ".".join(str(p) for p in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"{key}: unknown key{did_you_mean(str(error['loc'][-1]), _fields_at(model, error['loc']))}"
+    if error["type"] == "missing":
+        return f"{key}: missing; add it"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error" and not key:
+        return message
+    if error["type"] == "value_error":  # a model's own sentence; it may begin with the key within the model
+        return f"{key}{'.' if re.match(r'[a-z_0-9.]+: ', message) else ': '}{message}"
+    message = PLAIN.get(error["type"], message[0].lower() + message[1:])
+    return f"{key}: {message} (got {error['input']!r})"
+
+
+def parse(model: type[BaseModel], values: Any, where: str) -> Any:
+    """Validate `values` as `model`; raise `ConfigError` with one sentence per mistake, each naming `where`."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: expected keys and values, found {type(values).__name__}")
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        places = [e["loc"] for e in error.errors()]
+        # A list with a wrong item is also called too short: the item's own sentence is enough.
+        shown = [e for e in error.errors() if not any(p != e["loc"] and p[: len(e["loc"])] == e["loc"] for p in places)]
+        raise ConfigError("\n".join(f"{where}: {_sentence(model, e)}" for e in shown)) from None
+
+
+def read_yaml(path: str | Path) -> dict:
+    """Read a YAML file; raise `ConfigError` naming the file and the line when it cannot be read."""
+    try:
+        return yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: not readable YAML: {' '.join(str(error).split())}") from None

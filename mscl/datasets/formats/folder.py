@@ -1,0 +1,71 @@
+"""A plain folder of videos for each split, `class/clip.mp4`: the folder's name is the class, the annotations are the folders.
+
+Videos may lie deeper (`class/day 1/clip.mp4`). A data set whose videos all lie outside class folders has no labels and serves
+for pretraining. Other files and hidden ones are ignored.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from mscl.config.datasets import Dataset
+from mscl.datasets.find import SUFFIXES, is_folder, shown, walk
+from mscl.datasets.formats.annotations import checked, class_numbers
+
+
+def read_annotations(dataset: Dataset) -> pd.DataFrame:
+    """All videos below the splits' folders, one row each (see `annotations.COLUMNS`); clip_id is the path within the split.
+
+    Labels count the sorted classes of all splits, or the lines of a `labels` file. Raises ValueError naming the folder and
+    the mend when one is absent, holds no video, lies within another split's, or when two videos have one clip_id.
+    """
+    folders = {split: dataset.root / dataset.annotations[split] for split in dataset.annotated}
+    _apart(folders)
+    rows = [row for split, folder in folders.items() for row in _read_split(split, folder)]
+    files = [os.path.join(dataset.annotations[split], file) for _, split, _, file in rows]
+    table = pd.DataFrame([row[:3] for row in rows], columns=["clip_id", "split", "class_name"])
+    table["file"] = pd.Series(files, dtype=object)  # a name that is not UTF-8 fits no text column
+    unsorted = table["class_name"] == ""
+    if unsorted.any() and not unsorted.all():
+        stray = table[unsorted].iloc[0]
+        raise ValueError(
+            f"{folders[stray['split']]}: '{stray['clip_id']}' lies beside the folders of the classes; move it into one"
+        )
+    numbers = class_numbers(table["class_name"].unique(), dataset)
+    table["label"] = table["class_name"].map(numbers).fillna(-1)
+    return checked(table, folders)
+
+
+def _apart(folders: dict[str, Path]) -> None:
+    """Raise ValueError when a split's folder is, or lies within, that of another."""
+    places = {split: Path(os.path.abspath(folder)) for split, folder in folders.items()}
+    for inner, place in places.items():
+        for outer, other in places.items():
+            if inner != outer and place.is_relative_to(other):
+                raise ValueError(f"{folders[inner]}: the folder of split '{inner}' lies within that of '{outer}', so its videos would "
+                                 f"be in both; give each split a folder of its own")  # fmt: skip
+
+
+def _read_split(split: str, folder: Path) -> list[tuple[str, str, str, str]]:
+    """(clip_id, split, class, file below the split's folder) of every video of a split."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; put class folders of videos there or correct annotations.{split}")
+    rows, names = [], {}
+    for inside, entries in walk(folder):
+        for entry in entries:
+            stem, suffix = os.path.splitext(entry.name)
+            if entry.name.startswith(".") or suffix.lower() not in SUFFIXES or is_folder(entry):
+                continue
+            clip_id = shown(f"{inside}/{stem}" if inside else stem)
+            if clip_id in names:
+                raise ValueError(
+                    f"{folder / shown(inside)}: holds both {names[clip_id]} and {shown(entry.name)}; keep one of them"
+                )
+            names[clip_id] = shown(entry.name)
+            rows.append((clip_id, split, shown(inside.partition("/")[0]), f"{inside}/{entry.name}" if inside else entry.name))
+    if not rows:
+        raise ValueError(f"{folder}: holds no video for split '{split}'; put class folders of videos there")
+    return rows

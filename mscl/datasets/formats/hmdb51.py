@@ -1,0 +1,62 @@
+"""HMDB51 annotations: for each class and fold a file `<class>_test_split<N>.txt` of lines `name.avi 1`.
+
+1 is a training video, 2 a test video, 0 one that the fold leaves out. Names hold `!`, `&` and brackets.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from mscl.config.datasets import Dataset
+from mscl.datasets.formats.annotations import checked, class_numbers, read_lines
+
+FLAGS = {"train": "1", "test": "2"}
+_FILE = re.compile(r"([^.].*)_test_split([123])\.txt")
+
+
+def read_annotations(dataset: Dataset) -> pd.DataFrame:
+    """The fold's training and test clips, one row each (see `annotations.COLUMNS`); clip_id is class/name.
+
+    Labels count the sorted classes that any fold has a file of. Raises ValueError naming file, line and mend.
+    """
+    folders = {split: dataset.root / dataset.annotations[split] for split in dataset.annotated}
+    files = {folder: class_files(folder, dataset.fold) for folder in dict.fromkeys(folders.values())}
+    listed = {folder: _read_fold(found) for folder, found in files.items()}
+    numbers = class_numbers((name for found in files.values() for name in found), dataset)
+    rows = [
+        (f"{name}/{PurePosixPath(video).stem}", split, numbers[name], name, f"{name}/{video}")
+        for split, folder in folders.items()
+        for name, video, flag in listed[folder]
+        if flag == FLAGS[split]
+    ]
+    return checked(pd.DataFrame(rows, columns=["clip_id", "split", "label", "class_name", "file"]), folders)
+
+
+def class_files(folder: Path, fold: int) -> dict[str, Path]:
+    """{class: its file of `fold`}; raises ValueError when a class has a file of another fold only, or none has any."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; put HMDB51's split files there or correct annotations in the configuration")
+    names = [match for path in sorted(folder.iterdir()) if (match := _FILE.fullmatch(path.name))]
+    found = {match[1]: folder / match[0] for match in names if match[2] == str(fold)}
+    absent = sorted({match[1] for match in names} - set(found))
+    if absent or not found:
+        raise ValueError(
+            f"{folder}: no {absent[0] if absent else '<class>'}_test_split{fold}.txt"
+            f"{', while another fold has one' if absent else ''}; unpack all of HMDB51's split files there"
+        )
+    return found
+
+
+def _read_fold(files: dict[str, Path]) -> list[tuple[str, str, str]]:
+    """(class, video, flag) of every line of a fold."""
+    rows = []
+    for name, path in files.items():
+        for line, text in read_lines(path):
+            video, flag = (*text.rsplit(maxsplit=1), "")[:2]
+            if flag not in ("0", "1", "2") or "/" in video:
+                raise ValueError(f"{path}: line {line}, '{text}' is not a video and 0, 1 or 2; mend it or get the file again")
+            rows.append((name, video, flag))
+    return rows

@@ -1,0 +1,78 @@
+"""Something-Something v2 annotations: labels.json {template: "index"} and one JSON list per split.
+
+A row is {id, label, template, placeholders}; its class is labels[template without brackets]. The older files,
+prefixed `something-something-v2-`, are taken where the configured names are absent. The data set is given out
+on registration only (https://www.qualcomm.com/developer/software/something-something-v-2-dataset).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mscl.config.datasets import Dataset
+from mscl.datasets.formats.annotations import annotation_file, checked, read_json
+
+PREFIX = "something-something-v2-"
+
+
+def read_annotations(dataset: Dataset) -> pd.DataFrame:
+    """All annotated clips, one row each (see `annotations.COLUMNS`).
+
+    class_name is the template without brackets; a test split without templates has label -1 and no name.
+    Raises ValueError naming file, row and mend.
+    """
+    labels_path = annotation_file(dataset.root, dataset.annotations["labels"], "labels", PREFIX)
+    labels = read_labels(labels_path)
+    files = {split: annotation_file(dataset.root, dataset.annotations[split], split, PREFIX) for split in dataset.annotated}
+    table = pd.concat([_read_split(path, split, labels, labels_path) for split, path in files.items()], ignore_index=True)
+    table["file"] = table["clip_id"] + ".webm"
+    return checked(table, files)
+
+
+def read_labels(path: Path) -> dict[str, int]:
+    """{template without brackets: class index} of a labels.json; raises ValueError for a bad or repeated index."""
+    labels: dict[str, int] = {}
+    owner: dict[int, str] = {}
+    for template, index in read_json(path, dict, 'an object {"template": "index"}').items():
+        if not str(index).isascii() or not str(index).isdigit():
+            raise ValueError(f"{path}: template '{template}' has index {index!r}, not a whole number; get the file again")
+        if int(index) in owner:
+            raise ValueError(f"{path}: templates '{owner[int(index)]}' and '{template}' share index {index}; give each its own")
+        owner[int(index)] = template
+        labels[bare(template)] = int(index)
+    return labels
+
+
+def bare(template: str) -> str:
+    """A template without its brackets, as labels.json spells it."""
+    return template.replace("[", "").replace("]", "")
+
+
+def _read_split(path: Path, split: str, labels: dict[str, int], labels_path: Path) -> pd.DataFrame:
+    rows = read_json(path, list, "a list of {id, label, template, placeholders}")
+    ids, names, indices = [], [], np.empty(len(rows), np.int32)
+    for k, row in enumerate(rows):
+        if not isinstance(row, dict) or row.get("id") in (None, ""):
+            raise ValueError(f"{path}: row {k + 1} has no 'id'; add it or drop the row")
+        template = row.get("template")
+        if template is None and split == "test":
+            name, index = "", -1
+        elif not isinstance(template, str):
+            raise ValueError(f"{path}: row {k + 1} (id {row['id']}) has no 'template'; add it, for only a test split may lack it")
+        else:
+            name = bare(template)
+            index = labels.get(name)
+        if index is None:
+            raise ValueError(
+                f"{path}: row {k + 1} (id {row['id']}): template '{name}' is not in {labels_path.name}; "
+                "take both files from one release"
+            )
+        ids.append(str(row["id"]))
+        names.append(name)
+        indices[k] = index
+    return pd.DataFrame(
+        {"clip_id": pd.Series(ids, dtype="str"), "split": split, "label": indices, "class_name": pd.Series(names, dtype="str")}
+    )

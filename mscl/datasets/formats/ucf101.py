@@ -1,0 +1,58 @@
+"""UCF101 annotations: classInd.txt (`1 ApplyEyeMakeup`), trainlist0N.txt (`Class/v_x.avi 1`), testlist0N.txt (`Class/v_x.avi`).
+
+Labels count from 0 here and from 1 in the files. A video's class is its folder, never its name: the folder
+HandstandPushups holds v_HandStandPushups_….
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from mscl.config.datasets import Dataset
+from mscl.datasets.formats.annotations import annotation_file, annotation_files, checked, hint, read_lines
+
+
+def read_annotations(dataset: Dataset) -> pd.DataFrame:
+    """All listed clips, one row each (see `annotations.COLUMNS`); clip_id is the file's name without suffix.
+
+    Raises ValueError naming file, line and mend, also where a list's label is not that of its class.
+    """
+    labels = annotation_file(dataset.root, dataset.annotations["labels"], "labels")
+    numbers, files = read_classes(labels), annotation_files(dataset)
+    rows = [row for split, path in files.items() for row in _read_list(path, split, numbers, labels)]
+    return checked(pd.DataFrame(rows, columns=["clip_id", "split", "label", "class_name", "file"]), files)
+
+
+def read_classes(path: Path) -> dict[str, int]:
+    """{class: label from 0} of a classInd.txt; raises ValueError for a bad or repeated line."""
+    numbers: dict[str, int] = {}
+    for line, text in read_lines(path):
+        number, name = (*text.split(maxsplit=1), "")[:2]
+        if not (number.isascii() and number.isdigit() and int(number) and name):
+            raise ValueError(f"{path}: line {line}, '{text}' is not a number from 1 and a class; mend it or get the file again")
+        if name in numbers or int(number) - 1 in numbers.values():
+            raise ValueError(f"{path}: line {line}, '{text}' repeats a class or a number; give each class its own")
+        numbers[name] = int(number) - 1
+    return numbers
+
+
+def _read_list(path: Path, split: str, numbers: dict[str, int], labels: Path) -> list[tuple]:
+    rows = []
+    for line, text in read_lines(path):
+        file, label = (*text.rsplit(maxsplit=1), "")[:2]
+        if not (label.isascii() and label.isdigit()):  # a test list has no labels
+            file, label = text, ""
+        name, _, video = file.partition("/")
+        if not video or "/" in video:
+            raise ValueError(f"{path}: line {line}, '{text}' is not Class/video.avi; mend it or get the file again")
+        if name not in numbers:
+            raise ValueError(f"{path}: line {line}, class '{name}' is not in {labels.name}{hint(name, list(numbers))}")
+        if label and int(label) != numbers[name] + 1:
+            raise ValueError(
+                f"{path}: line {line} gives class {name} the number {label}, but {labels.name} {numbers[name] + 1}; "
+                "take both files from one release"
+            )
+        rows.append((PurePosixPath(video).stem, split, numbers[name], name, f"{name}/{video}"))
+    return rows

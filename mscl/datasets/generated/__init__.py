@@ -1,0 +1,1 @@
+"""The embedded data sets: generated videos in the formats that people have."""

@@ -1,0 +1,120 @@
+"""MSCL on one page (ECCV 2022; method.md §3-§5).
+
+Shapes: B clips, T times, C channels, H W pixels, D embedding, K queue length.
+
+An RGB encoder and a light flow encoder, each with a momentum copy and a queue. Clips of one video
+attract each other at clip level within and across the two modalities (MoCo). LMCL contrasts, inside
+one video, each time of the RGB clip with the flow of all its times and with rotated flow (FRA).
+Switches (`mscl.config.schema.Switches`) turn the parts on and off; a named method is a set of switches.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mscl.models.distributed import gather
+from mscl.models.losses.info_nce import info_nce
+from mscl.models.losses.lmcl import lmcl, local_vectors
+from mscl.models.moco import Encoder, build_moco
+from mscl.models.networks.build import build_backbone
+from mscl.models.networks.flow_resnet import FlowResNet
+from mscl.models.networks.neck import Neck
+from mscl.models.view import View
+
+
+class MSCL(nn.Module):
+    """The whole method. `forward(query, key)` returns the loss terms (all of weight 1) and accuracies.
+
+    With `enqueue` false the keys wait for `enqueue()`: where a step has several parts, its keys enter together.
+    """
+
+    def __init__(self, net, contrast, switches):
+        super().__init__()
+        self.switches, self.temperature = switches, contrast.temperature
+        self._waiting: list[tuple[Tensor, Tensor | None]] = []  # keys (RGB, flow) of this step
+        deep = net.backbone == "slow_r50"
+        rgb = build_backbone(net)
+        self.rgb = build_moco(rgb, contrast)
+        if switches.flow:
+            flow = FlowResNet(net.backbone, net.flow_width)
+            self.flow = build_moco(flow, contrast)
+        if switches.lmcl:
+            self.neck = Neck(rgb.map_dims, net.neck, net.neck_blocks, (1, 2, 2) if deep else (2, 2, 2))
+            same = flow.feature_dim == net.neck
+            self.to_neck = nn.Identity() if same else nn.Conv3d(flow.feature_dim, net.neck, 1)
+
+    @property
+    def encoder(self) -> Encoder:
+        """What is kept of the training: the RGB query encoder."""
+        return self.rgb.query
+
+    def momentum_update(self, m: float) -> None:
+        """Move every key encoder, once per step."""
+        self.rgb.momentum_update(m)
+        if self.switches.flow:
+            self.flow.momentum_update(m)
+
+    def forward(self, query: View, key: View, enqueue: bool = True) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        rgb_maps, q = self.rgb.encode_query(query.rgb_BCTHW)
+        k = self.rgb.encode_key(key.rgb_BCTHW)
+        pairs = {"rgb": (q, k, self.rgb.queue)}
+        losses, accuracies, flow_k = {}, {}, None
+        if self.switches.flow:
+            flow_q_img, rotated_q_img, flow_k_img, rotated_k_img = self._wire(query, key)
+            flow_maps, flow_q = self.flow.encode_query(flow_q_img)
+            flow_k = self.flow.encode_key(flow_k_img)
+            pairs |= self._clip_pairs(q, k, flow_q, flow_k)
+            if self.switches.rotated or self.switches.fra != "none":
+                rotated_maps, rotated_q = self.flow.encode_query(rotated_q_img)
+            if self.switches.rotated:
+                pairs |= self._rotated_pairs(q, k, rotated_q, self.flow.encode_key(rotated_k_img))
+            if self.switches.lmcl:
+                extra = rotated_maps[-1] if self.switches.fra != "none" else None
+                losses["lmcl"], accuracies["lmcl"] = self._local(rgb_maps, flow_maps[-1], extra)
+        for name, (a, b, queue) in pairs.items():
+            losses[name], accuracies[name] = info_nce(a, b, queue, self.temperature)
+        self._waiting.append((k, flow_k))
+        if enqueue:
+            self.enqueue()
+        return losses, accuracies
+
+    def _wire(self, query: View, key: View) -> tuple[Tensor | None, ...]:
+        """Flow images (query, rotated query, key, rotated key).
+
+        `fra: released` repeats the released code's wiring, in which the key clip's unrotated flow
+        stands where the rotated query flow belongs, and the rotated query flow is MoCo's key.
+        """
+        rotated = self.switches.rotated or self.switches.fra != "none"
+        q, k = query.flow_image(), key.flow_image()
+        rq, rk = (query.rotated_image(), key.rotated_image()) if rotated else (None, None)
+        return (q, k, rq, rk) if self.switches.fra == "released" else (q, rq, k, rk)
+
+    def _clip_pairs(self, q: Tensor, k: Tensor, flow_q: Tensor, flow_k: Tensor) -> dict:
+        within = {"flow": (flow_q, flow_k, self.flow.queue)} if self.switches.flow_contrast else {}
+        return within | {
+            "rgb_to_flow": (q, flow_k, self.flow.queue),
+            "flow_to_rgb": (flow_q, k, self.rgb.queue),
+        }
+
+    def _rotated_pairs(self, q: Tensor, k: Tensor, rotated_q: Tensor, rotated_k: Tensor) -> dict:
+        return {
+            "rotated": (rotated_q, rotated_k, self.flow.queue),
+            "rgb_to_rotated": (q, rotated_k, self.flow.queue),
+            "rotated_to_rgb": (rotated_q, k, self.rgb.queue),
+        }
+
+    def _local(self, rgb_maps: tuple[Tensor, ...], flow_map: Tensor, extra_map: Tensor | None) -> tuple[Tensor, Tensor]:
+        u_BTD = local_vectors(self.neck(rgb_maps))
+        v_BTD = local_vectors(self.to_neck(flow_map))
+        extra_BTD = None if extra_map is None else local_vectors(self.to_neck(extra_map))
+        return lmcl(u_BTD, v_BTD, extra_BTD, self.temperature)
+
+    @torch.no_grad()
+    def enqueue(self) -> None:
+        """Keys of all processes enter their queues after every loss of the step has seen them; rotated keys never do."""
+        k, flow_k = zip(*self._waiting)
+        self._waiting.clear()
+        self.rgb.queue.enqueue(gather(torch.cat(k)))
+        if flow_k[0] is not None:
+            self.flow.queue.enqueue(gather(torch.cat(flow_k)))

@@ -1,0 +1,50 @@
+"""ρMoCo (Feichtenhofer et al., A Large-Scale Study on Unsupervised Spatiotemporal Representation Learning, CVPR 2021).
+
+ρ clips of a video, RGB alone: one is the query, and each of the ρ-1 others is its positive in turn, against one queue that all
+of them enter. With ρ = 2 this is `moco`. docs/rivals.md says what is confirmed by which source.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mscl.models.distributed import gather
+from mscl.models.losses.info_nce import info_nce
+from mscl.models.moco import Encoder, build_moco
+from mscl.models.networks.build import build_backbone
+from mscl.models.view import View
+
+
+class RhoMoCo(nn.Module):
+    """`forward(query, key, key2, …)` returns one term, the mean over the keys of InfoNCE, and its accuracy."""
+
+    def __init__(self, net, contrast, switches):
+        super().__init__()
+        self.temperature = contrast.temperature
+        self._waiting: list[list[Tensor]] = []  # of each part of this step, the keys of each clip
+        self.rgb = build_moco(build_backbone(net), contrast)
+
+    @property
+    def encoder(self) -> Encoder:
+        """What is kept of the training: the query encoder."""
+        return self.rgb.query
+
+    def momentum_update(self, m: float) -> None:
+        self.rgb.momentum_update(m)
+
+    def forward(self, query: View, *keys: View, enqueue: bool = True) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        q = self.rgb.encode_query(query.rgb_BCTHW)[1]
+        encoded = [self.rgb.encode_key(key.rgb_BCTHW) for key in keys]
+        losses, accuracies = zip(*(info_nce(q, k, self.rgb.queue, self.temperature) for k in encoded))
+        self._waiting.append(encoded)
+        if enqueue:
+            self.enqueue()
+        return {"rgb": sum(losses) / len(keys)}, {"rgb": sum(accuracies) / len(keys)}
+
+    @torch.no_grad()
+    def enqueue(self) -> None:
+        """Keys of all processes enter the queue, one clip of every video after the other: each is an enqueue step of its own."""
+        for k in zip(*self._waiting):
+            self.rgb.queue.enqueue(gather(torch.cat(k)))
+        self._waiting.clear()

@@ -1,0 +1,1 @@
+"""Backbones, the flow network and the neck."""

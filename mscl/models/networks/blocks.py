@@ -1,0 +1,52 @@
+"""Parts that the networks share: convolutions, residual stages, their initialisation."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class Bottleneck(nn.Module):
+    """1x1x1 (or 3x1x1) -> 1x3x3 -> 1x1x1, as in SlowOnly; output has 4 x planes channels."""
+
+    expansion = 4
+
+    def __init__(self, inplanes: int, planes: int, stride: int = 1, downsample: nn.Module | None = None, temporal: int = 1):
+        super().__init__()
+        out = planes * self.expansion
+        self.conv1 = conv(inplanes, planes, (temporal, 1, 1))
+        self.bn1 = nn.BatchNorm3d(planes)
+        self.conv2 = conv(planes, planes, (1, 3, 3), (1, stride, stride))
+        self.bn2 = nn.BatchNorm3d(planes)
+        self.conv3 = conv(planes, out, (1, 1, 1))
+        self.bn3 = nn.BatchNorm3d(out)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        skip = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self.relu(self.bn3(self.conv3(x)) + skip)
+
+
+def conv(cin: int, cout: int, kernel: tuple[int, int, int], stride: tuple[int, int, int] = (1, 1, 1)) -> nn.Conv3d:
+    """A bias-free 3D convolution that keeps the size where its stride is 1."""
+    return nn.Conv3d(cin, cout, kernel, stride, padding=tuple(k // 2 for k in kernel), bias=False)
+
+
+def stage(block, inplanes: int, planes: int, blocks: int, stride: tuple[int, int, int], expansion: int) -> nn.Sequential:
+    """`blocks` residual blocks, the first with `stride` (T, H, W) and a projected skip where shapes change."""
+    out, skip = planes * expansion, None
+    if stride != (1, 1, 1) or inplanes != out:
+        skip = nn.Sequential(nn.Conv3d(inplanes, out, 1, stride, bias=False), nn.BatchNorm3d(out))
+    first = block(inplanes, planes, stride=stride[-1], downsample=skip)
+    return nn.Sequential(first, *(block(out, planes) for _ in range(blocks - 1)))
+
+
+def initialise(net: nn.Module) -> None:
+    """Kaiming-normal convolutions (fan out), unit batch norms: torchvision's own initialisation."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv3d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

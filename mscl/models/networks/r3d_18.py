@@ -1,0 +1,28 @@
+"""`r3d_18` of torchvision, with a width multiplier."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import nn
+
+from mscl.machine.torchvision import video_resnet
+from mscl.models.networks.backbone import Backbone
+from mscl.models.networks.blocks import conv, initialise, stage
+
+
+class R3D18(Backbone):
+    """`r3d_18` of torchvision; T=8 gives 8, 4, 2, 1 at layer1..4 (method.md §3)."""
+
+    def __init__(self, width: int = 64):
+        super().__init__()
+        block = partial(video_resnet.BasicBlock, conv_builder=video_resnet.Conv3DSimple)
+        w = [width, 2 * width, 4 * width, 8 * width]
+        self.stem = nn.Sequential(conv(3, width, (3, 7, 7), (1, 2, 2)), nn.BatchNorm3d(width), nn.ReLU(inplace=True))
+        self.layer1 = stage(block, width, w[0], 2, (1, 1, 1), 1)
+        self.layer2 = stage(block, w[0], w[1], 2, (2, 2, 2), 1)
+        self.layer3 = stage(block, w[1], w[2], 2, (2, 2, 2), 1)
+        self.layer4 = stage(block, w[2], w[3], 2, (2, 2, 2), 1)
+        self.feature_dim = w[3]
+        self.map_dims = tuple(w[1:])
+        initialise(self)

@@ -1,0 +1,1 @@
+"""The workflow's stages: what each is, reads, makes and is called with."""

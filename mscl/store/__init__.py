@@ -1,0 +1,1 @@
+"""The shard store, which frames and flow share."""

@@ -1,0 +1,132 @@
+"""Is a store whole? Every check is made on the files as they lie on disk, not on what the writer remembers."""
+
+from __future__ import annotations
+
+import contextlib
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import simplejpeg
+
+from mscl.machine.files import sha256
+from mscl.store.shards import Shards
+from mscl.store.writer import SHARDS
+
+
+def indexes(folder: Path) -> list[Path]:
+    """The shard indexes of a store, without those that a larger number of shards left; ValueError when there is none."""
+    found = sorted(p for p in Path(folder).glob("*.parquet") if not p.name.startswith("."))
+    if not found:
+        raise ValueError(f"{folder}: no shard here; name the folder of a store, such as data/demo/frames/motion_ssv2")
+    count = stated(found)
+    return [p for p in found if not count or not p.stem.isdigit() or int(p.stem) < count]
+
+
+def stated(found: list[Path]) -> int:
+    """How many shards the store has, as its first readable shard says; 0 where none does."""
+    for path in found:
+        with contextlib.suppress(OSError, pa.ArrowException):
+            return int((pq.read_schema(path).metadata or {}).get(SHARDS, 0))
+    return 0
+
+
+def missing_shards(found: list[Path]) -> list[str]:
+    """Numbers that are absent among those that the store says it has (or, where it does not, below the highest there is)."""
+    have = {p.stem for p in found}
+    count = stated(found) or max((int(s) for s in have if s.isdigit()), default=-1) + 1
+    return [f"{n:04d}: the shard is missing" for n in range(count) if f"{n:04d}" not in have]
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Parts of shards that were begun and not finished; the next run of their rule goes on with them."""
+    return [p.name.split(".")[1] for p in sorted(Path(folder).glob(".*.tar.part"))]
+
+
+def verify(index: Path, decode: bool = True) -> list[str]:
+    """Everything that is wrong with one shard, a sentence each; empty for a whole one.
+
+    Checked: the index reads and belongs to the tar (size, sha256); a clip counts as usable exactly when it has members; the
+    tar's own headers name the clips, frames, offsets and sizes of the index, and nothing else; with `decode`, every JPEG
+    decodes to the stated size (a flow field: two planes of it).
+    """
+    try:
+        shards = Shards([index])
+    except ValueError as error:
+        return [str(error)]
+    wrong = [*_checksum(shards), *_rows(shards), *_members(shards)]
+    if decode and not wrong:  # in a tar that is not the index's own, offsets mean nothing
+        wrong += _pictures(shards)
+    shards.close()
+    return wrong
+
+
+def _checksum(shards: Shards) -> Iterator[str]:
+    if shards.tar_sha256[0] and sha256(shards.tar_paths[0]) != shards.tar_sha256[0]:
+        yield f"{shards.tar_paths[0]}: its bytes have changed since it was written (sha256); remake the shard"
+
+
+def _rows(shards: Shards) -> Iterator[str]:
+    for row, clip in enumerate(shards.clips.itertuples()):
+        frames = shards.frames(row)
+        if (clip.status == "ok") != (clip.count > 0):
+            yield f"{shards.index_paths[0]}: clip '{clip.clip_id}' has status {clip.status} and {clip.count} members"
+        if clip.status != "ok" and not clip.reason:
+            yield f"{shards.index_paths[0]}: clip '{clip.clip_id}' has status {clip.status} and no reason"
+        if len(frames) != clip.count or (np.diff(frames) <= 0).any():
+            yield f"{shards.index_paths[0]}: clip '{clip.clip_id}': its frame numbers do not ascend one per member"
+
+
+def _members(shards: Shards) -> Iterator[str]:
+    """Compare the tar's own headers with the index."""
+    wanted = {
+        f"{clip}/{frame:06d}.jpg": (int(offset), int(size))
+        for row, clip in enumerate(shards.clips["clip_id"])
+        for frame, offset, size in zip(shards.frames(row), shards.column("offset", row), shards.column("size", row))
+    }
+    try:
+        with tarfile.open(shards.tar_paths[0]) as tar:
+            for member in tar:
+                tar.members = []  # tarfile remembers every member otherwise
+                if wanted.pop(member.name, None) != (member.offset_data, member.size):
+                    yield f"{shards.tar_paths[0]}: member {member.name} is not where the index says"
+    except tarfile.TarError as error:
+        yield f"{shards.tar_paths[0]}: not a readable tar ({error})"
+    for name in list(wanted)[:1]:
+        yield f"{shards.tar_paths[0]}: {len(wanted)} members of the index are not in it, the first is {name}"
+
+
+def _pictures(shards: Shards) -> Iterator[str]:
+    planes = 2 if "scale" in shards.list_columns else 1
+    for row, clip in enumerate(shards.clips.itertuples()):
+        for k, frame in enumerate(shards.frames(row)):
+            try:
+                shape = simplejpeg.decode_jpeg(shards.read(row, k), colorspace="GRAY").shape[:2]
+            except ValueError as error:
+                yield f"{shards.tar_paths[0]}: clip '{clip.clip_id}', frame {frame} does not decode ({error})"
+                continue
+            if shape != (planes * clip.height, clip.width):
+                yield f"{shards.tar_paths[0]}: clip '{clip.clip_id}', frame {frame} is {shape[1]} x {shape[0]} pixels"
+
+
+def listing(found: list[Path]) -> pd.DataFrame:
+    """One row per shard: clips, usable ones, frames, MB of the tar, and every other status with its count."""
+    rows = []
+    for index in found:
+        try:
+            shards = Shards([index])
+        except ValueError as error:
+            rows.append({"shard": index.stem, "clips": 0, "ok": 0, "frames": 0, "MB": 0.0, "others": f"unreadable: {error}"})
+            continue
+        counts = shards.clips["status"].value_counts()
+        rows.append({
+            "shard": index.stem, "clips": len(shards), "ok": int(counts.get("ok", 0)), "frames": int(shards.clips["count"].sum()),
+            "MB": round(shards.tar_paths[0].stat().st_size / 1e6, 1),
+            "others": ", ".join(f"{n} {status}" for status, n in counts.items() if status != "ok"),
+        })  # fmt: skip
+        shards.close()
+    return pd.DataFrame(rows)

@@ -1,0 +1,186 @@
+"""Writing one shard: a tar that grows beside a journal, so that a killed job goes on where it stopped.
+
+    .0007.tar.part     members, in order of the clips
+    .0007.tar.journal  one line per clip whose members are safely on disk: its index row, and where they end in the tar
+
+The journal's first line is the key: a hash of everything that the shard is made from. A part under another key is thrown
+away. `commit` turns the journal into the parquet index and renames both; until then nothing has a final name. Memory does
+not grow with the shard: rows live in the journal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import io
+import json
+import os
+import sys
+import tarfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mscl.config.validation import Strict
+from mscl.machine.files import sha256
+from mscl.stages.jobs import dumps
+
+TAR_SIZE = b"mscl.tar_size"  # keys of the parquet metadata: bytes and sha256 of the tar that the index belongs to
+TAR_SHA256 = b"mscl.tar_sha256"
+SHARDS = b"mscl.shards"  # how many shards the store has; 0 unknown
+SYNC = float(os.environ.get("MSCL_SYNC_SECONDS", 5))  # seconds of work that a kill may cost, beside the clips in hand
+ROWS = 64  # clips in memory while the index is written
+
+
+def part_key(job: Strict, code: str, inputs: object) -> str:
+    """Hash of all that a shard is made from: a part of a shard under another key is not continued."""
+    return hashlib.sha256(f"{dumps(job)} {code} {json.dumps(inputs)}".encode()).hexdigest()
+
+
+class ShardWriter:
+    """`with ShardWriter(...) as writer:` add the clips from number `writer.done` on, in a fixed order, then commit.
+
+    Members carry no time, owner or other trace of the machine, so the same payloads give the same bytes, resumed or not.
+    Leaving the block without a commit keeps the part for the next attempt. Raises ValueError when another process is
+    writing the same shard.
+    """
+
+    def __init__(self, tar_path: str | Path, index_path: str | Path, schema: pa.Schema, key: str, shards: int = 0):
+        """`shards`: how many the whole store has; 0 where that is not known."""
+        self.path, self.index_path, self.schema, self.shards = Path(tar_path), Path(index_path), schema, shards
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._part = self.path.with_name(f".{self.path.name}.part")
+        self._journal_path = self.path.with_name(f".{self.path.name}.journal")
+        self._journal = open(self._journal_path, "a+b")  # noqa: SIM115
+        _lock(self._journal, self.path)
+        self.done, end = _valid_rows(self._journal, key, self._part)
+        if self.done:
+            print(f"{self.path}: going on after {self.done} clips of an earlier attempt", file=sys.stderr)
+        else:
+            self._journal.truncate(0)
+            self._journal.write(_line({"key": key}))
+            _flush(self._journal)
+        self._file = open(self._part, "r+b" if end else "wb")  # noqa: SIM115
+        self._file.truncate(end)
+        self._file.seek(end)
+        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.GNU_FORMAT)  # goes on at the file's position
+        self._unsaved: list[bytes] = []
+        self._synced = time.monotonic()
+
+    def add(self, row: dict, payloads: Iterable[bytes]) -> None:
+        """Append one clip: its index row (without offset and size), and one member `<clip_id>/<frame>.jpg` per frame."""
+        offsets, sizes = [], []
+        for frame, payload in zip(row["frame"], payloads, strict=True):
+            member = tarfile.TarInfo(f"{row['clip_id']}/{int(frame):06d}.jpg")
+            member.size, member.mode = len(payload), 0o644  # mtime, uid, gid and names stay 0 and ""
+            self._tar.addfile(member, io.BytesIO(payload))
+            offsets.append(self._tar.offset - -(-len(payload) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
+            sizes.append(len(payload))
+        self._unsaved.append(_line(row | {"offset": offsets, "size": sizes, "end": self._tar.offset, "number": self.done}))
+        self.done += 1
+        if time.monotonic() - self._synced > SYNC:
+            self._sync()
+
+    def _sync(self) -> None:
+        """Members first, then the lines that speak of them: a journal never promises what is not there."""
+        _flush(self._file)
+        lines, self._unsaved = self._unsaved, []  # taken first: an interrupted write must not be done twice
+        self._journal.write(b"".join(lines))
+        _flush(self._journal)
+        self._synced = time.monotonic()
+
+    def commit(self, clips: int) -> None:
+        """Write the index from the journal and rename the tar, then the index. The shard must hold `clips` clips."""
+        if self.done != clips:
+            raise ValueError(
+                f"{self.path}: {self.done} clips were written where {clips} belong; delete {self._part} and try again"
+            )
+        self._tar.close()
+        self._sync()
+        self._file.close()
+        metadata = {TAR_SIZE: str(self._part.stat().st_size), TAR_SHA256: sha256(self._part), SHARDS: str(self.shards)}
+        draft = self.index_path.with_name(f".{self.index_path.name}.tmp")
+        schema = self.schema.with_metadata(metadata)
+        with pq.ParquetWriter(draft, schema, compression="zstd") as index:
+            for rows in _batches(self._journal, ROWS):
+                index.write_table(pa.Table.from_pylist(rows, schema))
+        with open(draft, "rb") as file:
+            os.fsync(file.fileno())
+        self.index_path.unlink(missing_ok=True)  # an old index must never stand beside a new tar
+        os.replace(self._part, self.path)
+        os.replace(draft, self.index_path)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+        self._journal_path.unlink()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        lost = isinstance(kind, type) and issubclass(kind, OSError)  # a full or broken disk: what is synced stays
+        with contextlib.suppress(OSError) if lost else contextlib.nullcontext():
+            if not self._file.closed and not lost:
+                self._sync()
+        for file in (self._file, self._journal):
+            with contextlib.suppress(OSError) if lost else contextlib.nullcontext():
+                file.close()
+
+
+def _lock(file, path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno == errno.EWOULDBLOCK:
+            raise ValueError(f"{path}: another process is writing this shard; wait for it or stop it") from None
+        # Some network file systems have no locks: then Snakemake's own lock on the working directory must do.
+
+
+def _flush(file) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _line(value: dict) -> bytes:
+    plain = {k: v.tolist() if isinstance(v, (np.ndarray, np.generic)) else v for k, v in value.items()}
+    return json.dumps(plain).encode() + b"\n"
+
+
+def _valid_rows(journal, key: str, part: Path) -> tuple[int, int]:
+    """(clips, bytes of the tar) that an earlier attempt under the same key left; the journal is cut to its whole lines."""
+    journal.seek(0)
+    if journal.readline() != _line({"key": key}) or not part.exists():
+        return 0, 0
+    have, rows, end, good = part.stat().st_size, 0, 0, journal.tell()
+    for line in journal:
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            break
+        if not line.endswith(b"\n") or row["end"] > have or row["number"] != rows:
+            break
+        rows, end, good = rows + 1, row["end"], good + len(line)
+    journal.truncate(good)
+    return rows, end
+
+
+def _batches(journal, size: int) -> Iterator[list[dict]]:
+    journal.seek(0)
+    journal.readline()
+    rows = []
+    for line in journal:
+        row = json.loads(line)
+        del row["end"], row["number"]
+        rows.append(row)
+        if len(rows) == size:
+            yield rows
+            rows = []
+    if rows:
+        yield rows

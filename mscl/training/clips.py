@@ -1,0 +1,227 @@
+"""Clips from the frame and flow store, as uint8 arrays.
+
+Every random choice of a sample comes from (seed, epoch, index): the number of loader processes does
+not change a sample, and a resumed run draws what it would have drawn.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pandas as pd
+from torch.utils.data import Dataset
+
+from mscl.flow.quantise import decode_planes
+from mscl.models.networks.flow_resnet import FLOW_TEMPORAL_STRIDE
+from mscl.store.jpeg import decode_rgb
+from mscl.store.shards import Shards
+
+cv2.setNumThreads(0)  # a loader process is one thread
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom as shares of the frame
+
+
+def crop_box(rng: np.random.Generator, aspect: float, area: tuple[float, float], ratio: tuple[float, float]) -> Box:
+    """A random-resized-crop box (torchvision's rule): ten tries, then the largest central box within `ratio`.
+
+    `aspect` is the frame's width / height.
+    """
+    for _ in range(10):
+        share = rng.uniform(*area)
+        r = np.exp(rng.uniform(np.log(ratio[0]), np.log(ratio[1])))
+        w, h = np.sqrt(share * r / aspect), np.sqrt(share * aspect / r)
+        if w <= 1 and h <= 1:
+            left, top = rng.uniform(0, 1 - w), rng.uniform(0, 1 - h)
+            return left, top, left + w, top + h
+    r = min(max(aspect, ratio[0]), ratio[1])
+    return centre_box(aspect, r)
+
+
+def centre_box(aspect: float, ratio: float = 1.0) -> Box:
+    """The largest central box of the given width / height, in a frame of `aspect`."""
+    w, h = min(1.0, ratio / aspect), min(1.0, aspect / ratio)
+    return (1 - w) / 2, (1 - h) / 2, (1 + w) / 2, (1 + h) / 2
+
+
+def _crop(image: np.ndarray, box: Box, size: int, out: np.ndarray | None = None) -> np.ndarray:
+    """Cut `box` (to the nearest pixel) out of an HWC or HW image and resize it to size x size, into `out` if given.
+
+    Area averaging where it shrinks, bilinear where it grows.
+    """
+    h, w = image.shape[:2]
+    left, top = round(box[0] * w), round(box[1] * h)
+    right, bottom = max(round(box[2] * w), left + 1), max(round(box[3] * h), top + 1)
+    how = cv2.INTER_AREA if min(right - left, bottom - top) >= size else cv2.INTER_LINEAR
+    return cv2.resize(image[top:bottom, left:right], (size, size), out, interpolation=how)
+
+
+def read_clip(shards: Shards, row: int, positions: np.ndarray, box: Box, size: int) -> np.ndarray:
+    """Frames at `positions` (indices of kept frames, ascending) of one video, cropped: (T, size, size, 3) uint8."""
+    side = int(size / max(min(box[2] - box[0], box[3] - box[1]), 1e-6))  # decode no larger than the crop needs
+    clip = np.empty((len(positions), size, size, 3), np.uint8)
+    for t, k in enumerate(positions):
+        if t and k == positions[t - 1]:  # a short video holds its last frame
+            clip[t] = clip[t - 1]
+        else:
+            _crop(decode_rgb(shards.read(row, int(k)), min_side=side), box, size, clip[t])
+    return clip
+
+
+def read_flow(shards: Shards, row: int, positions: np.ndarray, box: Box, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Fields at `positions`: planes (T, size, size, 2) uint8 and factors scale / (radius + 1e-5), (T,) float32."""
+    planes = np.empty((len(positions), size, size, 2), np.uint8)
+    for t, k in enumerate(positions):
+        u, v = decode_planes(shards.read(row, int(k)))
+        cv2.merge([_crop(u, box, size), _crop(v, box, size)], planes[t])
+    scale, radius = (shards.column(name, row)[positions] for name in ("scale", "radius"))
+    return planes, (scale / (radius + 1e-5)).astype(np.float32)
+
+
+def uniform_positions(kept: int, frames: int, rng: np.random.Generator | None = None, offset: float = 0.5) -> np.ndarray:
+    """`frames` positions, one in each of as many equal segments of the video.
+
+    At `offset` of its segment, or anywhere in it when `rng` is given (training).
+    """
+    within = offset if rng is None else rng.uniform(0, 1, frames)
+    return np.minimum(((np.arange(frames) + within) * kept / frames).astype(int), kept - 1)
+
+
+def usable(manifest: pd.DataFrame, shards: Shards) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Split manifest rows into those whose frames can be read and those that cannot, with the reason."""
+    index = shards.clips[["clip_id", "status", "reason"]].rename(columns={"status": "frames_status", "reason": "frames_reason"})
+    rows = manifest.merge(index, on="clip_id", how="left")
+    status = rows["frames_status"].fillna("missing").where(rows["status"] == "ok", rows["status"])
+    reason = rows["frames_reason"].fillna("not in the frame store").where(rows["status"] == "ok", rows["reason"])
+    rows = rows.drop(columns=["frames_status", "frames_reason"]).assign(status=status, reason=reason)
+    good = rows["status"] == "ok"
+    return rows[good].reset_index(drop=True), rows[~good].reset_index(drop=True)
+
+
+def clip_names(clips: int) -> tuple[str, ...]:
+    """What a batch calls the clips of a video: query, key, key2, key3…"""
+    return ("query", "key", *(f"key{n}" for n in range(2, clips)))
+
+
+class PretrainClips(Dataset):
+    """Clips of one video, with their flow: query and key (method.md §2), and further keys where the method looks at more.
+
+    [i] -> {"query_rgb": (T,S,S,3) uint8, "key_rgb": …} and, with flow, "query_flow" (T/2,S,S,2) uint8 and
+    "query_factor" (T/2,) float32, and so for the key: the fields at times 0, 2, 4… which the flow network looks at.
+    For a method that asks for the order of the clips, "query_start" and so on: the raw frame at which each starts.
+    """
+
+    def __init__(self, rows: list[tuple[Shards, Shards | None, str]], job, size: int):
+        self.rows, self.job, self.size, self.epoch = rows, job, size, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> dict:
+        rng = np.random.default_rng([self.job.seed, self.epoch, i])
+        frames, flow, clip_id = self.rows[i]
+        row = frames.row(clip_id)
+        kept = frames.frames(row)
+        flow_row = flow.row(clip_id) if flow else -1
+        grid = flow.frames(flow_row) if flow else kept
+        allowed = flow.column("allowed", flow_row).astype(bool) if flow and self.job.switches.mds else None
+        starts = allowed_starts(grid, allowed, self.job.clip)
+        out: dict = {}
+        names, query = clip_names(self.job.switches.clips), starts[rng.integers(len(starts))]
+        keys = [key_start(rng, query, starts, self.job.clip.max_shift) for _ in names[1:]]
+        for name, start in zip(names, (query, *keys)):
+            wanted = start + np.arange(self.job.clip.frames) * self.job.clip.stride
+            h, w = frames.clips.height[row], frames.clips.width[row]
+            box = crop_box(rng, w / h, self.job.augment.area, self.job.augment.ratio)
+            out[f"{name}_rgb"] = read_clip(frames, row, _positions(kept, wanted), box, self.size)
+            if flow:
+                fields = _positions(grid, wanted[::FLOW_TEMPORAL_STRIDE])
+                out[f"{name}_flow"], out[f"{name}_factor"] = read_flow(flow, flow_row, fields, box, self.size)
+            if self.job.switches.ordered:
+                out[f"{name}_start"] = int(start)
+        return out
+
+
+def _positions(grid: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Indices in the sorted raw frame numbers `grid` of the wanted ones; past the end, the last."""
+    return np.minimum(np.searchsorted(grid, wanted), len(grid) - 1)
+
+
+def allowed_starts(grid: np.ndarray, allowed: np.ndarray | None, clip) -> np.ndarray:
+    """Raw frame numbers at which a clip may start: whole clips only where there are any, and MDS's choice among them.
+
+    A video shorter than a clip starts at its first frame and holds its last; one in which MDS allows no start at all
+    (no motion to choose by) starts at its first frame.
+    """
+    if allowed is not None and not allowed.any():
+        return grid[:1]
+    whole = grid <= grid[-1] - (clip.frames - 1) * clip.stride
+    if not whole.any():
+        return grid[:1]
+    chosen = whole if allowed is None else whole & allowed
+    return grid[chosen] if chosen.any() else grid[whole]
+
+
+def key_start(rng: np.random.Generator, query: int, starts: np.ndarray, max_shift: int) -> int:
+    """The query's start plus a uniform shift within ±max_shift raw frames, snapped to the nearest allowed start."""
+    wanted = query + rng.integers(-max_shift, max_shift + 1)
+    return starts[np.abs(starts - wanted).argmin()]
+
+
+def pretrain_rows(sources, split: str) -> list[tuple[Shards, Shards | None, str]]:
+    """Every usable video of `split` over several `mscl.stages.jobs.Source`, as (frames, flow, clip_id)."""
+    rows = []
+    for source in sources:
+        frames, flow = Shards(source.frame_indexes()), Shards(source.flow_indexes()) if source.flow else None
+        manifest = pd.read_parquet(source.manifest)
+        good, _ = usable(manifest[manifest.split == split], frames)
+        with_flow = None if flow is None else set(flow.clips.clip_id[flow.clips.status == "ok"])
+        rows += [(frames, flow, c) for c in good.clip_id if with_flow is None or c in with_flow]
+    return rows
+
+
+class UniformClips(Dataset):
+    """Centre crops of uniform frames, for tests and features: one sample a video.
+
+    [i] -> {"clip_KTHWC": (clips, T, S, S, 3) uint8, "label": int, "index": i}. `rows` are the usable
+    videos, `skipped` the others with status and reason.
+    """
+
+    def __init__(self, shards: Shards, manifest_rows: pd.DataFrame, frames: int, size: int, clips: int = 1):
+        self.shards, self.frames, self.size, self.clips = shards, frames, size, clips
+        self.rows, self.skipped = usable(manifest_rows, shards)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> dict:
+        row = self.shards.row(self.rows.clip_id[i])
+        kept = len(self.shards.frames(row))
+        box = centre_box(self.shards.clips.width[row] / self.shards.clips.height[row])
+        offsets = (np.arange(self.clips) + 0.5) / self.clips
+        clips = [read_clip(self.shards, row, uniform_positions(kept, self.frames, offset=o), box, self.size) for o in offsets]
+        return {"clip_KTHWC": np.stack(clips), "label": int(self.rows.label[i]), "index": i}
+
+
+class FinetuneClips(Dataset):
+    """Random-resized crops of one random frame per segment, for finetuning."""
+
+    def __init__(self, shards: Shards, manifest_rows: pd.DataFrame, recipe, size: int, seed: int):
+        self.shards, self.recipe, self.size, self.seed, self.epoch = shards, recipe, size, seed, 0
+        self.rows, self.skipped = usable(manifest_rows, shards)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> dict:
+        rng = np.random.default_rng([self.seed, self.epoch, i])
+        row = self.shards.row(self.rows.clip_id[i])
+        positions = uniform_positions(len(self.shards.frames(row)), self.recipe.frames, rng)
+        aspect = self.shards.clips.width[row] / self.shards.clips.height[row]
+        box = crop_box(rng, aspect, self.recipe.area, self.recipe.ratio)
+        return {"clip": read_clip(self.shards, row, positions, box, self.size), "label": int(self.rows.label[i])}

@@ -1,0 +1,1 @@
+"""What shows how a run goes; nothing of it is a result."""

@@ -1,0 +1,113 @@
+"""What is told of a run while it goes: a line of progress, a line per epoch in the log, curves for TensorBoard.
+
+Nothing of it is a result: speed and memory differ from run to run, and the history of a run does not.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from mscl.machine.device import memory_gb
+from mscl.watch.progress import tqdm
+
+SHOWN = ("acc_rgb", "acc_lmcl", "acc_order", "train_")
+EVERY = 10.0  # seconds between points of a curve, which is the mean since the last
+
+
+class Watch:
+    """Counts steps, clips and seconds of a run from where it stands; one per process, which is silent unless it is the first.
+
+    `gpu_share(clips_per_second)` is the MFU at that rate, where it is known.
+    """
+
+    def __init__(self, title: str, total: int, step: int, device: torch.device, curves: Path | None, gpu_share=None, quiet=False):
+        self.device, self.gpu_share = device, gpu_share
+        self.bar = tqdm(total=total, initial=step, desc=title, unit="step", disable=quiet)
+        self.curves = None if quiet or curves is None else _curves(curves, step)
+        self.quiet = quiet
+        self._epoch, self._point = Window(), Window()
+
+    def step(self, number: int, values: dict[str, float], clips: int, waited: float) -> None:
+        """After step `number`: its scalars, how many clips went in, how many seconds the loader was waited for."""
+        for window in (self._epoch, self._point):
+            window.add(values, clips, waited)
+        self.bar.update()
+        means = self._epoch.means()
+        shown = [(k, v) for k, v in means.items() if k.startswith(SHOWN) and "_to_" not in k]
+        words = [f"loss {means['loss']:.3f}", *(f"{k.removeprefix('acc_')} {v:.2f}" for k, v in shown)]
+        self.bar.set_postfix_str(", ".join([*words, *self._speed(self._epoch)]), refresh=False)
+        if self._point.seconds() > EVERY:
+            self._draw(number)
+
+    def epoch(self, number: int, row: dict[str, float]) -> None:
+        """After an epoch whose last step was `number`; `row` is its row of the history."""
+        self._draw(number)
+        if self.curves:
+            for name, value in row.items():
+                self.curves.add_scalar(f"epoch/{name}", value, number)
+            self.curves.flush()
+        if not self.quiet:
+            found = ", ".join(f"{k} {v:.4g}" for k, v in row.items() if k not in ("epoch", "lr") and "_to_" not in k)
+            self.bar.write(f"epoch {row['epoch']}: {found} ({', '.join(self._speed(self._epoch))})")
+        self._epoch = Window()
+
+    def close(self) -> None:
+        self.bar.close()
+        if self.curves:
+            self.curves.close()
+
+    def _rates(self, window: Window) -> dict[str, float]:
+        rates = {"clips_per_second": window.clips / window.seconds(), "data_wait": window.waited / window.seconds()}
+        if self.gpu_share:
+            rates["mfu"] = self.gpu_share(rates["clips_per_second"])
+        return rates | {"memory_gb": memory_gb(self.device)}
+
+    def _speed(self, window: Window) -> Iterable[str]:
+        rates = self._rates(window)
+        share = [f"{rates['mfu']:.0%} MFU"] if "mfu" in rates else []
+        return [
+            f"{rates['clips_per_second']:.0f} clips/s", f"{rates['data_wait']:.0%} waiting for data", *share,
+            f"{rates['memory_gb']:.1f} GB",
+        ]  # fmt: skip
+
+    def _draw(self, number: int) -> None:
+        if self.curves and self._point.steps:
+            for name, value in self._point.means().items():
+                self.curves.add_scalar(f"step/{name}", value, number)
+            for name, value in self._rates(self._point).items():
+                self.curves.add_scalar(f"speed/{name}", value, number)
+        self._point = Window()
+
+
+class Window:
+    """Sums since it was opened."""
+
+    def __init__(self):
+        self.began, self.steps, self.clips, self.waited = time.monotonic(), 0, 0, 0.0
+        self.sums: dict[str, float] = {}
+
+    def add(self, values: dict[str, float], clips: int, waited: float) -> None:
+        self.steps, self.clips, self.waited = self.steps + 1, self.clips + clips, self.waited + waited
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        return {name: value / self.steps for name, value in self.sums.items()}
+
+    def seconds(self) -> float:
+        return max(time.monotonic() - self.began, 1e-9)
+
+
+def _curves(folder: Path, step: int):
+    """A TensorBoard writer that drops what an interrupted run wrote after `step`; None, with a warning, without TensorBoard."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        warnings.warn("no curves are written: install tensorboard to have them", stacklevel=2)
+        return None
+    return SummaryWriter(str(folder), purge_step=step + 1)

@@ -1,0 +1,61 @@
+"""The command line: a mistake is one sentence and exit code 1; a defect keeps its traceback."""
+
+import subprocess
+import sys
+
+import pytest
+
+from mscl.config.schema import load_config
+from mscl.stages import jobs
+from tests.conftest import ROOT, tiny_config
+
+
+def mscl(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "mscl", *arguments], capture_output=True, text=True, cwd=ROOT, timeout=120)
+
+
+def test_check_says_what_a_configuration_asks_for():
+    run = mscl("check", "config.yaml")
+    assert run.returncode == 0 and "1 model(s) x 4 method(s) x 1 seed(s)" in run.stdout
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), [
+    (("check", "nowhere.yaml"), "error: nowhere.yaml: no such file\n"),
+    (("manifest", "--job", "{}", "--out", "x"), "error: --job: name: missing; add it\n--job: dataset: missing; add it\n"),
+    (("tables", "nowhere"), None),
+])  # fmt: skip
+def test_a_mistake_is_a_sentence_and_not_a_traceback(arguments, sentence):
+    run = mscl(*arguments)
+    assert run.returncode == 1 and "Traceback" not in run.stderr
+    assert run.stderr.startswith("error: ") if sentence is None else run.stderr == sentence
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch):
+    from mscl.cli import main as cli
+
+    monkeypatch.setattr(cli, "app", lambda: {}["a key that nobody promised"])
+    with pytest.raises(KeyError):
+        cli.main()
+
+
+def test_weights_of_another_width_are_refused_before_training(prepared, tmp_path):
+    from safetensors.torch import save_file
+
+    from mscl.models.networks.r3d_18 import R3D18
+
+    save_file(R3D18(width=8).state_dict(), tmp_path / "wide.safetensors")
+    job = jobs.dumps(jobs.finetune_job(prepared, "r18", "moco", 0))
+    run = mscl("finetune", "--job", job, "--weights", str(tmp_path / "wide.safetensors"), "--out", str(tmp_path / "out"))
+    assert run.returncode == 1 and "wide.safetensors: not the weights of this backbone" in run.stderr
+    assert "check models.*.backbone and width" in run.stderr and not (tmp_path / "out" / "run.json").exists()
+
+
+def test_a_missing_gpu_is_said_at_once(prepared, tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    values = tiny_config(tmp_path) | {"compute": {"device": "cuda"}}
+    job = jobs.dumps(jobs.pretrain_job(load_config(values), "r18", "moco", 0))
+    run = mscl("pretrain", "--job", job, "--out", str(tmp_path / "out"))
+    assert run.returncode == 1 and "torch sees no GPU; set auto or cpu" in run.stderr

@@ -1,0 +1,167 @@
+"""A mistake in a configuration is one clear sentence, before anything runs."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+from mscl.config import schema
+from mscl.config.datasets import Dataset
+from mscl.config.schema import METHODS, load_config
+from mscl.config.validation import ConfigError, Strict
+from mscl.stages import jobs
+from tests.conftest import ROOT, tiny_config
+
+SHIPPED = [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))]
+
+
+def changed(path: str, value) -> dict:
+    """The tiny configuration with one key set (or, with `...`, removed)."""
+    values = copy.deepcopy(tiny_config(Path("x")))
+    *parents, last = path.split("/")
+    at = values
+    for key in parents:
+        at = at[key]
+    if value is ...:
+        del at[last]
+    else:
+        at[last] = value
+    return values
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.name)
+def test_shipped_configurations_are_valid(path):
+    assert load_config(path).name
+
+
+@pytest.mark.parametrize(("path", "value", "sentence"), [
+    ("modles", {}, "modles: unknown key; did you mean 'models'?"),
+    ("models/r18/pretrain/epoch", 3, "models.r18.pretrain.epoch: unknown key; did you mean 'epochs'?"),
+    ("models/r18/pretrain/epochs", "many", "models.r18.pretrain.epochs: input should be a valid integer"),
+    ("models/r18/pretrain/epochs", 0, "models.r18.pretrain.epochs: input should be greater than or equal to 1 (got 0)"),
+    ("models/r18/backbone", "resnet", "models.r18.backbone: input should be 'r3d_18' or 'slow_r50' (got 'resnet')"),
+    ("models/r18/finetune", ..., "models.r18.finetune: missing; add it"),
+    ("methods", ["mcsl"], "methods: unknown method 'mcsl'; did you mean 'mscl'?"),
+    ("pretrain/datasets", ["kim"], "pretrain.datasets: no data set 'kim' under datasets; did you mean 'kin'?"),
+    ("finetune/test", "val", "datasets.ss.annotations: no split 'val'; it has train, validation"),
+    ("contrast/queue", 30, "contrast.queue: 30 is not a multiple of models.r18.pretrain.batch 8"),
+    ("seeds", [0, 0], "seeds: [0, 0] holds the same one twice"),
+    ("seeds", [-1], "seeds.0: input should be greater than or equal to 0 (got -1)"),
+    ("method_switches", {"mscl": {}}, "method_switches: 'mscl' is a built-in method; give yours another name"),
+    ("method_switches", {"odd": {"mds": True}}, "method_switches.odd: mds chooses clips by their flow: set flow: true"),
+    ("flow/method", "raft", "flow.weights: RAFT needs a local file of torchvision's raft_large weights; set it, or method: dis"),
+    ("contrast/bn_groups", 3, "contrast.bn_groups: models.r18.pretrain.batch 8 does not divide into 3 groups"),
+    ("clip/stride", 3, None),
+    ("datasets/kin/frames", {"step": 2}, None),
+    ("datasets/kin/frames", {"step": 4}, "clip.stride: 2 is not a multiple of datasets.kin.frames.step 4, so its frames are not kept"),
+    ("datasets/ss/annotations", {"train": "t", "validation": "v"}, "datasets.ss.annotations: the ssv2 format needs 'labels' (labels.json)"),
+    ("datasets/kin/embedded/clips", {"val": 3}, "datasets.kin.embedded.clips: give a count for each of train"),
+    ("method_switches", {"odd": {"lmcl": True}}, "method_switches.odd: rotated, lmcl and fra need the flow network: set flow: true"),
+    ("datasets/kin/format", "kinetic", "datasets.kin.format: input should be 'kinetics', 'ssv2', 'ucf101', 'hmdb51', 'folder' or 'csv'"),
+    ("datasets/kin/fold", 4, "datasets.kin.fold: input should be 1, 2 or 3 (got 4)"),
+    ("datasets/kin/holdout", {"train": 0.1}, "datasets.kin.holdout: split 'train' has a file already; give the new split another name"),
+    ("datasets/kin/holdout", {"a": 0.5, "b": 0.5}, "datasets.kin.holdout: the shares leave nothing for the split that they are taken from"),
+    ("datasets/kin/holdout", {"a": 1.0}, "datasets.kin.holdout.a: input should be less than 1 (got 1.0)"),
+    ("datasets/kin/holdout_from", "val", "datasets.kin.holdout_from: no split 'val' under annotations; there are train"),
+    ("datasets/kin/subset", {"splits": ["test"]}, "datasets.kin.subset.splits: no split 'test'; there are train"),
+    ("datasets/kin/subset", {"fraction": 0}, "datasets.kin.subset.fraction: input should be greater than 0 (got 0)"),
+    ("datasets/kin/subset", {"class": []}, "datasets.kin.subset.class: unknown key; did you mean 'classes'?"),
+    ("datasets/kin/download", {"source": "kinetics400"}, "datasets.kin.download: an embedded data set is generated; remove one of the two"),
+    ("datasets/kin", {"format": "ucf101", "root": "x", "shards": 1, "download": {"source": "hmdb51"}},
+     "datasets.kin.download.source: hmdb51 does not come in the ucf101 format; change one"),
+    ("datasets/kin", {"format": "ssv2", "root": "x", "shards": 1, "annotations": {"labels": "l", "train": "t"}, "download": {"source": "ssv2"}},
+     "datasets.kin.download.source: input should be 'kinetics400', 'ucf101' or 'hmdb51' (got 'ssv2')"),
+    ("datasets/kin", {"format": "csv", "root": "x", "shards": 1}, "datasets.kin.annotations: name at least one split and its file"),
+    ("datasets/kin", {"format": "csv", "root": "x", "shards": 1, "annotations": {"labels": "l"}},
+     "datasets.kin.annotations: name at least one split and its file"),
+    ("datasets/kin", {"format": "folder", "root": "x", "shards": 1, "videos": "y"},
+     "datasets.kin.videos: the folder format finds its videos in the folders under annotations; remove this key"),
+    ("datasets/kin", {"format": "hmdb51", "root": "x", "shards": 1, "annotations": {"train": "splits", "val": "splits"}},
+     "datasets.kin.annotations: HMDB51's files know the splits train and test only; use holdout for another"),
+    ("datasets/kin/holdout", {"validation": 0.1}, None),
+    ("datasets/kin", {"format": "folder", "root": "x", "shards": 1}, None),
+    ("datasets/kin", {"format": "ucf101", "root": "x", "shards": 1, "download": {"source": "ucf101"}}, None),
+    ("datasets/kin", {"format": "hmdb51", "root": "x", "shards": 1, "holdout": {"v": 0.1}, "subset": {"splits": ["v"]}}, None),
+    ("method_switches", {"odd": {"family": "rho-moco", "flow": True}},
+     "method_switches.odd: flow is no part of family rho-moco: remove it, or set family: mscl"),
+    ("method_switches", {"odd": {"clips": 3}}, "method_switches.odd: family mscl looks at 2 clips of a video: remove clips, or set"),
+    ("method_switches", {"odd": {"family": "corp-f", "clips": 3}}, "method_switches.odd: family corp-f looks at 2 clips of a video"),
+    ("method_switches", {"odd": {"family": "rho-moco", "clips": 1}}, "method_switches.odd.clips: input should be greater than or equal to 2"),
+    ("method_switches", {"odd": {"family": "modist"}}, "method_switches.odd: family modist looks at flow: set flow: true"),
+    ("method_switches", {"odd": {"flow_contrast": False}}, "method_switches.odd: flow_contrast is a term of the flow network: set flow"),
+    ("method_switches", {"odd": {"family": "rho_moco"}}, "method_switches.odd.family: input should be 'mscl', 'rho-moco'"),
+    ("method_switches", {"rho-8": {"family": "rho-moco", "clips": 8}}, None),
+    ("clip/frames", 16, "clip.frames: LMCL pairs 4 times of the neck with 4 of the flow network; set 8"),
+])  # fmt: skip
+def test_each_mistake_is_one_sentence(path, value, sentence):
+    values = changed(path, value)
+    if sentence is None:
+        assert load_config(values)
+        return
+    with pytest.raises(ConfigError) as error:
+        load_config(values, "my.yaml")
+    assert sentence in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
+def test_official_lists_need_no_annotations():
+    ucf = Dataset(format="ucf101", root="r", shards=1, fold=2)
+    assert ucf.videos == "UCF-101" and ucf.annotations == {
+        "labels": "ucfTrainTestlist/classInd.txt",
+        "train": "ucfTrainTestlist/trainlist02.txt",
+        "test": "ucfTrainTestlist/testlist02.txt",
+    }
+    assert ucf.splits == ["train", "test"] and ucf.holdout_from == "train"
+    assert Dataset(format="folder", root="r", shards=1).annotations == {"train": "."}
+
+
+def test_unreadable_files_are_named(tmp_path):
+    with pytest.raises(ConfigError, match="absent.yaml: no such file"):
+        load_config(tmp_path / "absent.yaml")
+    (tmp_path / "torn.yaml").write_text("name: [demo")
+    with pytest.raises(ConfigError, match="torn.yaml: not readable YAML: .* line 1"):
+        load_config(tmp_path / "torn.yaml")
+    (tmp_path / "list.yaml").write_text("- name")
+    with pytest.raises(ConfigError, match="list.yaml: expected keys and values, found list"):
+        load_config(tmp_path / "list.yaml")
+
+
+def test_named_methods_are_the_rows_of_the_paper():
+    on = {
+        name: {k for k, v in s.model_dump(exclude={"family", "clips", "flow_contrast"}).items() if v not in (False, "none")}
+        for name, s in METHODS.items()
+    }
+    assert on["scratch"] == set()
+    assert on["moco"] == {"pretrain"}
+    assert on["baseline"] == {"pretrain", "flow", "rotated"}
+    assert on["mscl"] == on["baseline"] | {"lmcl", "fra", "mds"}
+    assert METHODS["mscl"].fra == "paper" and METHODS["mscl-released"].fra == "released"
+
+
+def test_a_job_holds_what_its_stage_uses_and_survives_json():
+    config = load_config(tiny_config(Path("x")))
+    job = jobs.pretrain_job(config, "r18", "mscl", 0)
+    assert jobs.loads(jobs.PretrainJob, jobs.dumps(job)) == job
+    other = load_config(changed("models/r18/finetune/lr", 0.5))
+    assert jobs.dumps(jobs.pretrain_job(other, "r18", "mscl", 0)) == jobs.dumps(job)
+    assert jobs.dumps(jobs.finetune_job(other, "r18", "mscl", 0)) != jobs.dumps(jobs.finetune_job(config, "r18", "mscl", 0))
+    assert jobs.pretrain_job(config, "r18", "moco", 0).sources[0].flow is None
+
+
+def test_a_foreign_job_is_refused():
+    with pytest.raises(ConfigError, match="--job: method: missing; add it"):
+        jobs.loads(jobs.PretrainJob, "{}")
+    with pytest.raises(ConfigError, match="not a readable job"):
+        jobs.loads(jobs.PretrainJob, "{torn")
+
+
+def test_every_key_is_documented():
+    text = (ROOT / "config" / "README.md").read_text()
+    models = [m for m in vars(schema).values() if isinstance(m, type) and issubclass(m, Strict) and m is not Strict]
+    absent = [f"{m.__name__}.{key}" for m in models for key in m.model_fields if f"`{key}`" not in text]
+    assert not absent
+
+
+def test_the_json_schema_follows_the_typed_configuration():
+    kept = json.loads((ROOT / "workflow" / "schemas" / "config.schema.json").read_text())
+    assert kept == schema.Config.model_json_schema(), "run: python -m mscl schema > workflow/schemas/config.schema.json"

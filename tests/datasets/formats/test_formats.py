@@ -1,0 +1,317 @@
+"""Data sets as people have them, each format with its traps, become the same kind of manifest."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mscl.config.datasets import Dataset
+from mscl.datasets.manifest import build_manifest
+
+LISTS = "ucfTrainTestlist"
+CLASSES = "1 ApplyEyeMakeup\r\n2 HandstandPushups\r\n"
+TRAIN = "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi 1\r\nHandstandPushups/v_HandStandPushups_g08_c01.avi 2\r\n"
+TEST = "HandstandPushups/v_HandStandPushups_g01_c01.avi\r\nApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi\r\n"
+
+
+def write(root: Path, files: dict[str, str | bytes]) -> Path:
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return root
+
+
+def videos(root: Path, *names: str) -> Path:
+    return write(root, dict.fromkeys(names, b"x"))
+
+
+def manifest(form: str, root: Path, **settings) -> pd.DataFrame:
+    """The manifest of a data set below `root`, indexed by clip_id; videos' paths below `root`."""
+    table = build_manifest("mine", Dataset(format=form, root=root, shards=4, **settings)).set_index("clip_id")
+    return table.assign(path=[os.path.relpath(p, root) for p in table.path])
+
+
+def refused(form: str, root: Path, **settings) -> str:
+    with pytest.raises(ValueError) as error:
+        manifest(form, root, **settings)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# UCF101
+
+
+def ucf101(root: Path, classes=CLASSES, train=TRAIN, test=TEST) -> Path:
+    files = {"classInd.txt": classes, "trainlist01.txt": train, "testlist01.txt": test}
+    (root / "UCF-101").mkdir(parents=True, exist_ok=True)
+    return write(root, {f"{LISTS}/{name}": text for name, text in files.items()})
+
+
+def test_ucf101_takes_the_class_from_the_folder_and_counts_it_from_0(tmp_path):
+    videos(ucf101(tmp_path), "UCF-101/HandstandPushups/v_HandStandPushups_g01_c01.avi")
+    table = manifest("ucf101", tmp_path)
+    assert list(table.index) == [
+        "v_ApplyEyeMakeup_g01_c01", "v_ApplyEyeMakeup_g08_c01", "v_HandStandPushups_g01_c01", "v_HandStandPushups_g08_c01",
+    ]  # fmt: skip
+    assert list(table.split) == ["test", "train", "test", "train"]
+    assert list(table.label) == [0, 0, 1, 1] and table.label.dtype == np.int32
+    assert list(table.class_name[2:]) == ["HandstandPushups"] * 2
+    assert list(table.status) == ["missing", "missing", "ok", "missing"] and table.start.isna().all()
+    assert table.path.iloc[0] == "UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi"  # where it is expected
+
+
+def test_converted_and_respelt_videos_are_found_but_the_listed_name_comes_first(tmp_path):
+    apply, hand = "UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup", "UCF-101/HandStandPushups/v_HandstandPushups"
+    videos(ucf101(tmp_path), f"{apply}_g08_c01.mp4", f"{apply}_g08_c01.avi", f"{apply}_g01_c01.mp4", f"{hand}_g01_c01.AVI")
+    videos(tmp_path, "UCF-101/ApplyEyeMakeup/V_APPLYEYEMAKEUP_g01_c01.avi")  # a listed name in another suffix is better than this
+    table = manifest("ucf101", tmp_path)
+    assert table.path["v_ApplyEyeMakeup_g08_c01"] == f"{apply}_g08_c01.avi"
+    assert table.path["v_ApplyEyeMakeup_g01_c01"] == f"{apply}_g01_c01.mp4"
+    assert table.path["v_HandStandPushups_g01_c01"] == f"{hand}_g01_c01.AVI"
+    assert table.status["v_HandStandPushups_g08_c01"] == "missing"
+
+
+def test_an_empty_video_never_hides_a_whole_one(tmp_path):
+    write(ucf101(tmp_path), {"UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi": b""})
+    assert manifest("ucf101", tmp_path).status["v_ApplyEyeMakeup_g08_c01"] == "empty"
+    videos(tmp_path, "UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.mp4")
+    row = manifest("ucf101", tmp_path).loc["v_ApplyEyeMakeup_g08_c01"]
+    assert row.status == "ok" and row.path.endswith(".mp4")
+
+
+def test_another_fold_reads_other_lists(tmp_path):
+    ucf101(tmp_path)
+    write(tmp_path, {f"{LISTS}/trainlist02.txt": TRAIN[:46] + "\n", f"{LISTS}/testlist02.txt": TEST})
+    assert list(manifest("ucf101", tmp_path, fold=2).split) == ["test", "train", "test"]
+    assert "trainlist03.txt: no such file" in refused("ucf101", tmp_path, fold=3)
+
+
+@pytest.mark.parametrize(("files", "sentence"), [
+    ({"train": "ApplyEyeMakeup/v_a.avi 2\n"}, "trainlist01.txt: line 1 gives class ApplyEyeMakeup the number 2, but classInd.txt 1; "
+                                              "take both files from one release"),
+    ({"test": "\nHandStandPushups/v_a.avi\n"}, "testlist01.txt: line 2, class 'HandStandPushups' is not in classInd.txt; "
+                                               "did you mean 'HandstandPushups'?"),
+    ({"test": "v_a.avi\n"}, "testlist01.txt: line 1, 'v_a.avi' is not Class/video.avi"),
+    ({"classes": "ApplyEyeMakeup 1\n"}, "classInd.txt: line 1, 'ApplyEyeMakeup 1' is not a number from 1 and a class"),
+    ({"classes": "0 ApplyEyeMakeup\n"}, "classInd.txt: line 1, '0 ApplyEyeMakeup' is not a number from 1"),
+    ({"classes": CLASSES + "2 Archery\n"}, "classInd.txt: line 3, '2 Archery' repeats a class or a number"),
+    ({"test": TRAIN}, "clip 'v_ApplyEyeMakeup_g08_c01' is listed more than once (trainlist01.txt, testlist01.txt); keep one row of it"),
+    ({"test": "\n"}, "testlist01.txt annotates no video for split 'test'"),
+])  # fmt: skip
+def test_bad_ucf101_lists_are_named(tmp_path, files, sentence):
+    assert sentence in refused("ucf101", ucf101(tmp_path, **files))
+
+
+# HMDB51
+
+
+def hmdb51(root: Path, **more: str) -> Path:
+    (root / "videos").mkdir(exist_ok=True)
+    files = {
+        "wave_test_split1.txt": "21 _wave_u_&_0.avi 1 \r\nb_wave_1.avi 2 \n\n",
+        "cartwheel_test_split1.txt": "(Rad)Schlag_die_Bank!_cartwheel_0.avi 1 \nunused_cartwheel_1.avi 0 \nc_cartwheel_2.avi 2 \n",
+    }
+    return write(root, {f"splits/{name}": text for name, text in (files | more).items()})
+
+
+def test_hmdb51_reads_one_file_a_class_and_keeps_odd_names(tmp_path):
+    videos(hmdb51(tmp_path), "videos/cartwheel/(Rad)Schlag_die_Bank!_cartwheel_0.avi", "videos/wave/21 _wave_u_&_0.mp4")
+    table = manifest("hmdb51", tmp_path)
+    assert list(table.index) == [
+        "cartwheel/(Rad)Schlag_die_Bank!_cartwheel_0", "cartwheel/c_cartwheel_2", "wave/21 _wave_u_&_0", "wave/b_wave_1",
+    ]  # fmt: skip
+    assert list(table.split) == ["train", "test", "train", "test"] and list(table.label) == [0, 0, 1, 1]
+    assert list(table.class_name) == ["cartwheel", "cartwheel", "wave", "wave"]
+    assert list(table.status) == ["ok", "missing", "ok", "missing"]
+
+
+def test_bad_hmdb51_files_are_named(tmp_path):
+    hmdb51(tmp_path, **{"wave_test_split2.txt": "b_wave_1.avi 1\n"})
+    assert "splits: no cartwheel_test_split2.txt, while another fold has one" in refused("hmdb51", tmp_path, fold=2)
+    assert "splits: no cartwheel_test_split3.txt" in refused("hmdb51", tmp_path, fold=3)
+    write(tmp_path, {"splits/wave_test_split1.txt": "b_wave_1.avi 3\n"})
+    assert "wave_test_split1.txt: line 1, 'b_wave_1.avi 3' is not a video and 0, 1 or 2" in refused("hmdb51", tmp_path)
+    assert "nowhere: no such folder" in refused("hmdb51", tmp_path, annotations={"train": "nowhere"})
+    (tmp_path / "none").mkdir()
+    assert "none: no <class>_test_split1.txt" in refused("hmdb51", tmp_path, annotations={"train": "none"})
+
+
+# A plain folder
+
+
+def test_a_plain_folder_needs_no_annotations(tmp_path):
+    videos(
+        tmp_path,
+        "wave/a.mp4",
+        "wave/day 1/a.MOV",
+        "bow/b c.avi",
+        "wave/.hidden.mp4",
+        ".trash/x/a.mp4",
+        "wave/notes.txt",
+        "empty/readme",
+    )
+    table = manifest("folder", tmp_path)
+    assert list(table.index) == ["bow/b c", "wave/a", "wave/day 1/a"] and set(table.split) == {"train"}
+    assert list(table.label) == [0, 1, 1] and list(table.class_name) == ["bow", "wave", "wave"]
+    assert list(table.path) == ["bow/b c.avi", "wave/a.mp4", "wave/day 1/a.MOV"] and set(table.status) == {"ok"}
+
+
+def test_splits_are_folders_and_share_their_classes(tmp_path):
+    videos(tmp_path, "train/wave/a.mp4", "val/bow/b.mp4", "val/wave/c.mp4")
+    splits = {"train": "train", "validation": "val"}
+    table = manifest("folder", tmp_path, annotations=splits)
+    assert dict(table.label) == {"wave/a": 1, "bow/b": 0, "wave/c": 1}
+    assert dict(table.split) == {"wave/a": "train", "bow/b": "validation", "wave/c": "validation"}
+    write(tmp_path, {"classes.txt": "\ufeffwave\nnod\nbow\n"})
+    assert dict(manifest("folder", tmp_path, annotations=splits | {"labels": "classes.txt"}).label) == {
+        "wave/a": 0,
+        "bow/b": 2,
+        "wave/c": 0,
+    }
+
+
+def test_a_folder_without_classes_serves_for_pretraining(tmp_path):
+    table = manifest("folder", videos(tmp_path, "a.mp4", "b.mp4"))
+    assert list(table.label) == [-1, -1] and list(table.class_name) == ["", ""]
+    assert "'a' lies beside the folders of the classes; move it into one" in refused("folder", videos(tmp_path, "wave/c.mp4"))
+
+
+def test_links_back_and_names_that_are_not_utf8_do_no_harm(tmp_path):
+    videos(tmp_path, "wave/a.mp4")
+    (tmp_path / "wave" / "again").symlink_to(tmp_path)
+    (tmp_path / "wave" / "gone.mp4").symlink_to(tmp_path / "nowhere")
+    with open(os.fsencode(tmp_path / "wave") + b"/caf\xe9.mp4", "wb") as file:
+        file.write(b"x")
+    table = manifest("folder", tmp_path)
+    assert dict(table.status) == {"wave/a": "ok", r"wave/caf\xe9": "missing", "wave/gone": "missing"}
+    assert list(table.reason) == ["", "its name is not UTF-8; rename it", "a link of this name leads nowhere"]
+    table.to_parquet(tmp_path / "can be stored.parquet")
+
+
+def test_bad_folders_are_named(tmp_path):
+    videos(tmp_path, "train/wave/a.mp4", "val/wave/a.mp4", "clash/wave/a.mp4", "clash/wave/a.avi", "line/wave/a\nb.mp4")
+    (tmp_path / "void").mkdir()
+    both = {"train": "train", "validation": "val"}
+    assert "clip 'wave/a' is listed more than once (train, val)" in refused("folder", tmp_path, annotations=both)
+    assert "clash/wave: holds both a.avi and a.mp4; keep one of them" in refused(
+        "folder", tmp_path, annotations={"train": "clash"}
+    )
+    assert "void: holds no video for split 'train'" in refused("folder", tmp_path, annotations={"train": "void"})
+    assert "correct annotations.test" in refused("folder", tmp_path, annotations={"train": "train", "test": "nowhere"})
+    assert r"'wave/a\nb' cannot name a clip" in refused("folder", tmp_path, annotations={"train": "line"})
+    inside = refused("folder", tmp_path, annotations={"train": ".", "validation": "val"})
+    assert "the folder of split 'validation' lies within that of 'train'" in inside
+
+
+# A CSV of paths
+
+
+def test_a_csv_of_paths(tmp_path):
+    elsewhere = videos(tmp_path / "other disk", "far.mkv") / "far.mkv"
+    videos(tmp_path / "data", "clips/-a.mp4", "b.webm")
+    write(
+        tmp_path / "data",
+        {"list.csv": f"\ufeffPath,label\nclips/-a.mp4,wave\n./b.webm,bow\n{elsewhere},wave\ngone.mp4,bow\nno/x.mp4,bow\n"},
+    )
+    table = manifest("csv", tmp_path / "data", annotations={"train": "list.csv"})
+    far = str(elsewhere.with_suffix("")).lstrip("/")
+    assert dict(table.label) == {"clips/-a": 1, "b": 0, far: 1, "gone": 0, "no/x": 0}
+    assert dict(table.status) == {"clips/-a": "ok", "b": "ok", far: "ok", "gone": "missing", "no/x": "missing"}
+    assert table.reason["gone"] == f"no file of this name in {tmp_path / 'data'}"
+    assert table.reason["no/x"] == f"no folder {tmp_path / 'data' / 'no'}"
+    assert table.start.isna().all() and table.end.isna().all()
+
+
+def test_one_csv_serves_several_splits_and_pieces_of_one_video(tmp_path):
+    text = ("path,clip_id,start,end,split,label\nday.mp4,one,0,2.5,train,7\nday.mp4,two,2.5,,train,3\nday.mp4,three,,9,val,7\n"
+            "x.mp4,four,,,test,\n")  # fmt: skip
+    videos(write(tmp_path, {"all.csv": text}), "day.mp4", "x.mp4")
+    table = manifest("csv", tmp_path, annotations=dict.fromkeys(("train", "validation", "test"), "all.csv"))
+    assert dict(table.split) == {"four": "test", "one": "train", "three": "validation", "two": "train"}
+    assert dict(table.label) == {"four": -1, "one": 7, "three": 7, "two": 3}  # whole numbers are used as they are
+    assert dict(table.class_name) == {"four": "", "one": "7", "three": "7", "two": "3"}
+    assert list(table.start.fillna(-1)) == [-1, 0, -1, 2.5] and list(table.end.fillna(-1)) == [-1, 2.5, 9, -1]
+    assert set(manifest("csv", tmp_path, annotations={"train": "all.csv"}).index) == {"one", "two"}
+
+
+def test_a_list_of_classes_fixes_their_order(tmp_path):
+    files = {"t.csv": "path,label\na.mp4,wave\nb.mp4,bow\n", "n.csv": "path,label\na.mp4,1\n", "classes.txt": "wave\nnod\nbow\n"}
+    write(tmp_path, files)
+    named = manifest("csv", tmp_path, annotations={"train": "t.csv", "labels": "classes.txt"})
+    assert dict(named.label) == {"a": 0, "b": 2}
+    numbered = manifest("csv", tmp_path, annotations={"train": "n.csv", "labels": "classes.txt"})
+    assert list(numbered.label) == [1] and list(numbered.class_name) == ["nod"]
+    write(tmp_path, {"n.csv": "path,label\na.mp4,3\n", "t.csv": "path,label\na.mp4,waves\n"})
+    said = refused("csv", tmp_path, annotations={"train": "n.csv", "labels": "classes.txt"})
+    assert "n.csv: label 3 cannot be used: labels count from 0, and there are 3 classes in classes.txt" in said
+    said = refused("csv", tmp_path, annotations={"train": "t.csv", "labels": "classes.txt"})
+    assert "classes.txt: no line 'waves', a class that the annotations name; did you mean 'wave'?" in said
+    write(tmp_path, {"k.csv": "label,youtube_id,time_start,time_end,split\nbow,x,0,1,train\n", "videos/x.txt": ""})
+    assert list(manifest("kinetics", tmp_path, annotations={"train": "k.csv", "labels": "classes.txt"}).label) == [2]
+    write(tmp_path, {"classes.txt": "wave\nwave\n"})
+    assert "classes.txt: lines 1 and 2 are both 'wave'" in refused(
+        "csv", tmp_path, annotations={"train": "t.csv", "labels": "classes.txt"}
+    )
+
+
+def test_a_csv_without_labels_serves_for_pretraining(tmp_path):
+    table = manifest("csv", write(tmp_path, {"t.csv": "path\na.mp4\n"}), annotations={"train": "t.csv"})
+    assert list(table.label) == [-1] and list(table.class_name) == [""]
+
+
+@pytest.mark.parametrize(("text", "sentence"), [
+    ("a.mp4,wave\n", "t.csv: no column 'path' in its header (a.mp4,wave); the first line must name the columns"),
+    ("path,lable\na.mp4,wave\n", "t.csv: unknown column 'lable'; did you mean 'label'?"),
+    ("path,label\na.mp4,wave,1\n", "t.csv: its rows have more fields than its header"),
+    ("path,label\na.mp4,wave\n,bow\n", "t.csv: row 2 after the header, path '' is empty"),
+    ("path,label\na.mp4,wave\nb.mp4\n", "t.csv: row 2 after the header, label '' is empty"),
+    ("path,start,end\na.mp4,2,2\n", "t.csv: row 1 after the header, end '2' is not after the start"),
+    ("path,start,end\na.mp4,-1,2\n", "t.csv: row 1 after the header, start '-1' is no number of seconds from 0"),
+    ("path,start\na.mp4,inf\n", "t.csv: row 1 after the header, start 'inf' is no number"),
+    ("path,start\na.mp4,1\nb.mp4,\na.mp4,2\n", "t.csv: rows 1 and 3 after the header are both clip 'a'"),
+    ("path\n../a.mp4\n", "t.csv: '../a' cannot name a clip; a clip_id is a relative name without empty parts, '.', '..'"),
+    ("path,clip_id\na.mp4,/etc/a\n", "t.csv: '/etc/a' cannot name a clip"),
+    ("path,clip_id\na.mp4,b//a\n", "t.csv: 'b//a' cannot name a clip"),
+    ("path,clip_id\na.mp4,\n", "t.csv: row 1 after the header, clip_id '' is empty"),
+    ("path,split\na.mp4,dev\n", "t.csv: no row of split 'train'; its column split holds dev"),
+    ("path,label\na.mp4,-1\n", "t.csv: label -1 cannot be used: labels count from 0"),
+    ("path,label\n", "t.csv: annotates no video for split 'train'"),
+    ("", "t.csv: the file is empty"),
+])  # fmt: skip
+def test_bad_csvs_are_named(tmp_path, text, sentence):
+    assert sentence in refused("csv", write(tmp_path, {"t.csv": text}), annotations={"train": "t.csv"})
+
+
+# Real footage
+
+
+def test_real_ucf101(real_videos):
+    table = manifest("ucf101", real_videos / "ucf101")
+    assert table.split.value_counts().to_dict() == {"train": 9537, "test": 3783}
+    assert table.label.nunique() == 101 and table.class_name[table.label == 36].unique() == ["HandstandPushups"]
+    found = table[table.status == "ok"]
+    assert dict(found.label) == {
+        "v_ApplyEyeMakeup_g01_c01": 0, "v_BaseballPitch_g01_c01": 6, "v_Basketball_g01_c01": 7,
+        "v_SoccerJuggling_g23_c01": 83, "v_SoccerJuggling_g24_c01": 83,
+    }  # fmt: skip
+
+
+def test_real_hmdb51(real_videos):
+    table = manifest("hmdb51", real_videos / "hmdb51")
+    assert table.split.value_counts().to_dict() == {"train": 140, "test": 60}
+    assert table.groupby("class_name").label.unique().map(list).to_dict() == {"cartwheel": [0], "wave": [1]}
+    found = table[table.status == "ok"]
+    assert found.class_name.value_counts().to_dict() == {"wave": 2, "cartwheel": 1}  # the fold leaves the fourth video out
+
+
+def test_real_folders_and_paths(real_videos, tmp_path):
+    table = manifest("folder", real_videos / "ucf101/UCF-101")
+    assert list(table.label) == [0, 1, 2, 3, 3] and set(table.status) == {"ok"}
+    names = sorted(p.name for p in (real_videos / "odd").iterdir())
+    write(tmp_path, {"odd.csv": "path\n" + "\n".join(names)})
+    table = manifest("csv", tmp_path, videos=str(real_videos / "odd"), annotations={"train": "odd.csv"})
+    assert len(table) == len(names) == 13
+    assert table.status["-video-with-dash-"] == "ok" and dict(table.status[table.status != "ok"]) == {"zero_bytes": "empty"}

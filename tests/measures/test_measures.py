@@ -1,0 +1,74 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from mscl.measures.probe import linear_probe
+from mscl.measures.retrieval import retrieval
+from mscl.measures.topk import metrics_from_predictions, top_k_accuracy
+
+
+def test_retrieval_by_hand():
+    # Around their mean (10, 10) the gallery points lie east (0), west (1), north (0), south (1).
+    gallery = np.array([[11, 10], [9, 10], [10, 11], [10, 9]], dtype=np.float32)
+    # Around *their* mean (0, 0): east-north-east of class 1, west-south-west of class 0, and two on the axes.
+    query = np.array([[2, 1], [-2, -1], [0, 1], [0, -1]], dtype=np.float32)
+    # q0 (1): neighbours E0 N0 S1 W1 -> 3rd; q1 (0): W1 S1 N0 E0 -> 3rd; q2 (0): N0 -> 1st; q3 (0): S1, then E0 and W1 tie -> 3rd.
+    found = retrieval(gallery, [0, 1, 0, 1], query, [1, 0, 0, 0], ks=(1, 2, 3, 10))
+    assert found == {"1": 0.25, "2": 0.25, "3": 1.0, "10": 1.0}
+
+
+def test_retrieval_subtracts_each_splits_own_mean():
+    rng = np.random.default_rng(0)
+    gallery, query = rng.normal(size=(40, 4)), rng.normal(size=(30, 4))
+    labels = rng.integers(0, 4, 40), rng.integers(0, 4, 30)
+    assert retrieval(gallery + 5, labels[0], query - 90, labels[1]) == pytest.approx(
+        retrieval(gallery, labels[0], query, labels[1]), abs=0.04
+    )
+
+
+def test_a_collapsed_representation_scores_nothing():
+    same = np.full((6, 3), 0.1, dtype=np.float32)
+    assert retrieval(same, [0, 0, 0, 1, 1, 1], same, [0, 0, 0, 1, 1, 1], ks=(1, 5))["1"] == 0.0
+
+
+def test_a_class_missing_from_the_gallery_is_never_found():
+    points = np.eye(3)
+    assert retrieval(points, [0, 1, 2], points, [0, 1, 7], ks=(50,)) == {"50": pytest.approx(2 / 3)}
+
+
+def test_retrieval_needs_labels():
+    with pytest.raises(ValueError, match="3 query features but 2 labels"):
+        retrieval(np.eye(3), [0, 1, 2], np.eye(3), [0, 1])
+
+
+def test_probe_separates_shifted_clouds_and_repeats():
+    rng = np.random.default_rng(1)
+    labels = np.arange(60) % 3
+    train = rng.normal(size=(60, 5)) + 4 * np.eye(5)[labels]
+    test = rng.normal(size=(60, 5)) + 4 * np.eye(5)[labels]
+    first = linear_probe(train, labels, test, labels)
+    assert first["top1"] > 0.9 and first == linear_probe(train, labels, test, labels)
+
+
+def test_probe_needs_two_classes_and_a_test_video():
+    with pytest.raises(ValueError, match="fewer than 2 classes"):
+        linear_probe(np.eye(2), [1, 1], np.eye(2), [1, 1])
+    with pytest.raises(ValueError, match="no usable video"):
+        linear_probe(np.eye(2), [0, 1], np.empty((0, 2)), [])
+
+
+def predictions(rows):
+    return pd.DataFrame(rows, columns=["clip_id", "label", "top"])
+
+
+def test_metrics_are_recomputed_from_predictions():
+    table = predictions([("a", 0, [0, 1, 2]), ("b", 1, [2, 1, 0]), ("c", 2, [0, 1, 3]), ("d", 3, []), ("e", -1, [0, 1])])
+    assert metrics_from_predictions(table, 4) == {"top1": 1 / 3, "top5": 2 / 3, "videos": 3, "skipped": 2}
+    assert top_k_accuracy([[3, 1], [0, 1]], [1, 1], 1) == 0
+
+
+def test_metrics_without_videos_are_nan_and_a_foreign_class_is_an_error():
+    empty = metrics_from_predictions(predictions([("a", 0, [])]), 4)
+    assert np.isnan(empty["top1"]) and (empty["videos"], empty["skipped"]) == (0, 1)
+    with pytest.raises(ValueError, match="class 7 is not one of 4"):
+        metrics_from_predictions(predictions([("a", 0, [7])]), 4)

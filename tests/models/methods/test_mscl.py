@@ -1,0 +1,105 @@
+"""The whole method: which terms each named method has, where gradients go, what enters the queues."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mscl.config.schema import METHODS, Contrast, Switches
+from mscl.flow.colour import colourwheel
+from mscl.flow.rotate import rotate_flow
+from mscl.models.methods.mscl import MSCL
+from mscl.models.moco import in_groups
+from mscl.models.view import View
+
+NET = SimpleNamespace(backbone="r3d_18", width=4, flow_width=4, neck=16, neck_blocks=2, size=32)
+CLIP_TERMS = {"rgb", "flow", "rgb_to_flow", "flow_to_rgb"}
+ROTATED = {"rotated", "rgb_to_rotated", "rotated_to_rgb"}
+
+
+def model_of(switches: Switches, net=NET) -> MSCL:
+    torch.manual_seed(0)
+    return MSCL(net, Contrast(dim=16, queue=8), switches)
+
+
+def view(seed: int) -> View:
+    g = torch.Generator().manual_seed(seed)
+    flow = torch.rand(4, 2, 4, 32, 32, generator=g) - 0.5  # every second of 8 fields
+    return View(torch.randn(4, 3, 8, 32, 32, generator=g), flow, torch.full((4,), 1.2566))
+
+
+@pytest.mark.parametrize(
+    ("method", "terms"),
+    [
+        ("moco", {"rgb"}),
+        ("baseline", CLIP_TERMS | ROTATED),
+        ("lmcl", CLIP_TERMS | ROTATED | {"lmcl"}),
+        ("mscl", CLIP_TERMS | ROTATED | {"lmcl"}),
+        ("mscl-released", CLIP_TERMS | ROTATED | {"lmcl"}),
+    ],
+)
+def test_each_method_has_its_terms_and_trains_every_query_weight(method, terms):
+    model = model_of(METHODS[method])
+    losses, accuracies = model(view(1), view(2))
+    assert set(losses) == terms == set(accuracies)
+    sum(losses.values()).backward()
+    untouched = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    # The neck's last block works out three levels, of which the local loss uses level 0.
+    assert [n for n in untouched if not n.startswith("neck.pyramid.1")] == []
+    assert not any(p.requires_grad for p in model.rgb.key.parameters())
+
+
+def test_rotated_keys_never_enter_a_queue():
+    model, query, key = model_of(METHODS["mscl"]), view(1), view(2)
+    model(query, key)
+    expected = model_of(METHODS["mscl"]).flow.encode_key(colourwheel(key.flow_B2THW))
+    assert torch.equal(model.flow.queue.keys_KD[:4], expected)
+    assert model.flow.queue.age_K.tolist() == [0] * 4 + [1] * 4
+
+
+def test_released_wiring_swaps_the_key_clips_flow_with_the_rotated_query_flow():
+    query, key = view(1), view(2)
+    paper = model_of(METHODS["mscl"])._wire(query, key)
+    released = model_of(METHODS["mscl-released"])._wire(query, key)
+    rotated_query = colourwheel(rotate_flow(query.flow_B2THW, query.angle_B))
+    assert torch.equal(paper[1], rotated_query) and torch.equal(paper[2], key.flow_image())
+    assert torch.equal(released[1], key.flow_image()) and torch.equal(released[2], rotated_query)
+    assert torch.equal(paper[0], released[0]) and torch.equal(paper[3], released[3])
+
+
+def test_momentum_moves_the_key_encoders_once():
+    model = model_of(METHODS["baseline"])
+    with torch.no_grad():
+        for p in model.flow.query.parameters():
+            p.add_(1.0)
+    before = [p.clone() for p in model.flow.key.parameters()]
+    model.momentum_update(0.9)
+    assert all(torch.allclose(b + 0.1, k, atol=1e-6) for b, k in zip(before, model.flow.key.parameters()))
+
+
+def test_r50_projects_its_flow_to_the_necks_width():
+    net = SimpleNamespace(backbone="slow_r50", width=4, flow_width=4, neck=16, neck_blocks=1, size=64)
+    model = model_of(METHODS["mscl"], net)
+    assert model.to_neck.weight.shape == (16, 128, 1, 1, 1)
+    losses, _ = model(view(1), view(2))
+    assert torch.isfinite(sum(losses.values()))
+
+
+def test_shuffled_groups_come_back_in_order_and_keys_share_no_statistics_with_queries():
+    """With statistics frozen (eval) groups change nothing; in training each group has its own, and keys are shuffled."""
+    torch.manual_seed(0)
+    grouped = MSCL(NET, Contrast(dim=16, queue=8, bn_groups=2), METHODS["moco"]).rgb
+    x = view(3).rgb_BCTHW
+    grouped.eval()
+    assert torch.allclose(grouped.encode_key(x), grouped.key(x)[1], atol=1e-6)
+    maps, z = grouped.encode_query(x)
+    whole_maps, whole = grouped.query(x)
+    assert torch.allclose(z, whole, atol=1e-6) and all(torch.allclose(a, b, atol=1e-5) for a, b in zip(maps, whole_maps))
+    grouped.train()
+    first_half = grouped.encode_query(x)[1][:2]
+    other_company = grouped.encode_query(torch.cat([x[:2], torch.zeros_like(x[2:])]))[1][:2]
+    assert torch.allclose(first_half, other_company, atol=1e-6)  # a group's statistics are its own
+    torch.manual_seed(1)
+    assert torch.randperm(4).tolist()[:2] not in ([0, 1], [1, 0], [2, 3], [3, 2])  # this seed mixes the groups
+    torch.manual_seed(1)
+    assert not torch.allclose(grouped.encode_key(x), in_groups(grouped.key, x, 2)[1], atol=1e-4)

@@ -1,0 +1,108 @@
+"""Which frames a clip is made of: starts, keys, crops, uniform frames."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from mscl.config.schema import ClipConfig
+from mscl.stages import jobs
+from mscl.store.shards import Shards
+from mscl.training.clips import (
+    PretrainClips,
+    UniformClips,
+    allowed_starts,
+    centre_box,
+    crop_box,
+    key_start,
+    pretrain_rows,
+    uniform_positions,
+)
+from mscl.training.recipe import epoch_batches
+
+CLIP = ClipConfig(frames=8, stride=2, max_shift=4)
+
+
+def test_a_clip_starts_where_it_fits():
+    assert allowed_starts(np.arange(0, 20), None, CLIP).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_mds_narrows_the_starts_and_never_to_nothing():
+    grid, allowed = np.arange(0, 20), np.zeros(20, dtype=bool)
+    allowed[[2, 5, 9]] = True
+    assert allowed_starts(grid, allowed, CLIP).tolist() == [2, 5]
+    assert allowed_starts(grid, np.arange(20) >= 15, CLIP).tolist() == [0, 1, 2, 3, 4, 5]  # none of them fits a clip
+    assert allowed_starts(grid, np.zeros(20, dtype=bool), CLIP).tolist() == [0]
+
+
+def test_a_video_shorter_than_a_clip_starts_at_its_first_frame():
+    assert allowed_starts(np.arange(0, 10), None, CLIP).tolist() == [0]
+
+
+def test_the_key_starts_within_the_shift_at_an_allowed_start():
+    starts = np.array([0, 10, 20, 30])
+    found = {int(key_start(np.random.default_rng(i), 10, starts, 12)) for i in range(200)}
+    assert found == {0, 10, 20}
+    assert key_start(np.random.default_rng(0), 20, starts, 0) == 20
+
+
+def test_crops_stay_inside_and_keep_their_area_and_ratio():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        left, top, right, bottom = crop_box(rng, 4 / 3, (0.2, 1.0), (3 / 4, 4 / 3))
+        assert 0 <= left < right <= 1 and 0 <= top < bottom <= 1
+        assert 0.19 <= (right - left) * (bottom - top) <= 1.001
+        assert 0.74 <= (right - left) / (bottom - top) * 4 / 3 <= 1.34
+
+
+@pytest.mark.parametrize(("aspect", "box"), [(2.0, (0.25, 0, 0.75, 1)), (0.5, (0, 0.25, 1, 0.75)), (1.0, (0, 0, 1, 1))])
+def test_the_centre_crop_is_square(aspect, box):
+    assert centre_box(aspect) == pytest.approx(box)
+
+
+def test_uniform_frames_are_the_middles_of_equal_segments():
+    assert uniform_positions(24, 8).tolist() == [1, 4, 7, 10, 13, 16, 19, 22]
+    assert uniform_positions(3, 8).tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
+    jittered = uniform_positions(24, 8, np.random.default_rng(0))
+    assert all(3 * i <= p < 3 * i + 3 for i, p in enumerate(jittered))
+
+
+def test_a_sample_has_frames_and_flow_of_the_same_times_and_depends_on_the_epoch(prepared):
+    job = jobs.pretrain_job(prepared, "r18", "mscl", 0)
+    clips = PretrainClips(pretrain_rows(job.sources, "train"), job, 32)
+    assert len(clips) == 24
+    sample = clips[3]
+    assert sample["query_rgb"].shape == (8, 32, 32, 3) and sample["query_rgb"].dtype == np.uint8
+    assert sample["key_flow"].shape == (4, 32, 32, 2) and sample["key_factor"].shape == (4,)  # of times 0, 2, 4, 6
+    assert np.array_equal(sample["query_rgb"], clips[3]["query_rgb"])
+    clips.set_epoch(1)
+    assert not np.array_equal(sample["query_rgb"], clips[3]["query_rgb"])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_loader_processes_change_nothing_and_any_step_can_be_the_first(prepared, workers):
+    """The batches of an epoch, read by this process from its start, and by `workers` processes from its second batch on."""
+    job = jobs.pretrain_job(prepared, "r18", "mscl", 0)
+    clips = PretrainClips(pretrain_rows(job.sources, "train"), job, 32)
+    clips.set_epoch(3)
+    batches = epoch_batches(len(clips), 8, seed=0, epoch=3)
+    alone = list(DataLoader(clips, batch_sampler=batches))
+    resumed = list(DataLoader(clips, batch_sampler=batches[1:], num_workers=workers))
+    assert len(alone) == 3 and len(resumed) == 2
+    for a, b in zip(alone[1:], resumed):
+        assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_missing_and_broken_test_videos_are_rows_with_a_reason(prepared):
+    source = jobs.source(prepared, "ss")
+    rows = pd.read_parquet(source.manifest)
+    rows.loc[0, ["status", "reason"]] = ["missing", "no such file"]
+    stranger = rows.iloc[[1]].assign(clip_id="never-extracted")
+    clips = UniformClips(Shards(source.frame_indexes()), pd.concat([rows, stranger]), frames=8, size=32)
+    assert clips.skipped[["status", "reason"]].values.tolist() == [
+        ["missing", "no such file"],
+        ["missing", "not in the frame store"],
+    ]
+    assert len(clips) == len(rows) - 1
+    assert clips[0]["clip_KTHWC"].shape == (1, 8, 32, 32, 3)
