@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from benchmarks.common import machine, versions
 from mscl.config.schema import load_config
 from mscl.models.build import build_method
-from mscl.stages import jobs
+from mscl.stages import build, jobs
 from mscl.training.clips import PretrainClips, pretrain_rows
 from mscl.training.engine import Machine, Run
 from mscl.training.hardware import place, prepare_device
@@ -65,10 +65,10 @@ def main() -> None:
     parser.add_argument("--rate", type=float, help="samples a second that a device asks for; the measured rate without it")
     a = parser.parse_args()
     config = load_config(a.config)
-    job = jobs.pretrain_job(config, a.model, a.method, 0)
+    job = build.pretrain_job(config, a.model, a.method, 0)
     job = job.model_copy(update={"optim": job.optim.model_copy(update={"epochs": 1}), "monitor": None})
     device = prepare_device("auto", job.threads, job.kernels)
-    clips = PretrainClips(pretrain_rows(job.sources, job.split), job, job.net.size)
+    clips = PretrainClips(pretrain_rows(job.sources, job.split), job.clip, job.augment, job.switches, job.net.size, job.seed)
     print(f"{machine()}; {versions('torch')}; {device}, {job.threads} thread(s), {a.workers} loader process(es)")
     ways, times = {"ready": Ready(clips), "store": clips}, {"ready": [], "store": []}
     for _ in range(a.epochs):

@@ -23,7 +23,7 @@ from mscl.config.schema import Kernels, load_config
 from mscl.machine.device import memory_gb
 from mscl.machine.torchvision import torchvision
 from mscl.models.build import build_method
-from mscl.stages import jobs
+from mscl.stages import build, jobs
 from mscl.training.engine import train_step
 from mscl.training.hardware import autocast, place, prepare_device
 from mscl.training.pretrain import PretrainStep
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=90)
     a = parser.parse_args()
     config, device = load_config(a.config), prepare_device("auto", a.threads)
-    job = jobs.pretrain_job(config, a.model, a.method, 0)
+    job = build.pretrain_job(config, a.model, a.method, 0)
     job = job.model_copy(update={"contrast": job.contrast.model_copy(update={"bn_groups": 1})})
     print(f"{machine()}; {versions('torch', 'torchvision')}; {device}, {a.threads} thread(s)")
     print(f"{a.config} {a.model} {a.method}: {job.clip.frames} x {job.net.size} x {job.net.size}, batch {a.batch}")

@@ -109,10 +109,10 @@ def main() -> None:
         videos = a.videos or kinetics_like(Path(scratch) / "videos", 6)
         frames, flow = prepare(Path(scratch), videos)
         seen: list[bytes] = []
-        job = type("Job", (), {"seed": 0, "clip": ClipConfig(), "augment": Augment(), "switches": METHODS["mscl"]})
+        how = ClipConfig(), Augment(), METHODS["mscl"].switches, 112, 0
         rows = [(frames, flow, v.stem) for v in videos]
-        ours = PretrainClips(rows, job, 112)
-        recorded = PretrainClips([(Recorder(f, seen), Recorder(g, seen), c) for f, g, c in rows], job, 112)
+        ours = PretrainClips(rows, *how)
+        recorded = PretrainClips([(Recorder(f, seen), Recorder(g, seen), c) for f, g, c in rows], *how)
         recorded[0]
         jpegs = list(seen)
         print(

@@ -24,7 +24,7 @@ import pandas as pd
 from benchmarks.common import kinetics_like, machine, versions
 from mscl.config.datasets import FramesConfig
 from mscl.config.schema import FlowConfig, MDSConfig, load_config
-from mscl.stages import jobs
+from mscl.stages import build
 from mscl.stages.jobs import FlowJob, FramesJob, dumps
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,7 +80,7 @@ def manifests_and_plan(tmp: Path) -> None:
     write_ssv2(tmp / config.datasets["ssv2"].root)
     total = peak = 0.0
     for name in config.datasets:
-        job, out = dumps(jobs.manifest_job(config, name)), tmp / config.paths.data / "manifests" / f"{name}.parquet"
+        job, out = dumps(build.manifest_job(config, name)), tmp / config.paths.data / "manifests" / f"{name}.parquet"
         seconds, memory, said = measured(sys.executable, "-m", "mscl", "manifest", "--job", job, "--out", out, cwd=tmp)
         total, peak = total + seconds, max(peak, memory)
         print(

@@ -23,8 +23,8 @@ from mscl.config.schema import load_config
 from mscl.flow.colour import colourwheel
 from mscl.machine.device import memory_gb
 from mscl.models.methods.mscl import MSCL
-from mscl.models.networks.flow_resnet import FLOW_TEMPORAL_STRIDE
-from mscl.stages import jobs
+from mscl.stages import build, jobs
+from mscl.training.clips import random_batch
 from mscl.training.draws import Draws
 from mscl.training.engine import train_step
 from mscl.training.hardware import autocast, place, prepare_device
@@ -33,13 +33,7 @@ from mscl.training.recipe import make_optimizer
 
 
 def synthetic(job: jobs.PretrainJob, batch: int, device: torch.device) -> dict[str, torch.Tensor]:
-    size, times = job.net.size, job.clip.frames
-    data = {}
-    for view in ("query", "key"):
-        data[f"{view}_rgb"] = torch.randint(0, 256, (batch, times, size, size, 3), dtype=torch.uint8)
-        if job.switches.flow:
-            data[f"{view}_flow"] = torch.randint(1, 256, (batch, times // FLOW_TEMPORAL_STRIDE, size, size, 2), dtype=torch.uint8)
-            data[f"{view}_factor"] = torch.full((batch, times // FLOW_TEMPORAL_STRIDE), 0.5)
+    data = random_batch(job.switches, job.clip, job.net.size, batch)
     return {name: tensor.to(device) for name, tensor in data.items()}
 
 
@@ -77,12 +71,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=30)
     a = parser.parse_args()
-    if foreign := [m for m in a.methods if METHODS[m].family != "mscl"]:
+    if foreign := [m for m in a.methods if METHODS[m].switches.family != "mscl"]:
         parser.error(f"--methods: {', '.join(foreign)}: the bare rival is written for family mscl alone")
     config, device = load_config(a.config), prepare_device("auto", a.threads)
     print(f"{machine()}; {versions('torch')}; {device}, {a.threads} thread(s), {a.config} {a.model}, batch {a.batch}")
     for method in a.methods:
-        compare(jobs.pretrain_job(config, a.model, method, 0), a.batch, a.seconds, device)
+        compare(build.pretrain_job(config, a.model, method, 0), a.batch, a.seconds, device)
 
 
 def compare(job: jobs.PretrainJob, batch: int, seconds: float, device: torch.device) -> None:

@@ -53,17 +53,17 @@ def prepared(tmp_path_factory):
     from mscl.datasets.manifest import write_manifest
     from mscl.datasets.prepare import prepare
     from mscl.flow.shard import flow_shard
-    from mscl.stages import jobs
+    from mscl.stages import build
     from mscl.video.extract import extract_shard
 
     config = load_config(tiny_config(tmp_path_factory.mktemp("tiny")))
     for name in config.datasets:
-        source = jobs.source(config, name, flow=True)
-        prepare(jobs.dataset_job(config, name), Path(config.paths.data) / "datasets" / f"{name}.json")
-        write_manifest(jobs.manifest_job(config, name), source.manifest)
+        source = build.source(config, name, flow=True)
+        prepare(build.dataset_job(config, name), Path(config.paths.data) / "datasets" / f"{name}.json")
+        write_manifest(build.manifest_job(config, name), source.manifest)
         for shard, (index, flow) in enumerate(zip(source.frame_indexes(), source.flow_indexes())):
-            extract_shard(jobs.frames_job(config, name), source.manifest, shard, index.with_suffix(".tar"), index)
-            flow_shard(jobs.flow_job(config), index, index.with_suffix(".tar"), flow.with_suffix(".tar"), flow)
+            extract_shard(build.frames_job(config, name), source.manifest, shard, index.with_suffix(".tar"), index)
+            flow_shard(build.flow_job(config), index, index.with_suffix(".tar"), flow.with_suffix(".tar"), flow)
     return config
 
 

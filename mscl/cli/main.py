@@ -6,12 +6,14 @@ Imports happen inside the commands, so that a stage loads only what it needs.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +23,7 @@ from mscl.cli.store import store
 from mscl.machine.gpus import claim_for_processes
 from mscl.machine.slurm import requeue_when_time_is_up
 from mscl.stages import jobs
+from mscl.stages.layout import MADE
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.split("\n")[0])
 
@@ -86,9 +89,9 @@ def show_job(
 ) -> None:
     """Print what starts a training run by hand: the values of --out, --records and --job, a line each."""
     from mscl.config.schema import load_config
-    from mscl.stages.layout import Layout
+    from mscl.stages.table import by_hand
 
-    print("\n".join(jobs.by_hand(cfg := load_config(config), Layout(cfg), stage, model, method, seed)))
+    print("\n".join(by_hand(load_config(config), stage, model, method, seed)))
 
 
 @app.command()
@@ -137,7 +140,7 @@ def flow_error(job: Job, out: Out) -> None:
     from mscl.flow.error import flow_error as measure
 
     settings = jobs.loads(jobs.FlowErrorJob, job)
-    measure(settings, settings.source.flow_indexes(), out)
+    measure(settings, out)
 
 
 @app.command()
@@ -162,13 +165,10 @@ def pretrain(
     """Pretrain one method with one seed."""
     settings = jobs.loads(jobs.PretrainJob, job)
     launch(processes, settings.device)
-    from mscl.stages.runcard import run_card
     from mscl.training.engine import Machine
     from mscl.training.pretrain import pretrain as train
 
-    watched = [settings.monitor.source] if settings.monitor else []
-    inputs = [p for s in (*settings.sources, *watched) for p in (s.manifest, *s.frame_indexes(), *s.flow_indexes())]
-    with run_card(records or out, "pretrain", settings, inputs, [out / n for n in ("weights.safetensors", "history.csv")]):
+    with carded("pretrain", settings, out, records):
         train(settings, out, Machine(workers, checkpoint_minutes, resume_anyway, curves))
 
 
@@ -176,7 +176,6 @@ def pretrain(
 def finetune(
     job: Job,
     out: Out,
-    weights: Path | None = None,
     workers: Workers = 0,
     checkpoint_minutes: float = 10,
     processes: Processes = 1,
@@ -184,44 +183,34 @@ def finetune(
     curves: Curves = None,
     records: Records = None,
 ) -> None:
-    """Finetune and test one pretrained backbone, or train from scratch when no --weights are given."""
+    """Finetune and test one pretrained backbone, or train from scratch where the job names no weights."""
     settings = jobs.loads(jobs.FinetuneJob, job)
     launch(processes, settings.device)
-    from mscl.stages.runcard import run_card
     from mscl.training.engine import Machine
     from mscl.training.finetune import finetune as train
 
-    inputs = [settings.source.manifest, *settings.source.frame_indexes(), *([weights] if weights else [])]
-    made = [out / n for n in ("weights.safetensors", "predictions.parquet", "metrics.json", "history.csv")]
-    with run_card(records or out, "finetune", settings, inputs, made):
-        train(settings, weights, out, Machine(workers, checkpoint_minutes, resume_anyway, curves))
+    with carded("finetune", settings, out, records):
+        train(settings, out, Machine(workers, checkpoint_minutes, resume_anyway, curves))
 
 
 @app.command()
-def frozen(job: Job, out: Out, weights: Path | None = None, workers: Workers = 0, records: Records = None) -> None:
-    """Linear probe and retrieval on a frozen backbone."""
+def frozen(job: Job, out: Out, workers: Workers = 0, records: Records = None) -> None:
+    """Measure the frozen features of a backbone: linear probe, retrieval, whatever `analysis.measures` names."""
     from mscl.evaluation.frozen import evaluate_frozen
-    from mscl.stages.runcard import run_card
 
     settings = jobs.loads(jobs.FrozenJob, job)
-    inputs = [settings.source.manifest, *settings.source.frame_indexes(), *([weights] if weights else [])]
-    with run_card(records or out, "frozen", settings, inputs, [out / "metrics.json"]):
-        evaluate_frozen(settings, weights, out, workers)
+    with carded("frozen", settings, out, records):
+        evaluate_frozen(settings, out, workers)
 
 
 @app.command()
-def analysis(job: Job, finetuned: Path, out: Out, records: Records = None) -> None:
-    """Confused pairs and GradCAM of the two compared methods, from the runs below FINETUNED."""
+def analysis(job: Job, out: Out, records: Records = None) -> None:
+    """Confused pairs and GradCAM of the two compared methods."""
     from mscl.evaluation.analysis import run_analysis
-    from mscl.stages.runcard import run_card
 
     settings = jobs.loads(jobs.AnalysisJob, job)
-    runs = {m: [finetuned / m / f"seed{s}" for s in settings.seeds] for m in settings.methods}
-    predictions = {m: [r / "predictions.parquet" for r in paths] for m, paths in runs.items()}
-    weights = {m: paths[0] / "weights.safetensors" for m, paths in runs.items()}
-    inputs = [settings.source.manifest, *(p for ps in predictions.values() for p in ps), *weights.values()]
-    with run_card(records or out, "analysis", settings, inputs, [out / "pairs.csv", out / "gradcam.json"]):
-        run_analysis(settings, settings.source.manifest, settings.source.frame_indexes(), predictions, weights, out)
+    with carded("analysis", settings, out, records):
+        run_analysis(settings, out)
 
 
 @app.command()
@@ -263,6 +252,15 @@ def tables(out: Annotated[Path, typer.Argument(help="The folder of a report.")])
     from mscl.reporting.report import print_tables
 
     print_tables(out)
+
+
+@contextlib.contextmanager
+def carded(stage: str, job: jobs.Job, out: Path, records: Path | None) -> Iterator[None]:
+    """Write the run card of a stage when the body has ended well, to `records` or else to `out`."""
+    from mscl.stages.runcard import run_card
+
+    with run_card(records or out, stage, job, [out / file for name, file in MADE[stage].items() if name != "figures"]):
+        yield
 
 
 def launch(processes: int, device: str) -> None:

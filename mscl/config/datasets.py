@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from mscl.config.formats import FORMATS, Format, format_of, known_format
 from mscl.config.validation import Strict
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+.-]*$")]
@@ -15,8 +16,6 @@ Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 UNPACKED = "unpacked-by-mscl.txt"  # below root: the annotation files came out of a package here
-LISTS = "ucfTrainTestlist"
-VIDEOS = {"kinetics": "videos", "ssv2": "videos", "ucf101": "UCF-101", "hmdb51": "videos", "folder": ".", "csv": "."}
 # What people call the splits, and what the published lists call them.
 PUBLISHED_SPLIT = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 
@@ -55,7 +54,7 @@ class Download(Strict):
 
 
 class Dataset(Strict):
-    format: Literal["kinetics", "ssv2", "ucf101", "hmdb51", "folder", "csv"]
+    format: Annotated[str, AfterValidator(known_format)]
     root: Path
     videos: str = ""  # folder of the videos, below root; each format has a default
     annotations: dict[str, str] = {}  # split (or "labels") -> file or folder below root; UCF101, HMDB51 and folders have defaults
@@ -71,43 +70,48 @@ class Dataset(Strict):
     @model_validator(mode="before")
     @classmethod
     def defaults(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or not isinstance(values.get("format"), str) or values["format"] not in VIDEOS:
+        """Fill in what is usual for the format, and `holdout_from`: a job's JSON does not keep the order of the splits."""
+        if not isinstance(values, dict) or not isinstance(values.get("format"), str):
             return values
-        form, fold = values["format"], values.get("fold", 1)
-        usual = {
-            "ucf101": {
-                "labels": f"{LISTS}/classInd.txt",
-                "train": f"{LISTS}/trainlist0{fold}.txt",
-                "test": f"{LISTS}/testlist0{fold}.txt",
-            },
-            "hmdb51": {"train": "splits", "test": "splits"},
-            "folder": {"train": "."},
-        }
-        annotations = {"annotations": usual[form]} if form in usual else {}
-        values = {"videos": VIDEOS[form]} | annotations | values
-        # Written down here, since a job's JSON does not keep the order of splits.
+        row, fold = format_of(values["format"]), values.get("fold", 1)
+        usual = row.usual(fold)
+        values = {"videos": row.videos} | ({"annotations": usual} if usual else {}) | values
         named = values.get("annotations")
         first = next((s for s in named if s != "labels"), "") if isinstance(named, dict) else ""
         return {"holdout_from": first} | values
 
     @model_validator(mode="after")
     def possible(self) -> Dataset:
-        if self.format in ("ssv2", "ucf101") and "labels" not in self.annotations:
-            raise ValueError(f"annotations: the {self.format} format needs 'labels' ({_LABELS[self.format]})")
+        row = self.row
+        if row.labels and "labels" not in self.annotations:
+            raise ValueError(f"annotations: the {self.format} format needs 'labels' ({row.labels})")
         if not self.annotated:
             raise ValueError("annotations: name at least one split and its file")
-        if self.format == "hmdb51" and not set(self.annotated) <= {"train", "test"}:
-            raise ValueError("annotations: HMDB51's files know the splits train and test only; use holdout for another")
+        if row.splits and not set(self.annotated) <= set(row.splits):
+            raise ValueError(
+                f"annotations: the files of {self.format} know the splits {' and '.join(row.splits)} only; use holdout for another"
+            )
+        if row.folders and self.videos != row.videos:
+            raise ValueError(
+                f"videos: the {self.format} format finds its videos in the folders under annotations; remove this key"
+            )
+        self._check_origin()
+        self._check_holdout()
+        return self
+
+    def _check_origin(self) -> None:
+        """An embedded data set is generated, another may be downloaded, in a format that it comes in."""
         if self.embedded and set(self.embedded.clips) != set(self.annotated):
             raise ValueError(f"embedded.clips: give a count for each of {', '.join(self.annotated)}")
-        if self.embedded and self.format not in ("kinetics", "ssv2"):
-            raise ValueError("embedded: generated data sets come as kinetics or ssv2; change format")
+        if self.embedded and not self.row.generated:
+            known = " or ".join(name for name, row in FORMATS.items() if row.generated)
+            raise ValueError(f"embedded: generated data sets come as {known}; change format")
         if self.embedded and self.download:
             raise ValueError("download: an embedded data set is generated; remove one of the two")
-        if self.download and self.download.source.removesuffix("400") != self.format:
+        if self.download and self.download.source not in self.row.sources:
             raise ValueError(f"download.source: {self.download.source} does not come in the {self.format} format; change one")
-        if self.format == "folder" and self.videos != VIDEOS["folder"]:
-            raise ValueError("videos: the folder format finds its videos in the folders under annotations; remove this key")
+
+    def _check_holdout(self) -> None:
         if self.holdout_from not in self.annotated:
             raise ValueError(
                 f"holdout_from: no split '{self.holdout_from}' under annotations; there are {', '.join(self.annotated)}"
@@ -119,7 +123,11 @@ class Dataset(Strict):
         for name in self.subset.splits:
             if name not in self.splits:
                 raise ValueError(f"subset.splits: no split '{name}'; there are {', '.join(self.splits)}")
-        return self
+
+    @property
+    def row(self) -> Format:
+        """What is known of the format."""
+        return format_of(self.format)
 
     @property
     def annotated(self) -> list[str]:
@@ -132,14 +140,10 @@ class Dataset(Strict):
 
     def annotation_files(self) -> Iterator[Path]:
         """The annotation files that are there, in a fixed order (a folder of them: each file)."""
-        names = [*self.annotations.values(), *([self.subset.ids] if self.subset.ids else [])]
-        for path in dict.fromkeys(self.root / name for name in names):
-            if path.is_file():
-                yield path
-            elif self.format == "hmdb51":
-                yield from sorted(path.glob(f"*_test_split{self.fold}.txt"))
-            elif self.format == "ssv2" and (older := path.with_name(f"something-something-v2-{path.name}")).is_file():
-                yield older
+        for name in dict.fromkeys(self.annotations.values()):
+            yield from self.row.files(self.root / name, self.fold)
+        if self.subset.ids and (path := self.root / self.subset.ids).is_file():
+            yield path
 
     def class_folders(self) -> Iterator[Path]:
         """The folders of the splits and those within them: a folder's time changes when a video is added to it or removed."""
@@ -151,15 +155,12 @@ class Dataset(Strict):
 
     def brought_files(self) -> list[Path]:
         """What neither a download nor our unpacking of a package makes: annotation files, and folders that serve as such."""
-        if self.format == "folder":
+        if self.row.folders:
             return [*self.annotation_files(), *self.class_folders()]
         made = self.download is not None or (self.root / UNPACKED).exists()
         if not made:
             return list(self.annotation_files())
         own = [self.subset.ids] if self.subset.ids else []
-        if self.download and self.format in ("kinetics", "hmdb51") and "labels" in self.annotations:
+        if self.download and self.row.labels_brought and "labels" in self.annotations:
             own.append(self.annotations["labels"])
         return [path for name in own if (path := self.root / name).is_file()]
-
-
-_LABELS = {"ssv2": "labels.json", "ucf101": "classInd.txt"}

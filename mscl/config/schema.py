@@ -11,11 +11,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from mscl.config.backbones import known_backbone
 from mscl.config.datasets import Dataset, Name, Positive, Share
+from mscl.config.measures import known_measure
 from mscl.config.methods import METHODS, Switches
-from mscl.config.validation import Strict, did_you_mean, parse, read_yaml
+from mscl.config.validation import Strict, did_you_mean, parse, partial, read_yaml
 
 
 class Paths(Strict):
@@ -73,7 +75,7 @@ class Contrast(Strict):
     temperature: Annotated[float, Field(gt=0)] = 0.07
     momentum: Share = 0.994
     decay: Share = 0.99999
-    bn_groups: Positive = 1  # batch norm in so many shuffled groups: shuffle-BN on one device
+    bn_groups: Positive = 1  # number of shuffled batch-norm groups: shuffle-BN on one device
 
 
 class Optim(Strict):
@@ -98,10 +100,15 @@ class Finetune(Optim):
     test_size: Positive = 128  # short side and centre crop at test, pixels
 
 
+# The same keys, none of them required: what a model or a method changes of the settings that all share.
+ContrastChanges = partial(Contrast)
+OptimChanges = partial(Optim)
+
+
 class Model(Strict):
     """A backbone with its sizes and recipes."""
 
-    backbone: Literal["r3d_18", "slow_r50"]
+    backbone: Annotated[str, AfterValidator(known_backbone)]
     width: Positive = 64  # channels of the first stage; torchvision's is 64
     flow_width: Positive = 16
     neck: Positive = 128  # channels
@@ -109,6 +116,25 @@ class Model(Strict):
     size: Annotated[int, Field(ge=16)] = 112  # pixels of a training crop
     pretrain: Optim
     finetune: Finetune
+    contrast: ContrastChanges = ContrastChanges()  # what is other for this model, such as bn_groups
+
+
+class MethodSettings(Strict):
+    """A method of your own, or what is other for a method than for all: its switches, contrast, recipe, title."""
+
+    like: Name | None = None  # a named method, whose switches it takes
+    switches: Switches | None = None
+    title: str = ""  # in tables and figures; its name where empty
+    contrast: ContrastChanges = ContrastChanges()
+    pretrain: OptimChanges = OptimChanges()
+
+    @model_validator(mode="after")
+    def possible(self) -> MethodSettings:
+        if self.like is not None and self.like not in METHODS:
+            raise ValueError(f"like: no method '{self.like}'{did_you_mean(self.like, list(METHODS))}")
+        if self.like and self.switches:
+            raise ValueError("switches: remove it, or remove like: a method takes the switches of another or has its own")
+        return self
 
 
 class Monitor(Strict):
@@ -135,7 +161,7 @@ class Target(Strict):
 class Analysis(Strict):
     pairs: Positive = 3  # worst pairs listed per model
     gradcam: tuple[str, ...] = ()  # templates to draw; empty: the two pairs most helped
-    probe: bool = True  # linear probe and retrieval on frozen features
+    measures: tuple[Annotated[str, AfterValidator(known_measure)], ...] = ("probe", "retrieval")  # of the frozen features
     clips: Positive = 1  # uniform clips per video whose features are averaged
 
 
@@ -164,7 +190,7 @@ class Config(Strict):
     paths: Paths
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     methods: tuple[Name, ...] = Field(min_length=1)
-    method_switches: dict[Name, Switches] = {}  # further methods, by switch
+    method_settings: dict[Name, MethodSettings] = {}  # further methods, and what is other for one
     datasets: dict[Name, Dataset]
     flow: FlowConfig = FlowConfig()
     mds: MDSConfig = MDSConfig()
@@ -178,19 +204,57 @@ class Config(Strict):
     compute: Compute = Compute()
 
     def switches(self, method: str) -> Switches:
-        return self.method_switches.get(method) or METHODS[method]
+        """What a method is made of."""
+        own = self.method_settings.get(method)
+        if own is None or method in METHODS:
+            return METHODS[method].switches
+        return METHODS[own.like].switches if own.like else own.switches
+
+    def title(self, method: str) -> str:
+        """The name of a method in tables and figures."""
+        own = self.method_settings.get(method)
+        return own.title if own and own.title else METHODS[method].title or method if method in METHODS else method
+
+    def contrast_of(self, model: str, method: str) -> Contrast:
+        """The contrast of a method on a model: `contrast`, as the model and then the method change it."""
+        own = self.method_settings.get(method, MethodSettings())
+        return changed(changed(self.contrast, self.models[model].contrast), own.contrast)
+
+    def pretrain_of(self, model: str, method: str) -> Optim:
+        """The recipe of a pretraining: the model's, as the method changes it."""
+        own = self.method_settings.get(method, MethodSettings())
+        return changed(self.models[model].pretrain, own.pretrain)
+
+    @property
+    def pretrained_methods(self) -> list[str]:
+        """The methods that have a pretraining, in order."""
+        return [m for m in self.methods if self.switches(m).pretrain]
 
     @model_validator(mode="after")
     def possible(self) -> Config:
-        for name in set(METHODS) & set(self.method_switches):
-            raise ValueError(f"method_switches: '{name}' is a built-in method; give yours another name")
         for key in ("seeds", "methods"):
             if len(set(getattr(self, key))) < len(getattr(self, key)):
                 raise ValueError(f"{key}: {list(getattr(self, key))} holds the same one twice")
-        known = [*METHODS, *self.method_switches]
+        self._check_methods()
+        self._check_datasets()
+        self._check_splits()
+        self._check_strides()
+        for name in self.models:
+            self._check_batches(name)
+        return self
+
+    def _check_methods(self) -> None:
+        for name, own in self.method_settings.items():
+            if name in METHODS and (own.switches or own.like):
+                raise ValueError(f"method_settings: '{name}' is a built-in method; give yours another name")
+            if name not in METHODS and not (own.switches or own.like):
+                raise ValueError(f"method_settings.{name}: no method of this name; give it switches, or like: a named method")
+        known = [*METHODS, *self.method_settings]
         for method in self.methods:
             if method not in known:
                 raise ValueError(f"methods: unknown method '{method}'{did_you_mean(method, known)}")
+
+    def _check_datasets(self) -> None:
         watched = [self.pretrain.monitor.dataset] if self.pretrain.monitor else []
         for key, names in (
             ("pretrain.datasets", self.pretrain.datasets),
@@ -200,41 +264,37 @@ class Config(Strict):
             for name in names:
                 if name not in self.datasets:
                     raise ValueError(f"{key}: no data set '{name}' under datasets{did_you_mean(name, list(self.datasets))}")
-        self._splits()
-        self._strides()
-        for name, model in self.models.items():
-            if self.contrast.queue % model.pretrain.batch:
+
+    def _check_batches(self, name: str) -> None:
+        """Batches divide among processes, parts and batch-norm groups, and the queue into batches."""
+        processes = self.compute.processes
+        for method in self.pretrained_methods:
+            recipe, contrast = self.pretrain_of(name, method), self.contrast_of(name, method)
+            if contrast.queue % recipe.batch:
                 raise ValueError(
-                    f"contrast.queue: {self.contrast.queue} is not a multiple of models.{name}.pretrain.batch {model.pretrain.batch}"
+                    f"contrast.queue: {contrast.queue} is not a multiple of models.{name}.pretrain.batch {recipe.batch}"
                 )
-            for key, recipe in (("pretrain", model.pretrain), ("finetune", model.finetune)):
-                if recipe.batch % (parts := self.compute.processes * recipe.accumulate):
-                    raise ValueError(
-                        f"models.{name}.{key}.batch: {recipe.batch} does not divide into {parts} (compute.processes x accumulate)"
-                    )
-            if self.contrast.bn_groups > 1 and self.contrast.bn_groups % self.compute.processes:
+            self._check_parts(f"models.{name}.pretrain", recipe)
+            if contrast.bn_groups > 1 and contrast.bn_groups % processes:
                 raise ValueError(
-                    f"contrast.bn_groups: {self.contrast.bn_groups} groups do not divide among {self.compute.processes} compute.processes"
+                    f"contrast.bn_groups: {contrast.bn_groups} groups do not divide among {processes} compute.processes;"
+                    f" set a multiple, for this model alone under models.{name}.contrast"
                 )
-            if model.pretrain.batch % self.contrast.bn_groups:
+            if recipe.batch % contrast.bn_groups:
                 raise ValueError(
-                    f"contrast.bn_groups: models.{name}.pretrain.batch {model.pretrain.batch} does not divide into {self.contrast.bn_groups} groups"
+                    f"contrast.bn_groups: models.{name}.pretrain.batch {recipe.batch} does not divide into {contrast.bn_groups} groups"
                 )
-            if any(self.switches(m).ordered for m in self.methods):
-                self._corp(name, model)
-            if self.clip.frames != 8 and any(self.switches(m).lmcl for m in self.methods):
+            if self.switches(method).family in ("corp-m", "corp-f"):
+                _check_corp(name, recipe, contrast)
+            if self.clip.frames != 8 and self.switches(method).lmcl:
                 raise ValueError("clip.frames: LMCL pairs 4 times of the neck with 4 of the flow network; set 8")
-        return self
+        self._check_parts(f"models.{name}.finetune", self.models[name].finetune)
 
-    def _corp(self, name: str, model: Model) -> None:
-        if self.contrast.dim % 8:
-            raise ValueError(f"contrast.dim: {self.contrast.dim} does not divide into CORP's 8 heads")
-        if model.pretrain.batch // model.pretrain.accumulate < 2:
-            raise ValueError(
-                f"models.{name}.pretrain.accumulate: CORP tells videos apart and needs 2 of them in each part of a batch"
-            )
+    def _check_parts(self, key: str, recipe: Optim) -> None:
+        if recipe.batch % (parts := self.compute.processes * recipe.accumulate):
+            raise ValueError(f"{key}.batch: {recipe.batch} does not divide into {parts} (compute.processes x accumulate)")
 
-    def _splits(self) -> None:
+    def _check_splits(self) -> None:
         wanted = [(d, self.pretrain.split) for d in self.pretrain.datasets]
         wanted += [(self.finetune.dataset, s) for s in (self.finetune.train, self.finetune.test)]
         if self.pretrain.monitor:
@@ -250,7 +310,7 @@ class Config(Strict):
                     f"datasets.{name}.annotations: no split '{split}'; it has {', '.join(self.datasets[name].splits) or 'none'}"
                 )
 
-    def _strides(self) -> None:
+    def _check_strides(self) -> None:
         for name in self.pretrain.datasets:
             step = self.datasets[name].frames.step
             for key, value in (("clip.stride", self.clip.stride), ("flow.gap", self.flow.gap)):
@@ -258,6 +318,20 @@ class Config(Strict):
                     raise ValueError(
                         f"{key}: {value} is not a multiple of datasets.{name}.frames.step {step}, so its frames are not kept"
                     )
+
+
+def changed(settings: Strict, changes: Strict) -> Strict:
+    """`settings` with what is given in `changes`."""
+    return settings.model_copy(update={key: value for key, value in changes if value is not None})
+
+
+def _check_corp(name: str, recipe: Optim, contrast: Contrast) -> None:
+    if contrast.dim % 8:
+        raise ValueError(f"contrast.dim: {contrast.dim} does not divide into CORP's 8 heads")
+    if recipe.batch // recipe.accumulate < 2:
+        raise ValueError(
+            f"models.{name}.pretrain.accumulate: CORP tells videos apart and needs 2 of them in each part of a batch"
+        )
 
 
 def load_config(source: str | Path | dict, where: str = "configuration") -> Config:

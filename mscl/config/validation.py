@@ -9,10 +9,10 @@ import difflib
 import re
 import typing
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 
 class ConfigError(ValueError):
@@ -21,6 +21,15 @@ class ConfigError(ValueError):
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def partial(model: type[Strict]) -> type[Strict]:
+    """A model with the same keys and checks, none of which must be given; null where it is not."""
+    fields = {}
+    for name, field in model.model_fields.items():
+        annotation = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+        fields[name] = (annotation | None, None)
+    return create_model(f"{model.__name__}Changes", __base__=Strict, **fields)
 
 
 def did_you_mean(word: str, known: list[str]) -> str:

@@ -14,14 +14,11 @@ import numpy as np
 import pandas as pd
 
 from mscl.config.datasets import Dataset
-from mscl.datasets import find, subset
-from mscl.datasets.formats import csv as paths_csv
-from mscl.datasets.formats import folder, hmdb51, kinetics, ssv2, ucf101
+from mscl.datasets import find, formats, subset
 from mscl.machine.files import atomic_write
 from mscl.stages.jobs import ManifestJob
 
 COLUMNS = ["clip_id", "path", "split", "label", "class_name", "start", "end", "shard", "status", "reason"]
-READERS = {"kinetics": kinetics, "ssv2": ssv2, "ucf101": ucf101, "hmdb51": hmdb51, "folder": folder, "csv": paths_csv}
 
 
 def annotated_videos(name: str, dataset: Dataset) -> pd.DataFrame:
@@ -29,7 +26,7 @@ def annotated_videos(name: str, dataset: Dataset) -> pd.DataFrame:
 
     One row per video (`annotations.COLUMNS`). Raises ValueError naming file, row and mend when the annotations cannot be used.
     """
-    table = READERS[dataset.format].read_annotations(dataset)
+    table = formats.reader_of(dataset).read_annotations(dataset)
     for split in dataset.annotated:
         if not (table["split"] == split).any():
             raise ValueError(f"data set '{name}': {dataset.root / dataset.annotations[split]} annotates no video for split '{split}'; "
@@ -54,11 +51,7 @@ def find_videos(dataset: Dataset, files: list[str]) -> list[find.Found]:
     videos = dataset.root / dataset.videos
     if not videos.is_dir():
         raise ValueError(f"{videos}: no such folder; put the videos there or correct root and videos in the configuration")
-    if dataset.format == "folder":
-        return find.as_listed(videos, files)
-    if dataset.format == "csv":
-        return find.by_path(videos, files)
-    return find.by_name(videos, files, classes=dataset.format in ("ucf101", "hmdb51"))
+    return formats.find_videos(dataset, videos, files)
 
 
 def shard_of(clip_id: str, shards: int) -> int:

@@ -5,21 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from mscl.config.datasets import Dataset
-from mscl.datasets.acquire.ssv2_parts import HOW, unpack_parts
+from mscl.datasets.formats import how_to_get, reader_of
 from mscl.machine.files import sha256, write_json
 from mscl.stages.jobs import DatasetJob
-
-SOURCES = {
-    "kinetics": "download the videos and annotation CSVs of Kinetics-400 (CVDF: https://s3.amazonaws.com/kinetics/400/, "
-    "lists k400_{{train,val,test}}_path.txt), or let `download: {{source: kinetics400}}` in datasets.{name} do it",
-    "ssv2": HOW,
-    "ucf101": "download UCF101.rar and UCF101TrainTestSplits-RecognitionTask.zip (https://www.crcv.ucf.edu/data/UCF101.php) "
-    "and unpack them, or let `download: {{source: ucf101}}` in datasets.{name} do it",
-    "hmdb51": "download hmdb51_org.rar and test_train_splits.rar (HMDB's page at the Serre lab) and unpack them, the class RARs "
-    "within too, or let `download: {{source: hmdb51}}` in datasets.{name} do it",
-    "folder": "put one folder of videos per class there",
-    "csv": "write one row per video there (see docs/datasets.md)",
-}
 
 
 def prepare(job: DatasetJob, out: Path) -> None:
@@ -27,17 +15,17 @@ def prepare(job: DatasetJob, out: Path) -> None:
 
     Raises ValueError naming the files that are missing, where they come from and where to put them.
     """
-    dataset = job.dataset
+    dataset, reader = job.dataset, reader_of(job.dataset)
     if dataset.embedded:
         from mscl.datasets.generated.embedded import write_dataset
 
         write_dataset(dataset)
-    elif dataset.format == "ssv2":
-        unpack_parts(job.name, dataset)
+    elif hasattr(reader, "prepare"):
+        reader.prepare(job.name, dataset)
     where = {key: dataset.root / name for key, name in dataset.annotations.items()}
     found = {key: _found(dataset, key) for key in where}
     missing = dict.fromkeys(str(where[key]) for key, value in found.items() if value is None)
-    how = SOURCES[dataset.format].format(root=dataset.root, name=job.name)
+    how = how_to_get(dataset).format(root=dataset.root, name=job.name)
     if missing:
         raise ValueError(
             f"data set '{job.name}': {', '.join(missing)} not found; {how}; the annotations belong there and the videos into "
@@ -53,12 +41,12 @@ def prepare(job: DatasetJob, out: Path) -> None:
 def _found(dataset: Dataset, key: str) -> dict | None:
     """What is there of one annotation: a file's path and sha256, or a folder's path and what is in it; None if nothing."""
     path = dataset.root / dataset.annotations[key]
-    if dataset.format == "folder" and key != "labels":
+    if dataset.row.folders and key != "labels":
         count = sum(1 for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")) if path.is_dir() else 0
         return {"path": str(path), "files": count} if count else None
     files = list(dataset.model_copy(update={"annotations": {key: dataset.annotations[key]}}).annotation_files())
     if not files:
         return None
-    if path.is_dir():  # HMDB51's
+    if path.is_dir():  # as HMDB51's are
         return {"path": str(path), "files": {p.name: sha256(p) for p in files}}
     return {"path": str(files[0]), "sha256": sha256(files[0])}

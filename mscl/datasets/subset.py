@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mscl.config.datasets import Dataset
+from mscl.datasets.formats import reader_of
 from mscl.datasets.formats.annotations import annotation_file, hint, read_lines
 
 
@@ -70,9 +71,9 @@ def _filter(name: str, table: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
 
 def _classes(table: pd.DataFrame, dataset: Dataset, where: str) -> set[str]:
     """The chosen class names as the table spells them: SSv2's may be given as templates, with brackets."""
-    bare = str.maketrans("", "", "[]") if dataset.format == "ssv2" else {}
+    spelled = getattr(reader_of(dataset), "class_key", str)
     known = sorted(set(table["class_name"].unique()) - {""})
-    chosen = {name.translate(bare): name for name in dataset.subset.classes}
+    chosen = {spelled(name): name for name in dataset.subset.classes}
     for plain, name in chosen.items():
         if plain not in known:
             raise ValueError(f"{where}: no video is annotated with class '{name}'{hint(plain, known)}")

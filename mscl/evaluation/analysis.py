@@ -12,10 +12,11 @@ import pandas as pd
 
 from mscl.machine.files import atomic_write, write_json
 from mscl.measures.confusion import compare_pairs, confused_pairs, join_pairs
-from mscl.measures.topk import usable
+from mscl.measures.topk import with_prediction
 from mscl.stages.jobs import AnalysisJob
+from mscl.stages.layout import FIGURES, GRADCAM, PAIRS
 
-FIGURES = 2  # drawn when the configuration names no template
+DRAWN = 2  # figures when the configuration names no template
 
 
 def class_names(manifest: pd.DataFrame) -> list[str]:
@@ -26,7 +27,7 @@ def class_names(manifest: pd.DataFrame) -> list[str]:
 
 def pairs_of(paths: Sequence[Path], names: Sequence[str]) -> pd.DataFrame:
     """`confused_pairs` of a method, added up over its seeds' predictions files."""
-    rows = pd.concat([usable(pd.read_parquet(path)) for path in paths], ignore_index=True)
+    rows = pd.concat([with_prediction(pd.read_parquet(path)) for path in paths], ignore_index=True)
     return confused_pairs(rows["label"].to_numpy(), [int(top[0]) for top in rows["top"]], names)
 
 
@@ -45,7 +46,7 @@ def both_predictions(predictions: Mapping[str, Path], methods: tuple[str, str]) 
     """One row per video that both methods classified: clip_id, label, then class and probability of each side."""
     sides = []
     for side, method in zip(("left", "right"), methods, strict=True):
-        rows = usable(pd.read_parquet(predictions[method]))
+        rows = with_prediction(pd.read_parquet(predictions[method]))
         sides.append(
             pd.DataFrame(
                 {
@@ -81,7 +82,7 @@ def choose_templates(pairs: pd.DataFrame, both: pd.DataFrame, names: Sequence[st
     helped = helped[helped["drop"] > 0].sort_values(["drop", "a", "b"], ascending=[False, True, True])
     ranked = [max((a, b), key=lambda name: gain.get(name, 0)) for a, b in zip(helped["a"], helped["b"], strict=True)]
     ranked += sorted(gain, key=lambda name: (-gain[name], name))
-    return list(dict.fromkeys(ranked))[:FIGURES]
+    return list(dict.fromkeys(ranked))[:DRAWN]
 
 
 def choose_example(both: pd.DataFrame, label: int) -> tuple[pd.Series, str] | None:
@@ -100,29 +101,19 @@ def choose_example(both: pd.DataFrame, label: int) -> tuple[pd.Series, str] | No
     return None
 
 
-def run_analysis(
-    job: AnalysisJob,
-    manifest: Path,
-    frames: Sequence[Path],
-    predictions: Mapping[str, Sequence[Path]],
-    weights: Mapping[str, Path],
-    out_dir: Path,
-) -> None:
-    """Write pairs.csv, gradcam/fig1.png … and gradcam.json below `out_dir`.
-
-    `frames` are the index files of the frame shards; `predictions` gives each method's predictions, first seed
-    first, and `weights` the classifier of its first seed. The two methods of the job may be one and the same.
-    """
-    lacking = [m for m in job.methods if m not in weights or not predictions.get(m)]
+def run_analysis(job: AnalysisJob, out_dir: Path) -> None:
+    """Write pairs.csv, gradcam/fig1.png … and gradcam.json below `out_dir`. The two methods of the job may be one and the same."""
+    predictions, weights = job.predictions(), job.weights()
+    lacking = [path for paths in (*predictions.values(), weights.values()) for path in paths if not path.exists()]
     if lacking:
-        raise ValueError(f"analysis: no finetuned weights or predictions of '{lacking[0]}'; run its finetune stage first")
+        raise ValueError(f"analysis: no {lacking[0]}; run its finetune stage first")
     out_dir.mkdir(parents=True, exist_ok=True)
-    (out_dir / "gradcam").mkdir(exist_ok=True)
-    table = pd.read_parquet(manifest)
+    (out_dir / FIGURES).mkdir(exist_ok=True)
+    table = pd.read_parquet(job.source.manifest)
     names = class_names(table)
     left, right = (pairs_of(predictions[method], names) for method in job.methods)
     pairs = pairs_table(left, right, job.methods, job.analysis.pairs)
-    with atomic_write(out_dir / "pairs.csv") as part:
+    with atomic_write(out_dir / PAIRS) as part:
         pairs.to_csv(part, index=False, lineterminator="\n")
 
     both = both_predictions({m: predictions[m][0] for m in job.methods}, job.methods)
@@ -138,14 +129,16 @@ def run_analysis(
             if job.methods[0] != job.methods[1]
             else f"one method, {job.methods[1]}"
         )
-        figures.append(_describe(job, row, names, f"gradcam/fig{len(figures) + 1}.png", reason))
+        figures.append(_describe(job, row, names, f"{FIGURES}/fig{len(figures) + 1}.png", reason))
     if not figures and not notes:
         notes.append("No figure: no test video was classified by both methods.")
-    for old in (out_dir / "gradcam").glob("fig*.png"):
+    for old in (out_dir / FIGURES).glob("fig*.png"):
         old.unlink()
-    _draw(job, table, frames, weights, figures, out_dir)
+    if not _draw(job, table, weights, figures, out_dir):
+        notes.append(f"No figure: backbone {job.net.backbone} has no map of time and space that GradCAM could explain.")
+        figures = []
     document = {"methods": list(job.methods), "seed": job.seeds[0], "figures": figures, "notes": notes}
-    write_json(out_dir / "gradcam.json", document)
+    write_json(out_dir / GRADCAM, document)
 
 
 def _describe(job: AnalysisJob, row: pd.Series, names: Sequence[str], file: str, reason: str) -> dict:
@@ -170,14 +163,16 @@ def _describe(job: AnalysisJob, row: pd.Series, names: Sequence[str], file: str,
 def _draw(
     job: AnalysisJob,
     manifest: pd.DataFrame,
-    frames: Sequence[Path],
     weights: Mapping[str, Path],
     figures: Sequence[dict],
     out_dir: Path,
-) -> None:
-    """Draw the figures that `figures` describes, and add to each the grid of the stage it shows."""
+) -> bool:
+    """Draw the figures that `figures` describes, and add to each the grid of the stage it shows.
+
+    False, and nothing drawn, for a backbone that has no such stage.
+    """
     if not figures:
-        return
+        return True
     import torch
 
     from mscl.evaluation.gradcam import draw_rows, gradcam, stage_grid
@@ -190,12 +185,16 @@ def _draw(
     device = prepare_device(job.device, job.threads)
     ids = [figure["clip_id"] for figure in figures]
     rows = manifest[(manifest["split"] == job.test) & manifest["clip_id"].isin(ids)]
-    clips = UniformClips(Shards(list(frames)), rows, frames=job.finetune.frames, size=job.finetune.test_size, clips=1)
+    clips = UniformClips(
+        Shards(job.source.frame_indexes()), rows, frames=job.finetune.frames, size=job.finetune.test_size, clips=1
+    )
     place = {str(clip): number for number, clip in enumerate(clips.rows["clip_id"])}
     classes = len(class_names(manifest))
     models = {
         m: load_classifier(weights[m], job.net, job.finetune, classes).to(device) for m in dict.fromkeys(reversed(job.methods))
     }
+    if any(model.backbone.gradcam_layer is None for model in models.values()):
+        return False
     for figure in figures:
         item = clips[place[figure["clip_id"]]]
         frames_THWC = np.asarray(item["clip_KTHWC"][0])
@@ -210,16 +209,17 @@ def _draw(
             out_dir / figure["file"],
             {m: _caption(figure["predictions"][m], bool(h.any())) for m, h in heats.items()},
         )
+    return True
 
 
 def _caption(prediction: Mapping, heat: bool = True) -> str:
-    """A method's answer in a few short lines, and that its row is cold where nothing speaks for the true class."""
+    """A method's answer in a few short lines, and that its row is cold where there is no positive evidence for the true class."""
     said = textwrap.shorten(prediction["class"], 62, placeholder=" …")
     mark = "right" if prediction["correct"] else "wrong"
     return "\n".join(
         [
             *textwrap.wrap(said, 26),
             f"p = {prediction['probability']:.2f} ({mark})",
-            *([] if heat else ["no heat: nothing speaks for it"]),
+            *([] if heat else ["no positive evidence for this class"]),
         ]
     )

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from mscl.machine.files import atomic_write
 
-SHOWN = 8  # frames per row
+FRAMES_SHOWN = 8  # in a row
 INCH = 1.35  # width of one drawn frame
 STRENGTH = 0.55  # opacity of the hottest pixel
 
@@ -23,8 +23,8 @@ STRENGTH = 0.55  # opacity of the hottest pixel
 def gradcam(model: torch.nn.Module, clip_BCTHW: torch.Tensor, target: torch.Tensor | int) -> np.ndarray:
     """Heat (B, T, H, W) float32 in [0, 1]: where the last residual stage holds evidence for `target`.
 
-    `model` has `backbone.layer4`; `target` is the class number, or one per clip. Each clip is divided by its own
-    maximum (all zeros when nothing speaks for the class). Upsampling is trilinear over time and space, so the
+    The stage is `model.backbone.gradcam_layer`; `target` is the class number, or one per clip. Each clip is divided by its own
+    maximum (all zeros where there is no positive evidence for the class). Upsampling is trilinear over time and space, so the
     map is no finer than the stage's own grid.
     """
     was_training = model.training
@@ -32,7 +32,7 @@ def gradcam(model: torch.nn.Module, clip_BCTHW: torch.Tensor, target: torch.Tens
     try:
         # PyTorch refuses in-place steps on a hooked leaf; a fresh leaf keeps the caller's tensor free of gradients.
         clip = clip_BCTHW.detach().clone()
-        cam = LayerGradCam(model, model.backbone.layer4[-1]).attribute(clip, target=target, relu_attributions=True)
+        cam = LayerGradCam(model, model.backbone.gradcam_layer).attribute(clip, target=target, relu_attributions=True)
     finally:
         model.train(was_training)
     heat = F.interpolate(cam.detach().float(), size=clip_BCTHW.shape[2:], mode="trilinear", align_corners=False)[:, 0]
@@ -44,7 +44,7 @@ def gradcam(model: torch.nn.Module, clip_BCTHW: torch.Tensor, target: torch.Tens
 def stage_grid(model: torch.nn.Module, clip_BCTHW: torch.Tensor) -> tuple[int, int, int]:
     """(T, H, W) of the last residual stage for such a clip: the real resolution of its heat."""
     shapes: list[torch.Size] = []
-    hook = model.backbone.layer4[-1].register_forward_hook(lambda _module, _input, output: shapes.append(output.shape))
+    hook = model.backbone.gradcam_layer.register_forward_hook(lambda _module, _input, output: shapes.append(output.shape))
     try:
         model(clip_BCTHW)
     finally:
@@ -77,7 +77,7 @@ def draw_rows(
                 f"draw_rows: heat of '{method}' has shape {heat.shape}, the frames {(count, height, width)}; "
                 "draw both from one clip"
             )
-    shown = np.unique(np.linspace(0, count - 1, min(SHOWN, count)).round().astype(int))
+    shown = np.unique(np.linspace(0, count - 1, min(FRAMES_SHOWN, count)).round().astype(int))
     rows = [("Clip", "", None), *((m, (captions or {}).get(m, ""), h) for m, h in heats.items())]
     cell, label = INCH * height / width, 2.2  # inches
     size = (label + INCH * len(shown) + 0.15, 0.62 + (cell + 0.06) * len(rows) + 0.1)

@@ -50,7 +50,7 @@ def colourwheel(flow: torch.Tensor) -> torch.Tensor:
     return torch.stack([1 - radius * (lack[c] + part * step[c]) for c in range(3)], dim=1)
 
 
-def normalise(flow: torch.Tensor) -> torch.Tensor:
+def unit_radius(flow: torch.Tensor) -> torch.Tensor:
     """Divide each field of (B, 2, H, W) by its largest radius + 1e-5."""
     return flow / (torch.linalg.vector_norm(flow, dim=1, keepdim=True).amax((-2, -1), keepdim=True) + 1e-5)
 
@@ -58,4 +58,4 @@ def normalise(flow: torch.Tensor) -> torch.Tensor:
 def colour_field(flow_HW2: np.ndarray) -> np.ndarray:
     """One field of any magnitude as an HW3 uint8 picture, for figures."""
     flow = torch.from_numpy(np.ascontiguousarray(flow_HW2, np.float32)).permute(2, 0, 1)[None]
-    return (colourwheel(normalise(flow))[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    return (colourwheel(unit_radius(flow))[0].permute(1, 2, 0) * 255).round().byte().numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ class Errors(NamedTuple):
     quantisation: np.ndarray  # of the exact field once stored
 
 
-def flow_error(job: FlowErrorJob, flow_indexes: Sequence[Path], out: Path, clips: int = 40) -> None:
+def flow_error(job: FlowErrorJob, out: Path, clips: int = 40) -> None:
     """Write the end-point errors of up to `clips` clips, spread evenly over the data set, as JSON.
 
     Pixels whose exact target is hidden, outside the frame or at the object's edge do not count. `epe_zero` is the
@@ -33,12 +33,10 @@ def flow_error(job: FlowErrorJob, flow_indexes: Sequence[Path], out: Path, clips
     exact motion exceeds 0.5 px, `epe_relative` is `epe_mean` / the mean length of the exact motion. Raises ValueError
     when no clip has flow.
     """
-    shards = Shards(flow_indexes)
+    shards = Shards(job.source.flow_indexes())
     rows = np.flatnonzero(shards.clips["status"] == "ok")
     if not len(rows):
-        raise ValueError(
-            f"{Path(flow_indexes[0]).parent}: no clip has flow, so no error to measure; see its status and reason columns"
-        )
+        raise ValueError(f"{job.source.flow}: no clip has flow, so no error to measure; see its status and reason columns")
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(clips, len(rows))).round().astype(int))]
     fields = [errors for row in rows for errors in _clip_errors(job, shards, row)]
     motion, flow, stored = (np.concatenate(part) for part in zip(*fields))

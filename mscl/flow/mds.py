@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from mscl.config.schema import MDSConfig
-from mscl.flow.colour import colourwheel, normalise
+from mscl.flow.colour import colourwheel, unit_radius
 
 
 def motion(flow_THW2: np.ndarray) -> np.ndarray:
@@ -43,7 +43,7 @@ def attention(motion_THW: np.ndarray, pool: int) -> np.ndarray:
 def guided(flow_THW2: np.ndarray, pool: int) -> np.ndarray:
     """G_t: the colour-wheel image (0..255) weighted by the attention, (T, 3, H, W) float32."""
     flow_T2HW = torch.from_numpy(np.ascontiguousarray(flow_THW2, np.float32)).permute(0, 3, 1, 2)
-    return 255 * colourwheel(normalise(flow_T2HW)).numpy() * attention(motion(flow_THW2), pool)[:, None]
+    return 255 * colourwheel(unit_radius(flow_T2HW)).numpy() * attention(motion(flow_THW2), pool)[:, None]
 
 
 def differences(chunks: Iterable[np.ndarray], pool: int) -> np.ndarray:

@@ -14,7 +14,7 @@ def top_k_accuracy(ranked: Sequence[Sequence[int]], labels: Sequence[int], k: in
     return float(np.mean(hits)) if hits else float("nan")
 
 
-def usable(predictions: pd.DataFrame) -> pd.DataFrame:
+def with_prediction(predictions: pd.DataFrame) -> pd.DataFrame:
     """Rows of a predictions table that hold a prediction and a known label."""
     return predictions[(predictions["top"].map(len) > 0) & (predictions["label"] >= 0)]
 
@@ -26,7 +26,7 @@ def metrics_from_predictions(predictions: pd.DataFrame, classes: int) -> dict:
     count in `skipped`, not in the accuracies. Returns {"top1", "top5" in [0, 1], "videos", "skipped"}.
     Raises ValueError when a label or a predicted class is not below `classes`.
     """
-    rows = usable(predictions)
+    rows = with_prediction(predictions)
     highest = max([int(rows["label"].max()), *(int(max(t)) for t in rows["top"])]) if len(rows) else -1
     if highest >= classes:
         raise ValueError(

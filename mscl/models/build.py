@@ -1,27 +1,14 @@
-"""The network of a method: what its family says (`mscl.config.methods`).
-
-Each has `encoder` (what is kept), `momentum_update(m)`, `enqueue()` and `forward(*views, enqueue)`, which returns its loss terms
-(all of weight 1) and accuracies, by name.
-"""
+"""The network of a method: what its family says (`mscl.config.methods`)."""
 
 from __future__ import annotations
 
-from torch import nn
-
-from mscl.models.methods.corp import CorpF, CorpM
-from mscl.models.methods.modist import MoDist
-from mscl.models.methods.mscl import MSCL
-from mscl.models.methods.rho_moco import RhoMoCo
-
-FAMILIES: dict[str, type[nn.Module]] = {
-    "mscl": MSCL,
-    "rho-moco": RhoMoCo,
-    "modist": MoDist,
-    "corp-m": CorpM,
-    "corp-f": CorpF,
-}
+from mscl.config.methods import Switches
+from mscl.config.module_path import load
+from mscl.config.schema import Contrast
+from mscl.models.method import Method
+from mscl.stages.jobs import Net
 
 
-def build_method(net, contrast, switches) -> nn.Module:
-    """The method of `switches` with networks of `net` (`mscl.stages.jobs.Net`)."""
-    return FAMILIES[switches.family](net, contrast, switches)
+def build_method(net: Net, contrast: Contrast, switches: Switches) -> Method:
+    """The method of `switches` with networks of `net`."""
+    return load(switches.network)(net, contrast, switches)

@@ -17,9 +17,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mscl.config.backbones import BACKBONES
 from mscl.machine.files import atomic_write
 from mscl.models.networks.backbone import Backbone
-from mscl.models.networks.build import BACKBONES
+from mscl.models.networks.build import backbone_class
 
 NESTED = ("state_dict", "model_state", "model")  # where MMAction2, PySlowFast and torchvision's references keep the weights
 COUNTER = "num_batches_tracked"  # old files lack it, and nothing here reads it
@@ -57,7 +58,7 @@ class Form:
     """How one library names a backbone's weights, and how its files and its network are made."""
 
     title: str
-    backbone: str  # the one that the library can build
+    backbones: tuple[str, ...]  # those that the library can build
     name: Callable[[str], str]  # of our key
     classifier: str  # its prefix
     heads: tuple[str, ...]  # prefixes that are no part of a backbone
@@ -67,15 +68,15 @@ class Form:
 
 FORMS = {
     "torchvision": Form(
-        "torchvision", "r3d_18", lambda key: key, "fc", ("head.", "fc."), None,
-        "torchvision.models.video.r3d_18(weights=None{classes})",
+        "torchvision", ("r3d_18", "r2plus1d_18"), lambda key: key, "fc", ("head.", "fc."), None,
+        "torchvision.models.video.{backbone}(weights=None{classes})",
     ),
     "mmaction2": Form(
-        "MMAction2", "slow_r50", mmaction2_name, "cls_head.fc_cls", ("cls_head.",), "state_dict",
+        "MMAction2", ("slow_r50",), mmaction2_name, "cls_head.fc_cls", ("cls_head.",), "state_dict",
         "ResNet3dSlowOnly(depth=50, pretrained=None, base_channels={width}, conv1_kernel=(5, 7, 7), conv1_stride_t=2)",
     ),
     "pyslowfast": Form(
-        "PySlowFast", "slow_r50", pyslowfast_name, "head.projection", ("head.",), "model_state",
+        "PySlowFast", ("slow_r50",), pyslowfast_name, "head.projection", ("head.",), "model_state",
         "MODEL.ARCH slow, RESNET.DEPTH 50 and RESNET.WIDTH_PER_GROUP {width}, with three edits in ResNet of "
         "video_model_builder.py, whose stem is another one: _TEMPORAL_KERNEL_BASIS['slow'][0] = [[5]], the stem's stride "
         "[[2, 2, 2]], and half of NUM_FRAMES in the head's pool_size. Without them PySlowFast leaves out the stem's "
@@ -132,27 +133,31 @@ def _recognise(path: Path, tensors: dict[str, Tensor], note: dict) -> tuple[Form
     """Whose names they are, which backbone, and its width: as mscl noted them, else as keys and shapes have them."""
     if "conv1.conv.weight" in tensors:  # MMAction2's backbone saved by itself
         tensors |= {f"backbone.{k}": tensors.pop(k) for k in list(tensors)}
-    form = next((f for f in FORMS.values() if f.name("stem.0.weight") in tensors), None)
-    if form is None:
-        first = next(iter(tensors), None)
+    ours = note.get("backbone")
+    if ours is not None and ours not in BACKBONES:
         raise ValueError(
-            f"{path}: no backbone under the names of mscl, torchvision, MMAction2 or PySlowFast in it"
-            + (f" (its first key is {first})" if first else " (it is empty)")
+            f"{path}: weights of backbone {ours!r}; mscl has {' and '.join(BACKBONES)}, and code that a file names is not loaded"
         )
-    backbone = form.backbone
-    if form is FORMS["torchvision"]:  # whose names mscl's own files share, for either backbone
-        backbone = "slow_r50" if "layer1.0.conv1.weight" in tensors else "r3d_18"
-    stem = tensors[form.name("stem.0.weight")]
-    backbone, width = note.get("backbone", backbone), note.get("width", stem.shape[0] if stem.ndim else 0)
-    if backbone not in BACKBONES or not str(width).isdecimal() or int(width) < 1:
-        raise ValueError(f"{path}: backbone {backbone!r} of width {width!r}; mscl has {' and '.join(BACKBONES)}")
-    return form, backbone, int(width)
+    for form in FORMS.values():
+        for backbone in BACKBONES if form is FORMS["torchvision"] else form.backbones:  # mscl's own names are torchvision's
+            kind = backbone_class(backbone)
+            if backbone == (ours or backbone) and form.name(kind.mark) in tensors:
+                stem = tensors.get(form.name(kind.width_from))
+                width = note.get("width", stem.shape[0] if stem is not None and stem.ndim else 0)
+                if not str(width).isdecimal() or int(width) < 1:
+                    raise ValueError(f"{path}: {backbone} of width {width!r}; a width is a whole number from 1")
+                return form, backbone, int(width)
+    first = next(iter(tensors), None)
+    raise ValueError(
+        f"{path}: no backbone under the names of mscl, torchvision, MMAction2 or PySlowFast in it"
+        + (f" (its first key is {first})" if first else " (it is empty)")
+    )
 
 
 def _empty(backbone: str, width: int) -> Backbone:
     """The network without memory for its weights; nothing is drawn for them either."""
     with torch.device("meta"):
-        return BACKBONES[backbone](width)
+        return backbone_class(backbone)(width)
 
 
 def _fit(path: Path, tensors: dict[str, Tensor], form: Form, net: Backbone, label: str) -> tuple[dict[str, Tensor], set[str]]:
@@ -202,7 +207,7 @@ def read_weights(path: str | PathLike) -> Weights:
 def load_backbone(path: str | PathLike) -> Backbone:
     """The RGB backbone of a file of weights, on the CPU in float32 and in eval mode.
 
-    Takes mscl's own files, torchvision's `r3d_18`, and MMAction2's and PySlowFast's names for an R50 with mscl's
+    Takes mscl's own files, torchvision's `r3d_18` and `r2plus1d_18`, and MMAction2's and PySlowFast's names for an R50 with mscl's
     stem; `.safetensors`, or a state dict written by torch.save. Heads and classifiers are left out. The network
     maps clips (B, 3, T, H, W) to features (B, feature_dim); `maps(clips)` gives the outputs of its last three
     stages, each (B, C, T, H, W). mscl's weights want RGB in [0, 1] normalised by ImageNet's mean (.485, .456,
@@ -229,11 +234,13 @@ def export_weights(path: Path, to: str, out: Path) -> str:
     if out.resolve() == Path(path).resolve():
         raise ValueError(f"--out {out}: would replace the weights themselves; give another name")
     form, weights = FORMS[to], read_weights(path)
-    if weights.backbone != form.backbone:
-        others = ", ".join(f"--to {name}" for name, f in FORMS.items() if f.backbone == weights.backbone)
+    if weights.backbone not in form.backbones:
+        others = ", ".join(f"--to {name}" for name, f in FORMS.items() if weights.backbone in f.backbones)
         raise ValueError(f"{path}: {form.title} has no network that computes this {weights.backbone}; take {others}")
     if to == "torchvision" and weights.width != 64:
-        raise ValueError(f"{path}: width {weights.width}, and torchvision's r3d_18 has 64; load it with mscl.load_backbone")
+        raise ValueError(
+            f"{path}: width {weights.width}, and torchvision's {weights.backbone} has 64; load it with mscl.load_backbone"
+        )
     tensors = {form.name(k): v for k, v in weights.state.items()}
     tensors |= {f"{form.classifier}.{k}": v for k, v in weights.classifier.items()}
     _write(out, tensors, form.nested, {"backbone": weights.backbone, "width": str(weights.width)})
@@ -255,7 +262,9 @@ def _summary(out: Path, form: Form, weights: Weights) -> str:
     classes = len(weights.classifier["bias"]) if weights.classifier else 0
     head = f"with its classifier of {classes} classes" if classes else "without a classifier"
     left = f"; left out: {', '.join(weights.left_out)}" if weights.left_out else ""
-    network = form.build.format(width=weights.width, classes=f", num_classes={classes}" if classes else "")
+    network = form.build.format(
+        backbone=weights.backbone, width=weights.width, classes=f", num_classes={classes}" if classes else ""
+    )
     return (
         f"{out}: {weights.backbone} of width {weights.width}, {head}, under {form.title}'s names{left}.\nIts network: {network}."
     )

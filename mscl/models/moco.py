@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mscl.config.schema import Contrast
 from mscl.models import distributed
 
 
@@ -23,8 +24,7 @@ class Encoder(nn.Module):
 
     def forward(self, x_BCTHW: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         maps = self.backbone.maps(x_BCTHW)
-        pooled_BC = maps[-1].mean((2, 3, 4))
-        return maps, F.normalize(self.head(pooled_BC).float(), dim=1)
+        return maps, F.normalize(self.head(self.backbone.pool(maps)).float(), dim=1)
 
 
 class Queue(nn.Module):
@@ -102,8 +102,8 @@ class MoCo(nn.Module):
         return z_BD[order.argsort()[own]]
 
 
-def build_moco(backbone: nn.Module, contrast) -> MoCo:
-    """An encoder over `backbone`, with the queue that `contrast` (`mscl.config.schema.Contrast`) describes."""
+def build_moco(backbone: nn.Module, contrast: Contrast) -> MoCo:
+    """An encoder over `backbone`, with the queue that `contrast` describes."""
     encoder = Encoder(backbone, contrast.dim)
     return MoCo(encoder, Queue(contrast.queue, contrast.dim, contrast.decay), contrast.bn_groups)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from mscl.config.schema import Config, load_config
 from mscl.machine.files import write_json
 from mscl.planning.rates import Rate, Rates, load_rates, save_rates
-from mscl.stages import jobs
+from mscl.stages import build
 
 SECONDS = 40.0  # of a probe, about: a part for frames and flow of every data set, a part for training steps
 
@@ -68,7 +68,7 @@ def _probed(config: Config, rates: Rates) -> Rates:
     from mscl.planning.probe import probe_dataset, processor, samples_of
     from mscl.watch.progress import tqdm
 
-    used, flow, datasets, stores = jobs.used_datasets(config), jobs.flow_datasets(config), {}, {}
+    used, flow, datasets, stores = build.used_datasets(config), build.flow_datasets(config), {}, {}
     part = SECONDS / 2 / (len(used) + len(flow))
     with tempfile.TemporaryDirectory() as folder:
         for name in tqdm(used, "probe", unit="data set"):

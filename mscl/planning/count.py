@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from mscl.config.datasets import PUBLISHED_SPLIT, Dataset
-from mscl.config.schema import Config
+from mscl.config.schema import Config, Optim
 from mscl.planning.rates import Origin
-from mscl.stages import jobs
 from mscl.stages.layout import Layout
+from mscl.stages.table import planned
 
 FACTS = Path(__file__).with_name("facts.csv")
 ALIASES = {
@@ -51,7 +52,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Run:
+class Training:
     """One training or evaluation job: what it looks at, and how often."""
 
     kind: str  # pretrain, finetune or frozen
@@ -117,7 +118,7 @@ def count_videos(config: Config, name: str, given: dict[str, int] | None = None)
 def _annotated(dataset: Dataset) -> bool:
     """Whether every annotation file or folder is there (SSv2's older names count)."""
     paths = [dataset.root / name for name in dataset.annotations.values()]
-    return all(p.exists() or p.with_name(f"something-something-v2-{p.name}").exists() for p in paths)
+    return all(path.exists() or dataset.row.files(path, dataset.fold) for path in paths)
 
 
 def _of_annotations(name: str, dataset: Dataset) -> Counts:
@@ -176,47 +177,29 @@ def _filtered(videos: dict[str, int], dataset: Dataset, classes: int) -> dict[st
 
 def count_jobs(config: Config) -> dict[str, int]:
     """Rule -> jobs of a run that starts from nothing, as `snakemake -n` counts them."""
-    used, flow = jobs.used_datasets(config), jobs.flow_datasets(config)
-    shards = {d: config.datasets[d].shards for d in used}
-    runs = len(config.models) * len(config.seeds)
-    pretrained = [m for m in config.methods if config.switches(m).pretrain]
-    found = {
-        "download": sum(config.datasets[d].download is not None for d in used),
-        "dataset": len(used),
-        "manifest": len(used),
-        "frames": sum(shards.values()),
-        "flow": sum(shards[d] for d in flow),
-        "data_health": 1,
-        "flow_error": int(any(config.datasets[d].embedded for d in flow)),
-        "pretrain": runs * len(pretrained),
-        "finetune": runs * len(config.methods),
-        "frozen": runs * len(config.methods) * config.analysis.probe,
-        "analysis": len(config.models),
-        "report": 1,
-        "all": 1,
-    }
-    return {rule: n for rule, n in found.items() if n}
+    return dict(Counter(job.stage.name for job in planned(config))) | {"all": 1}
 
 
-def runs(config: Config, videos: dict[str, Counts]) -> list[Run]:
-    """Every pretraining, finetuning and frozen evaluation: steps as `mscl.training.engine.epoch_batches` cuts them."""
+def trainings(config: Config, videos: dict[str, Counts]) -> list[Training]:
+    """Every pretraining, finetuning and frozen evaluation: steps as `mscl.training.recipe.epoch_batches` cuts them."""
     use, target, found = config.pretrain, videos[config.finetune.dataset].videos, []
     many = sum(videos[d].videos[use.split] for d in use.datasets)
     train, test = target[config.finetune.train], target[config.finetune.test]
-    for name, model in config.models.items():
-        for method in config.methods:
-            for seed in config.seeds:
-                if config.switches(method).pretrain:
-                    steps, trained = _steps(many, model.pretrain)
-                    found.append(Run("pretrain", name, method, seed, steps, trained, 0))
-                steps, trained = _steps(train, model.finetune)
-                found.append(Run("finetune", name, method, seed, steps, trained, test))
-                if config.analysis.probe:
-                    found.append(Run("frozen", name, method, seed, 0, 0, (train + test) * config.analysis.clips))
+    for job in planned(config, "pretrain", "finetune", "frozen"):
+        kind, run = job.stage.name, job.values
+        steps, trained, seen = 0, 0, 0
+        if kind == "pretrain":
+            steps, trained = _steps(many, config.pretrain_of(run["model"], run["method"]))
+        elif kind == "finetune":
+            steps, trained = _steps(train, config.models[run["model"]].finetune)
+            seen = test
+        else:
+            seen = (train + test) * config.analysis.clips
+        found.append(Training(kind, **run, steps=steps, trained=trained, seen=seen))
     return found
 
 
-def _steps(videos: int, recipe) -> tuple[int, int]:
+def _steps(videos: int, recipe: Optim) -> tuple[int, int]:
     """(steps, videos seen with repetition) of a training: whole batches only; fewer videos than one batch are one batch."""
     per_epoch = max(1, videos // recipe.batch)
     return per_epoch * recipe.epochs, per_epoch * min(recipe.batch, videos) * recipe.epochs

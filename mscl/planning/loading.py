@@ -10,7 +10,7 @@ import pandas as pd
 from mscl.config.schema import Config
 from mscl.flow.shard import flow_shard
 from mscl.planning.probe import Sample
-from mscl.stages import jobs
+from mscl.stages import build, jobs
 from mscl.store.shards import Shards
 from mscl.training.clips import FinetuneClips, PretrainClips, pretrain_rows
 from mscl.video.extract import extract_shard
@@ -30,7 +30,7 @@ def make_store(config: Config, name: str, samples: list[Sample], flow: bool, fol
     ]  # fmt: skip
     pd.DataFrame(rows).to_parquet(source.manifest, index=False)
     index = source.frame_indexes()[0]
-    extract_shard(jobs.frames_job(config, name), source.manifest, 0, index.with_suffix(".tar"), index)
+    extract_shard(build.frames_job(config, name), source.manifest, 0, index.with_suffix(".tar"), index)
     if flow:
         quick = config.flow.model_copy(update={"method": "dis", "size": QUICK})
         job, out = jobs.FlowJob(flow=quick, mds=config.mds, device="cpu"), source.flow_indexes()[0]
@@ -41,15 +41,17 @@ def make_store(config: Config, name: str, samples: list[Sample], flow: bool, fol
 def measured_loading(config: Config, stores: dict[str, jobs.Source], seconds: float) -> dict[str, float]:
     """CPU seconds a video by "<model>/<method>" and "<model>/finetune"; about `seconds` in all. A network is left out where
     no video at hand is long enough for it."""
-    methods = [m for m in config.methods if config.switches(m).pretrain]
+    methods = config.pretrained_methods
     each, found = seconds / (len(config.models) * (len(methods) + 1)), {}
     for name, model in config.models.items():
         for method in methods:
-            job = jobs.pretrain_job(config, name, method, config.seeds[0])
+            job = build.pretrain_job(config, name, method, config.seeds[0])
             sources = [stores[d] for d in config.pretrain.datasets]
             sources = [s if job.switches.flow else s.model_copy(update={"flow": None}) for s in sources]
             if rows := pretrain_rows(sources, config.pretrain.split):
-                found[f"{name}/{method}"] = _timed(PretrainClips(rows, job, job.net.size), each)
+                found[f"{name}/{method}"] = _timed(
+                    PretrainClips(rows, job.clip, job.augment, job.switches, job.net.size, job.seed), each
+                )
         store = Shards(stores[config.finetune.dataset].frame_indexes())
         rows = pd.read_parquet(stores[config.finetune.dataset].manifest)
         clips = FinetuneClips(store, rows, model.finetune, model.size, 0)

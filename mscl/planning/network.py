@@ -12,10 +12,9 @@ from torch import nn
 from mscl.config.schema import Config, FlowConfig
 from mscl.models.build import build_method
 from mscl.models.networks.build import build_backbone
-from mscl.models.networks.flow_resnet import FLOW_TEMPORAL_STRIDE
 from mscl.planning.rates import CPU_TFLOPS
-from mscl.stages import jobs
-from mscl.training.clips import clip_names
+from mscl.stages import build, jobs
+from mscl.training.clips import random_batch
 from mscl.training.engine import train_step
 from mscl.training.finetune import Classifier, FinetuneStep
 from mscl.training.hardware import place, prepare_device
@@ -82,16 +81,15 @@ def measured_steps(config: Config, classes: int, device: str, seconds: float) ->
     bearable; a network for which none is, is left out. Reading frames from disk is not part of it.
     """
     chosen = prepare_device("cuda" if device == "gpu" else "cpu", config.compute.threads, config.compute.kernels)
-    methods = [m for m in config.methods if config.switches(m).pretrain]
+    methods = config.pretrained_methods
     each, found = seconds / (len(config.models) * (len(methods) + 1)), {}
     bearable = float("inf") if device == "gpu" else each * CPU_TFLOPS * 1e12 * config.compute.threads
-    groups = config.contrast.bn_groups
     for name, model in config.models.items():
         for method in methods:
-            job = jobs.pretrain_job(config, name, method, config.seeds[0])
-            if batch := _batch(model.pretrain.batch, groups, pretrain_flops(job), bearable):
-                found[f"{name}/{method}"] = _fitting(_timed_pretrain, job, batch, groups, chosen, each)
-        job = jobs.finetune_job(config, name, config.methods[0], config.seeds[0])
+            job = build.pretrain_job(config, name, method, config.seeds[0])
+            if batch := _batch(job.optim.batch, job.contrast.bn_groups, pretrain_flops(job), bearable):
+                found[f"{name}/{method}"] = _fitting(_timed_pretrain, job, batch, job.contrast.bn_groups, chosen, each)
+        job = build.finetune_job(config, name, config.methods[0], config.seeds[0])
         if batch := _batch(model.finetune.batch, 1, finetune_flops(job, classes), bearable):
             found[f"{name}/finetune"] = _fitting(partial(_timed_finetune, classes), job, batch, 1, chosen, each)
     return found
@@ -120,14 +118,7 @@ def _fitting(timed, job, batch: int, groups: int, device: torch.device, seconds:
 def _timed_pretrain(job: jobs.PretrainJob, batch: int, device: torch.device, seconds: float) -> float:
     contrast = job.contrast.model_copy(update={"queue": job.contrast.queue // batch * batch})
     model = place(build_method(job.net, contrast, job.switches), device, job.kernels)
-    times, side, data = job.clip.frames, job.net.size, {}
-    for view in clip_names(job.switches.clips):
-        data[f"{view}_rgb"] = torch.randint(0, 256, (batch, times, side, side, 3), dtype=torch.uint8)
-        if job.switches.flow:
-            data[f"{view}_flow"] = torch.randint(1, 256, (batch, times // FLOW_TEMPORAL_STRIDE, side, side, 2), dtype=torch.uint8)
-            data[f"{view}_factor"] = torch.full((batch, times // FLOW_TEMPORAL_STRIDE), 1 / 127)
-        if job.switches.ordered:
-            data[f"{view}_start"] = torch.randint(0, 100, (batch,))
+    data = random_batch(job.switches, job.clip, job.net.size, batch)
     return _timed(model, PretrainStep(model, job), job.optim, data, device, seconds)
 
 

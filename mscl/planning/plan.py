@@ -8,13 +8,13 @@ from mscl.config.datasets import PUBLISHED_SPLIT
 from mscl.config.schema import Config
 from mscl.flow.grid import stored_size
 from mscl.planning import network
-from mscl.planning.count import Counts, Facts, count_jobs, count_videos, facts_of, runs
+from mscl.planning.count import Counts, Facts, count_jobs, count_videos, facts_of, trainings
 from mscl.planning.rates import CPU_TFLOPS, RAFT_SHARE, TFLOPS, Rate, Rates, VideoRates
 from mscl.planning.training import figure, makespan, of, share, total, training
-from mscl.stages import jobs
+from mscl.stages import build
+from mscl.stages.table import STAGES
 
 INDEX = 24  # bytes of the parquet index a stored frame, about
-HOURS = {"frames": 4, "flow": 8, "pretrain": 48, "finetune": 24, "frozen": 4}  # `runtime` of the rules in workflow/rules
 
 
 def make_plan(config: Config, rates: Rates, cpus: int, gpus: int) -> dict[str, Any]:
@@ -23,11 +23,11 @@ def make_plan(config: Config, rates: Rates, cpus: int, gpus: int) -> dict[str, A
     `rates.device` is where training runs (None: as the configuration says). What `rates` leaves out is assumed. Raises
     ValueError when videos cannot be counted.
     """
-    used = jobs.used_datasets(config)
+    used = build.used_datasets(config)
     facts = {d: facts_of(d, config.datasets[d]) for d in used}
     counts = {d: count_videos(config, d, rates.videos.get(d)) for d in used}
     datasets = {d: _dataset(config, d, counts[d], facts[d], rates) for d in used}
-    trained = training(config, runs(config, counts), rates, classes_of(config))
+    trained = training(config, trainings(config, counts), rates, classes_of(config))
     plan = {
         "name": config.name,
         "jobs": count_jobs(config),
@@ -44,7 +44,7 @@ def make_plan(config: Config, rates: Rates, cpus: int, gpus: int) -> dict[str, A
 
 def _dataset(config: Config, name: str, counts: Counts, facts: Facts | None, rates: Rates) -> dict:
     """Counts, rates, disk and hours of one data set."""
-    dataset, flow = config.datasets[name], name in jobs.flow_datasets(config)
+    dataset, flow = config.datasets[name], name in build.flow_datasets(config)
     rate = assumed(config, name, facts, rates, flow)
     step = dataset.frames.step
     kept = (rate["raw_frames"].value + (step - 1) / 2) / step  # mean over lengths that divide and lengths that do not
@@ -200,20 +200,20 @@ def _warnings(config: Config, counts: dict[str, Counts], plan: dict) -> list[str
             found.append(f"datasets.{name}: {data['missing']} annotated videos are missing or empty and are not counted")
         for stage, hours in (("frames", data["extract_hours"]), ("flow", data.get("flow_hours"))):
             workers = 1 if stage == "flow" and config.flow.method == "raft" else config.compute.extract_workers
-            if hours and (each := hours["value"] / data["shards"] / workers) > HOURS[stage]:
+            if hours and (each := hours["value"] / data["shards"] / workers) > STAGES[stage].hours:
                 found.append(
-                    f"datasets.{name}.shards: a {stage} job takes about {each:.1f} h, its rule asks for {HOURS[stage]} h; take more shards"
+                    f"datasets.{name}.shards: a {stage} job takes about {each:.1f} h, its rule asks for {STAGES[stage].hours} h; take more shards"
                 )
     for kind in ("pretrain", "finetune", "frozen"):
         devices = share(kind, config.compute.processes, config.compute.processes)
-        long = [r for r in plan["runs"] if r["kind"] == kind and r["hours"]["value"] / devices > HOURS[kind]]
+        long = [r for r in plan["runs"] if r["kind"] == kind and r["hours"]["value"] / devices > STAGES[kind].hours]
         if long:
             worst = max(long, key=lambda r: r["hours"]["value"])
             mend = f"--set-resources {kind}:runtime=<minutes>"
             if kind != "frozen":
                 mend = f"on Slurm they go back into the queue at that limit and resume; to wait in it less often, {mend}"
             found.append(
-                f"{len(long)} {kind} run(s) take longer than the {HOURS[kind]} h that the rule asks a cluster for, up to "
+                f"{len(long)} {kind} run(s) take longer than the {STAGES[kind].hours} h that the rule asks a cluster for, up to "
                 f"{worst['hours']['value'] / devices:.0f} h ({worst['model']}/{worst['method']}): {mend}"
             )
     return found

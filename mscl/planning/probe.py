@@ -21,7 +21,7 @@ from mscl.flow.mds import score_clip
 from mscl.flow.quantise import decode_field, encode_field
 from mscl.flow.shard import field_pairs, one_thread
 from mscl.planning.count import Facts
-from mscl.planning.rates import Rate, VideoRates, settings
+from mscl.planning.rates import Rate, VideoRates, measured_settings
 from mscl.stages.layout import Layout
 from mscl.store.jpeg import decode_gray, decode_rgb
 from mscl.video import decord_io
@@ -102,7 +102,7 @@ def render(folder: Path, name: str, dataset: Dataset, facts: Facts | None) -> tu
     else:
         width, height, fps, frames = 340, 256, 30, 300
         raw = Rate(value=frames, origin="assumed", note="10 s at 30 fps, 340x256: none of its videos is here")
-    path = folder / (f"{name}.webm" if dataset.format == "ssv2" else f"{name}.mp4")
+    path = folder / f"{name}{dataset.row.suffix}"
     encode(_moving_texture(min(round(frames), RENDERED), height // 2 * 2, width // 2 * 2), path, round(fps))
     return path, raw
 
@@ -161,7 +161,7 @@ def _measure(config: Config, name: str, samples: list[Sample], flow: bool, secon
         frame_bytes=rate(float(np.mean(stored))),
         field_seconds=None if per_field is None else rate(per_field),
         field_bytes=None if field_bytes is None else rate(field_bytes),
-        measured_with=settings(config, name),
+        measured_with=measured_settings(config, name),
     )
 
 

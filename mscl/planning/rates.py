@@ -59,7 +59,7 @@ class Rates(Strict):
     tflops: Rate | None = None  # sustained in training, of the device that trains
 
 
-def settings(config: Config, name: str) -> dict[str, Any]:
+def measured_settings(config: Config, name: str) -> dict[str, Any]:
     """The settings that a data set's rates depend on, as plain values."""
     flow = config.flow.model_dump(
         mode="json", include={"method", "gap", "size", "short_side", "quality", "iterations", "precision"}
@@ -78,7 +78,7 @@ def load_rates(path: Path, config: Config) -> Rates:
     for name, found in rates.datasets.items():
         if name not in config.datasets:
             raise ValueError(f"{path}: datasets.{name}: the configuration has no such data set; remove it, or give its own rates")
-        now = settings(config, name)
+        now = measured_settings(config, name)
         if found.measured_with is not None and (other := _difference(found.measured_with, now)):
             raise ValueError(f"{path}: datasets.{name}: measured with {other}; probe again with --save-rates")
     for name in rates.videos:

@@ -7,9 +7,9 @@ import heapq
 from mscl.config.schema import Config
 from mscl.models.networks.flow_resnet import FLOW_TEMPORAL_STRIDE
 from mscl.planning import network
-from mscl.planning.count import Run
+from mscl.planning.count import Training
 from mscl.planning.rates import CPU_TFLOPS, TFLOPS, TFLOPS_NOTE, Rate, Rates
-from mscl.stages import jobs
+from mscl.stages import build
 
 DOUBT = ("assumed", "published", "given", "measured here")  # in this order a figure reckoned from several names its origins
 
@@ -30,7 +30,7 @@ def total(parts: list[dict]) -> dict:
     return figure(sum(p["value"] for p in parts), *(p["origin"] for p in parts), note=notes.pop() if len(notes) == 1 else "")
 
 
-def training(config: Config, planned: list[Run], rates: Rates, classes: int) -> dict:
+def training(config: Config, planned: list[Training], rates: Rates, classes: int) -> dict:
     """Every run with its hours and bytes, the device and its speed. Each network's FLOPs are counted once."""
     device = rates.device or network.trains_on(config)
     usual = Rate(value=TFLOPS, origin="assumed", note=TFLOPS_NOTE)
@@ -61,7 +61,7 @@ def _seconds(step: float, load: float, config: Config) -> float:
     return max(step, load / config.compute.workers) if config.compute.workers else step + load
 
 
-def _loading(config: Config, run: Run) -> Rate:
+def _loading(config: Config, run: Training) -> Rate:
     """CPU seconds to read one video's clips, assumed."""
     target = config.finetune.dataset
     pictures, fields, used = config.models[run.model].finetune.frames, 0, [target]
@@ -74,12 +74,12 @@ def _loading(config: Config, run: Run) -> Rate:
     return Rate(value=value, origin="assumed", note=f"{pictures} frames and {fields} fields, by their pixels")
 
 
-def _costs(config: Config, run: Run, classes: int) -> tuple[float, float, int, int]:
+def _costs(config: Config, run: Training, classes: int) -> tuple[float, float, int, int]:
     """(FLOPs a trained video, FLOPs a clip looked at, bytes of the weights, bytes of a checkpoint) of a run's network."""
     if run.kind == "pretrain":
-        job = jobs.pretrain_job(config, run.model, run.method, run.seed)
+        job = build.pretrain_job(config, run.model, run.method, run.seed)
         return network.pretrain_flops(job), 0.0, *network.pretrain_bytes(job)
-    job = jobs.finetune_job(config, run.model, run.method, run.seed)
+    job = build.finetune_job(config, run.model, run.method, run.seed)
     return network.finetune_flops(job, classes), network.feature_flops(job), *network.finetune_bytes(job, classes)
 
 

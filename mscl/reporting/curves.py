@@ -9,8 +9,6 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mscl.config.methods import title
-
 # Okabe and Ito's palette: told apart by colour-blind readers and in grey print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 DASHES = ("-", "--", "-.", ":")
@@ -19,14 +17,14 @@ DASHES = ("-", "--", "-.", ":")
 def curves(
     histories: Mapping[tuple[str, str, int], pd.DataFrame],
     models: Sequence[str],
-    methods: Sequence[str],
+    titles: Mapping[str, str],
     column: str,
     label: str,
     scale: float = 1.0,
 ) -> bytes | None:
     """A PNG of `column` over epochs: thin lines are seeds, thick ones their mean. None when no history has the column.
 
-    `histories` is keyed by (model, method, seed). The same input gives the same bytes.
+    `histories` is keyed by (model, method, seed), `titles` gives the methods in their order. The same input gives the same bytes.
     """
     usable = {key: table for key, table in histories.items() if {column, "epoch"} <= set(table.columns) and len(table)}
     shown = [model for model in models if any(key[0] == model for key in usable)]
@@ -35,7 +33,7 @@ def curves(
     figure = Figure(figsize=(1.2 + 4.4 * len(shown), 3.1), dpi=150, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     for axes, model in zip(figure.subplots(1, len(shown), squeeze=False, sharey=True)[0], shown, strict=True):
-        for number, method in enumerate(methods):
+        for number, method in enumerate(titles):
             tables = [table for (m, k, _), table in usable.items() if (m, k) == (model, method)]
             _draw(
                 axes,
@@ -43,7 +41,7 @@ def curves(
                 column,
                 scale,
                 {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)]},
-                title(method),
+                titles[method],
             )
         _clean(axes, model if len(models) > 1 else "", label if axes.get_subplotspec().is_first_col() else "")
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))

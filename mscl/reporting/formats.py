@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from pandas.io.formats.style import Styler
 
 from mscl.machine.files import atomic_write
 
+DASH = "–"
 _LATEX = {
     "±": r"$\pm$",
     "×": r"$\times$",
@@ -107,6 +110,44 @@ class Table:
         text = style.to_latex(hrules=True, column_format=form or "l")
         comments = [f"% {line}" for line in (self.title, self.caption, *self.notes) if line]
         return "\n".join([" ".join(line.split()) for line in comments]) + "\n" + text
+
+
+def table_of(
+    name: str,
+    title: str,
+    records: Sequence[dict[str, Any]],
+    shown: Mapping[str, Callable[[dict[str, Any]], str]],
+    data: Sequence[str],
+    **rest: Any,
+) -> Table:
+    """A table of records: `shown` maps each column to what it says of a record, `data` names the values for machines.
+
+    A record may have "cards" (column -> run cards), "bold" (columns) and "group". `rest` goes to `Table`.
+    """
+    frame = pd.DataFrame([[say(r) for say in shown.values()] for r in records], columns=list(shown))
+    machine = pd.DataFrame([[r.get(key) for key in data] for r in records], columns=list(data))
+    return Table(
+        name,
+        title,
+        frame,
+        data=machine,
+        cards={(n, column): cards for n, r in enumerate(records) for column, cards in r.get("cards", {}).items()},
+        bold={(n, column) for n, r in enumerate(records) for column in r.get("bold", ())},
+        groups=[r["group"] for r in records if "group" in r],
+        **rest,
+    )
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number with so many digits; a dash where there is none."""
+    return DASH if value is None or pd.isna(value) else f"{value:,.{digits}f}"
+
+
+def mean_sd(mean: float, deviation: float) -> str:
+    """Two shares in percent; a dash where there is no mean, no ± where there is no deviation."""
+    if pd.isna(mean):
+        return DASH
+    return f"{100 * mean:.1f}" if pd.isna(deviation) else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
 
 
 def latex_escape(text: object) -> str:

@@ -6,9 +6,9 @@ import math
 
 import pandas as pd
 
-from mscl.reporting.formats import Table
+from mscl.reporting.formats import DASH, Table
 from mscl.reporting.results import Results
-from mscl.reporting.tables import DASH, of_table
+from mscl.reporting.tables import of_table
 
 LISTED = 50  # unusable videos shown on the page; the CSV holds all
 

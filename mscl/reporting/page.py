@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mscl.config.methods import title
 from mscl.config.schema import Config
 from mscl.reporting.formats import Table
 from mscl.reporting.results import Card, Results
@@ -115,10 +114,12 @@ def switches(config: Config) -> list[tuple[str, list[str]]]:
 
     def marks(method: str) -> list[str]:
         made = config.switches(method)
-        off = set(SWITCHES) if not made.pretrain else set() if made.flow else {"flow_contrast"}
+        off = set() if made.flow else {"flow_contrast"}
+        if not made.pretrain:
+            off = set(SWITCHES)
         return ["" if name in off else mark(getattr(made, name)) for name in SWITCHES]
 
-    return [(title(m), marks(m)) for m in config.methods]
+    return [(config.title(m), marks(m)) for m in config.methods]
 
 
 def _card(card: Card) -> dict:

@@ -2,76 +2,78 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from functools import partial
+from typing import Any
 
-from mscl.config.methods import title
 from mscl.measures.confusion import FORMULA, NO_PAIRS
-from mscl.reporting.formats import Table
+from mscl.reporting.formats import Table, table_of
 from mscl.reporting.results import Results
 from mscl.reporting.tables import of_table, published
+from mscl.stages.build import compared
+
+SIDES = ("left", "right")  # the columns of Table 2: baseline, MSCL
 
 
 def table2(results: Results) -> Table:
-    """The measured confusing pairs of every model."""
-    config, shown, data, bold, cards, parts = results.config, [], [], set(), {}, []
-    names: list[str] = []
-    for model, pairs in results.pairs.items():
-        ranked = pairs[pairs["block"] != ""]
-        names = [str(pairs[f"{s}_method"].iloc[0]) for s in ("left", "right")] if len(pairs) else names
-        for row in ranked.itertuples():
-            line = len(shown)
-            counts = {"left": row.left_confused, "right": row.right_confused}
-            shares = {"left": row.left_proportion, "right": row.right_proportion}
-            best = min(shares, key=shares.get) if shares["left"] != shares["right"] else ""
-            alone = row.left_method == row.right_method
-            shown.append(
-                [
-                    model,
-                    title(row.left_method if row.block == "left" else row.right_method),
-                    f"{row.a} | {row.b}",
-                    *map(str, counts.values()),
-                    str(row.right_videos),
-                ]
-            )
-            parts.append(row.block)
-            if best and not alone:
-                bold.add((line, {"left": "Baseline", "right": "MSCL"}[best]))
-            runs = results.runs[(results.runs["model"] == model)]
-            for side, column in (("left", "Baseline"), ("right", "MSCL")):
-                method = getattr(row, f"{side}_method")
-                cards[line, column] = [c for c in runs[runs["method"] == method]["finetune_card"] if c]
-            data.append(row._asdict() | {"model": model})
-    left, right = map(title, names or ("baseline", "mscl"))
-    columns = ["Model", "Most confusing to", "Confusing pair", "Baseline", "MSCL", "Videos"]
-    frame = pd.DataFrame(shown, columns=columns)
-    titles = {"Baseline": left, "MSCL": right}
-    if left == right:
-        frame, cards = frame.drop(columns="Baseline"), {k: v for k, v in cards.items() if k[1] != "Baseline"}
-    frame = frame.rename(columns=titles)
+    """The measured confusing pairs of every model; one column where the two methods are one and the same."""
+    config = results.config
+    titles = dict(zip(SIDES, map(config.title, _methods(results))))
+    records = [
+        _record(results, model, row, titles)
+        for model, pairs in results.pairs.items()
+        for row in pairs[pairs["block"] != ""].to_dict("records")
+    ]
+    left, right = titles.values()
+    counts = {title: partial(_count, side) for side, title in titles.items()}
+    shown = {
+        "Model": lambda r: r["model"],
+        "Most confusing to": lambda r: titles[r["block"]],
+        "Confusing pair": lambda r: f"{r['a']} | {r['b']}",
+        **counts,
+        "Videos": lambda r: str(r["right_videos"]),
+    }
     if len(results.pairs) < 2:
-        frame = frame.drop(columns="Model")
+        del shown["Model"]
     seeds = len(config.seeds)
-    over = "one seed" if seeds == 1 else f"{seeds} seeds"
     caption = (
         f"First the pairs most confusing to {left} on which {right} is better, "
         f"then the pairs most confusing to {right} on which it is not; the better count "
-        f"is bold. Counts over {over}; Videos is the denominator. {FORMULA}"
+        f"is bold. Counts over {'one seed' if seeds == 1 else f'{seeds} seeds'}; Videos is the denominator. {FORMULA}"
     )
     notes = of_table(results, "The table of confusing pairs")
     notes += [f"{model}: {NO_PAIRS}" for model, pairs in results.pairs.items() if pairs.empty]
-    machine = pd.DataFrame(data).drop(columns="Index", errors="ignore")
-    return Table(
+    columns = [c for pairs in list(results.pairs.values())[:1] for c in pairs.columns]
+    return table_of(
         "table2",
         "Table 2. Confusing pairs, measured",
-        frame,
-        caption if len(frame) else FORMULA,
-        notes,
-        machine if len(machine) else None,
-        {(row, titles[column]): found for (row, column), found in cards.items()},
-        {(row, titles[column]) for row, column in bold},
+        records,
+        shown,
+        (*columns, "model") if records else tuple(shown),
+        caption=caption if records else FORMULA,
+        notes=notes,
         wide=("Confusing pair",),
-        groups=parts,
     )
+
+
+def _count(side: str, record: dict[str, Any]) -> str:
+    return str(record[f"{side}_confused"])
+
+
+def _methods(results: Results) -> tuple[str, str]:
+    """The two methods whose pairs were counted, or are to be."""
+    for pairs in results.pairs.values():
+        if len(pairs):
+            return str(pairs["left_method"].iloc[0]), str(pairs["right_method"].iloc[0])
+    return compared(results.config)
+
+
+def _record(results: Results, model: str, row: dict[str, Any], titles: dict[str, str]) -> dict[str, Any]:
+    runs = results.runs[results.runs["model"] == model]
+    cards = {titles[s]: [c for c in runs[runs["method"] == row[f"{s}_method"]]["finetune_card"] if c] for s in SIDES}
+    shares = {side: row[f"{side}_proportion"] for side in SIDES}
+    differ = shares["left"] != shares["right"] and row["left_method"] != row["right_method"]
+    best = [titles[min(shares, key=shares.get)]] if differ else []
+    return row | {"model": model, "cards": cards, "bold": best, "group": row["block"]}
 
 
 def table2_published() -> Table:
@@ -79,20 +81,24 @@ def table2_published() -> Table:
     papers = published()
     papers = papers[papers["table"] == "table2"]
     wide = papers.pivot(index="metric", columns="method", values="value").loc[list(dict.fromkeys(papers["metric"]))]
-    frame = wide.reset_index().rename(columns={"metric": "Confusing pair"})[["Confusing pair", "Baseline", "MSCL"]]
-    bold = {(row, "MSCL" if int(pair.MSCL) < int(pair.Baseline) else "Baseline") for row, pair in enumerate(frame.itertuples())}
-    half = len(frame) // 2
-    caption = (
-        "Published: the supplement's Table 2, SSv2, R50, copied. "
-        "Top rows: most confusing to the baseline; bottom rows: most confusing to MSCL."
-    )
-    frame.columns.name = None
-    return Table(
+    half = len(wide) // 2
+    records = [
+        {
+            "pair": pair,
+            "Baseline": row["Baseline"],
+            "MSCL": row["MSCL"],
+            "bold": ["MSCL" if int(row["MSCL"]) < int(row["Baseline"]) else "Baseline"],
+            "group": "left published" if number < half else "right published",
+        }
+        for number, (pair, row) in enumerate(wide.iterrows())
+    ]
+    return table_of(
         "table2_published",
         "Table 2. Confusing pairs, published",
-        frame,
-        caption,
-        bold=bold,
+        records,
+        {"Confusing pair": lambda r: r["pair"], "Baseline": lambda r: r["Baseline"], "MSCL": lambda r: r["MSCL"]},
+        ("pair", "Baseline", "MSCL"),
+        caption="Published: the supplement's Table 2, SSv2, R50, copied. "
+        "Top rows: most confusing to the baseline; bottom rows: most confusing to MSCL.",
         wide=("Confusing pair",),
-        groups=["left published"] * half + ["right published"] * (len(frame) - half),
     )

@@ -12,7 +12,7 @@ from mscl.reporting import health, pairs, tables
 from mscl.reporting.curves import curves
 from mscl.reporting.formats import Table, write, write_table
 from mscl.reporting.page import Picture, render, summary
-from mscl.reporting.results import MEASURES, Results, read_results
+from mscl.reporting.results import Results, read_results
 from mscl.reporting.used import used_table
 from mscl.stages.jobs import ReportJob
 
@@ -65,7 +65,7 @@ def _files(names: Iterable[str]) -> set[str]:
 
 def _means(found: Results) -> dict[str, dict[str, dict[str, float]]]:
     """model -> method -> measure -> mean over the seeds that have it: what `dvc metrics diff` compares."""
-    means = found.runs.groupby(["model", "method"], sort=False)[list(MEASURES)].mean()
+    means = found.runs.groupby(["model", "method"], sort=False)[[c.key for c in found.columns]].mean()
     return {
         model: {method: row.dropna().to_dict() for method, row in part.droplevel(0).iterrows()}
         for model, part in means.groupby(level=0, sort=False)
@@ -159,9 +159,9 @@ def _curves(found: Results) -> list[Picture]:
             "Top-1 on the training split while finetuning.",
         ),
     ]
-    pictures = []
+    pictures, titles = [], {m: config.title(m) for m in config.methods}
     for name, title, histories, column, label, scale, caption in wanted:
-        png = curves(histories, list(config.models), config.methods, column, label, scale)
+        png = curves(histories, list(config.models), titles, column, label, scale)
         if png:
             thin = " Thin lines: seeds; thick: their mean." if len(config.seeds) > 1 else ""
             pictures.append(Picture(name, title, caption + thin, png))

@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from mscl.config.measures import MEASURES, measure
 from mscl.config.schema import Config
 from mscl.measures.topk import metrics_from_predictions
-from mscl.stages.layout import Layout
+from mscl.stages.layout import GRADCAM, HISTORY, METRICS, PAIRS, PREDICTIONS, Layout
+from mscl.stages.table import Planned, planned
 
-RETRIEVAL = ("1", "5", "10")  # the k of R@k that the tables show
-MEASURES = ("top1", "top5", "probe", *(f"r{k}" for k in RETRIEVAL))
+Key = tuple[str, str, int]  # model, method, seed
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One measured number of every run."""
+
+    key: str  # in the tables for machines
+    title: str
+    stage: str  # whose run card it links to
+
+
+FINETUNED = (Column("top1", "Top-1", "finetune"), Column("top5", "Top-5", "finetune"))
 
 
 @dataclass(frozen=True)
@@ -30,13 +46,14 @@ class Results:
     """Everything a report is made of."""
 
     config: Config
-    runs: pd.DataFrame  # one row per model x method x seed: the measures (NaN where absent), videos, skipped, chance, card ids
-    pretraining: dict[tuple[str, str, int], pd.DataFrame]  # (model, method, seed) -> history
-    finetuning: dict[tuple[str, str, int], pd.DataFrame]
+    columns: list[Column]  # of the measures, in the order of the configuration
+    runs: pd.DataFrame  # one row per model x method x seed: the columns (NaN where absent), videos, skipped, chance, card ids
+    pretraining: dict[Key, pd.DataFrame]  # histories
+    finetuning: dict[Key, pd.DataFrame]
     pairs: dict[str, pd.DataFrame]  # model -> pairs.csv
     gradcam: dict[str, dict]  # model -> gradcam.json, with "folder"
     data: dict | None
-    flow_error: object | None
+    flow_error: dict | None
     cards: dict[str, Card]
     missing: list[str] = field(default_factory=list)
 
@@ -45,22 +62,21 @@ class Reader:
     """Reads single files below `root`; remembers what is missing and which cards were met."""
 
     def __init__(self, config: Config, root: Path):
-        self.root, self.missing, self.cards = root, [], {}
-        self.shown = config.paths.results  # how sentences call the root
-        self.at = Layout(config)
-        self.at.results = root
+        self.config, self.root, self.at = config, Path(root), Layout(config, results=root)
+        self.missing: list[str] = []
+        self.cards: dict[str, Card] = {}
 
-    def json(self, path: Path, what: str) -> object | None:
-        """A JSON document, or None with a sentence in `missing`."""
-        return self._read(path, what, lambda: json.loads(path.read_text(encoding="utf-8")))
+    def json(self, path: Path, what: str) -> dict | None:
+        """A JSON object, or None with a sentence in `missing`."""
+        found = self._read(path, what, lambda: json.loads(path.read_text(encoding="utf-8")))
+        return found if isinstance(found, dict) else None
 
     def table(self, path: Path, what: str) -> pd.DataFrame | None:
         """A CSV or parquet table, or None with a sentence in `missing`."""
-        return self._read(
-            path, what, lambda: pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, keep_default_na=False)
-        )
+        read = pd.read_parquet if path.suffix == ".parquet" else lambda p: pd.read_csv(p, keep_default_na=False)
+        return self._read(path, what, lambda: read(path))
 
-    def _read(self, path: Path, what: str, read):
+    def _read(self, path: Path, what: str, read: Callable[[], Any]) -> Any:
         if not path.exists():
             self.missing.append(f"{what} is missing: no {self._name(path)}; run its stage.")
             return None
@@ -73,92 +89,128 @@ class Reader:
             )
             return None
 
-    def card(self, folder: Path, **where: str) -> str:
+    def card(self, folder: str, **where: str) -> str:
         """Remember the run card of the results in `folder`; return its id, "" when there is none."""
-        content = self.json(Path(self.at.records(folder)) / "run.json", f"The run card of {' '.join(where.values())}")
-        if not isinstance(content, dict):
+        content = self.json(Path(self.at.card(folder)), f"The run card of {' '.join(where.values())}")
+        if content is None:
             return ""
         identity = "-".join(where.values())
         self.cards[identity] = Card(identity, where, content)
         return identity
 
     def _name(self, path: Path) -> str:
-        return (self.shown / path.relative_to(self.root)).as_posix()
+        """A path as the configuration has it, wherever the results have been copied."""
+        return (self.config.paths.results / path.relative_to(self.root)).as_posix()
 
 
 def read_results(config: Config, root: Path) -> Results:
     """Read the results tree at `root`; a missing piece becomes a sentence in `.missing`, never an error."""
-    reader, rows, pretraining, finetuning = Reader(config, root), [], {}, {}
+    reader = Reader(config, root)
+    found = Results(config, _columns(config), pd.DataFrame(), {}, {}, {}, {}, None, None, reader.cards, reader.missing)
+    rows: dict[Key, dict] = {}
+    for job in _by_run(config):
+        key = (job.values["model"], job.values["method"], job.values["seed"])
+        READERS[job.stage.name](reader, found, key, rows.setdefault(key, _empty_row(*key)))
+    found.runs = pd.DataFrame(list(rows.values()))
+    for column in found.columns:
+        if column.key not in found.runs:
+            found.runs[column.key] = NAN
     for model in config.models:
-        for method in config.methods:
-            for seed in config.seeds:
-                key = (model, method, seed)
-                rows.append(_read_run(reader, config, *key, pretraining, finetuning))
-    pairs, gradcam = {}, {}
-    for model in config.models:
-        folder = Path(reader.at.analysis(model))
-        table = reader.table(folder / "pairs.csv", f"The table of confusing pairs of {model}")
-        drawn = reader.json(folder / "gradcam.json", f"The GradCAM of {model}")
-        if table is not None:
-            pairs[model] = table
-        if isinstance(drawn, dict):
-            gradcam[model] = drawn | {"folder": folder}
-        if table is not None or drawn is not None:
-            reader.card(folder, stage="analysis", model=model)
-    data = reader.json(root / "data.json", "The health of the data")
+        _read_analysis(reader, found, model)
+    found.data = reader.json(Path(reader.at.data_health()), "The health of the data")
     exact = Path(reader.at.flow_error())
-    error = reader.json(exact, "The flow error") if exact.exists() else None
-    return Results(
-        config,
-        pd.DataFrame(rows),
-        pretraining,
-        finetuning,
-        pairs,
-        gradcam,
-        data if isinstance(data, dict) else None,
-        error,
-        reader.cards,
-        reader.missing,
-    )
+    found.flow_error = reader.json(exact, "The flow error") if exact.exists() else None
+    return found
 
 
-def _read_run(reader: Reader, config: Config, model: str, method: str, seed: int, pretraining: dict, finetuning: dict) -> dict:
-    """Measures, histories and cards of one model, method and seed."""
-    where = {"model": model, "method": method, "seed": f"seed{seed}"}
-    label = f"{model}, {method}, seed {seed}"
-    row: dict = {"model": model, "method": method, "seed": seed} | dict.fromkeys(MEASURES, float("nan"))
-    row |= {"videos": 0, "skipped": 0, "chance": float("nan"), "pretrain_card": "", "finetune_card": "", "frozen_card": ""}
+def _columns(config: Config) -> list[Column]:
+    """What the rows of the measures name; a measure given by module path adds its own when its results are read."""
+    named = [(name, measure(name).columns) for name in config.analysis.measures]
+    return [*FINETUNED, *(Column(_key(name, c), title, "frozen") for name, columns in named for c, title in columns.items())]
 
-    if config.switches(method).pretrain:
-        folder = Path(reader.at.pretrain(model, method, seed))
-        history = reader.table(folder / "history.csv", f"The pretraining of {label}")
-        if history is not None:
-            pretraining[model, method, seed] = history
-            row["pretrain_card"] = reader.card(folder, stage="pretrain", **where)
 
-    folder = Path(reader.at.finetune(model, method, seed))
-    metrics = reader.json(folder / "metrics.json", f"The finetuning of {label}")
-    if isinstance(metrics, dict):
-        row |= {"chance": metrics.get("chance", float("nan"))} | _accuracies(reader, folder, metrics, label)
-        row["finetune_card"] = reader.card(folder, stage="finetune", **where)
-        history = reader.table(folder / "history.csv", f"The finetuning history of {label}")
-        if history is not None:
-            finetuning[model, method, seed] = history
+def _key(name: str, column: str) -> str:
+    return f"{name.rpartition(':')[2]}_{column}"
 
-    folder = Path(reader.at.frozen(model, method, seed))
-    if config.analysis.probe:
-        metrics = reader.json(folder / "metrics.json", f"The probe and retrieval of {label}")
-        if isinstance(metrics, dict):
-            row["probe"] = metrics.get("probe_top1", float("nan"))
-            row |= {f"r{k}": metrics.get("retrieval", {}).get(k, float("nan")) for k in RETRIEVAL}
-            row["frozen_card"] = reader.card(folder, stage="frozen", **where)
-    return row
+
+def _by_run(config: Config) -> list[Planned]:
+    """The jobs of every run one after the other: pretraining, finetuning, frozen tests."""
+    order = {key: n for n, key in enumerate(tuple(job.values.values()) for job in planned(config, "finetune"))}
+    return sorted(planned(config, *READERS), key=lambda job: order[tuple(job.values.values())])
+
+
+def _empty_row(model: str, method: str, seed: int) -> dict:
+    cards = dict.fromkeys(("pretrain_card", "finetune_card", "frozen_card"), "")
+    return {
+        "model": model,
+        "method": method,
+        "seed": seed,
+        "videos": 0,
+        "skipped": 0,
+        "chance": NAN,
+        "top1": NAN,
+        "top5": NAN,
+    } | cards
+
+
+def _where(stage: str, key: Key) -> dict[str, str]:
+    return {"stage": stage, "model": key[0], "method": key[1], "seed": f"seed{key[2]}"}
+
+
+def _label(key: Key) -> str:
+    return f"{key[0]}, {key[1]}, seed {key[2]}"
+
+
+def _read_pretraining(reader: Reader, found: Results, key: Key, row: dict) -> None:
+    folder = reader.at.pretrain(*key)
+    history = reader.table(Path(folder, HISTORY), f"The pretraining of {_label(key)}")
+    if history is not None:
+        found.pretraining[key] = history
+        row["pretrain_card"] = reader.card(folder, **_where("pretrain", key))
+
+
+def _read_finetuning(reader: Reader, found: Results, key: Key, row: dict) -> None:
+    folder = reader.at.finetune(*key)
+    metrics = reader.json(Path(folder, METRICS), f"The finetuning of {_label(key)}")
+    if metrics is None:
+        return
+    row |= {"chance": metrics.get("chance", NAN)} | _accuracies(reader, Path(folder), metrics, _label(key))
+    row["finetune_card"] = reader.card(folder, **_where("finetune", key))
+    history = reader.table(Path(folder, HISTORY), f"The finetuning history of {_label(key)}")
+    if history is not None:
+        found.finetuning[key] = history
+
+
+def _read_frozen(reader: Reader, found: Results, key: Key, row: dict) -> None:
+    folder = reader.at.frozen(*key)
+    metrics = reader.json(Path(folder, METRICS), f"The frozen tests of {_label(key)}")
+    if metrics is None:
+        return
+    measured = metrics.get("measures", {})
+    for name in reader.config.analysis.measures:
+        for column, title in columns_of(name, measured.get(name, {})).items():
+            shown = Column(_key(name, column), title, "frozen")
+            row[shown.key] = measured.get(name, {}).get(column, NAN)
+            if shown not in found.columns:
+                found.columns.append(shown)
+    row["frozen_card"] = reader.card(folder, **_where("frozen", key))
+
+
+READERS = {"pretrain": _read_pretraining, "finetune": _read_finetuning, "frozen": _read_frozen}
+
+
+def columns_of(name: str, measured: dict[str, float]) -> dict[str, str]:
+    """Column -> title of a measure: those of its row; of one given by module path all that it returned."""
+    if name in MEASURES:
+        return measure(name).columns
+    own = name.rpartition(":")[2]
+    return {column: f"{own} {column}" for column in measured}
 
 
 def _accuracies(reader: Reader, folder: Path, metrics: dict, label: str) -> dict:
     """Top-1 and top-5 counted again from the predictions; a disagreement with metrics.json is reported."""
-    predictions = reader.table(folder / "predictions.parquet", f"The predictions of {label}")
-    kept = {k: metrics.get(k, float("nan")) for k in ("top1", "top5")} | {k: metrics.get(k, 0) for k in ("videos", "skipped")}
+    predictions = reader.table(folder / PREDICTIONS, f"The predictions of {label}")
+    kept = {k: metrics.get(k, NAN) for k in ("top1", "top5")} | {k: metrics.get(k, 0) for k in ("videos", "skipped")}
     if predictions is None:
         return kept
     try:
@@ -168,7 +220,19 @@ def _accuracies(reader: Reader, folder: Path, metrics: dict, label: str) -> dict
         return kept
     if any(abs(counted[k] - kept[k]) > 1e-6 for k in ("top1", "top5")):
         reader.missing.append(
-            f"metrics.json of {label} says top-1 {kept['top1']:.4f} where its predictions give {counted['top1']:.4f}; "
+            f"{METRICS} of {label} says top-1 {kept['top1']:.4f} where its predictions give {counted['top1']:.4f}; "
             "the predictions are shown. Finetune again."
         )
     return counted
+
+
+def _read_analysis(reader: Reader, found: Results, model: str) -> None:
+    folder = reader.at.analysis(model)
+    table = reader.table(Path(folder, PAIRS), f"The table of confusing pairs of {model}")
+    drawn = reader.json(Path(folder, GRADCAM), f"The GradCAM of {model}")
+    if table is not None:
+        found.pairs[model] = table
+    if drawn is not None:
+        found.gradcam[model] = drawn | {"folder": Path(folder)}
+    if table is not None or drawn is not None:
+        reader.card(folder, stage="analysis", model=model)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from importlib.resources import files
+from typing import Any
 
 import pandas as pd
 
-from mscl.config.methods import title
-from mscl.config.schema import Config
-from mscl.reporting.formats import Table
-from mscl.reporting.results import RETRIEVAL, Results
+from mscl.reporting.formats import DASH, Table, mean_sd, number, table_of
+from mscl.reporting.results import Column, Results
 
 KIND = {
     "demo": "Demo numbers are not paper numbers: they show that the whole path runs, on generated videos and tiny "
@@ -20,10 +18,7 @@ KIND = {
     "real": "Real videos, but not the paper's recipe: numbers cannot be compared with the paper's one to one.",
     "paper": "The paper's data and recipe, as far as they are known: measured rows may be compared with published ones.",
 }
-NAMES = {"top1": "Top-1", "top5": "Top-5", "probe": "Probe top-1", "r1": "R@1", "r5": "R@5", "r10": "R@10"}
-STAGE_OF = {"top1": "finetune", "top5": "finetune", "probe": "frozen"} | {f"r{k}": "frozen" for k in RETRIEVAL}
 SPREAD = "Mean ± sample standard deviation over the seeds, in percent; no ± with one seed."
-DASH = "–"
 
 
 def published() -> pd.DataFrame:
@@ -31,19 +26,10 @@ def published() -> pd.DataFrame:
     return pd.read_csv(files("mscl.reporting") / "published.csv", dtype=str, keep_default_na=False)
 
 
-def percent(values: pd.Series) -> str:
-    """Mean ± sample standard deviation of shares, in percent; a dash when there is none."""
-    known = values.dropna()
-    if known.empty:
-        return DASH
-    mean = f"{100 * known.mean():.1f}"
-    return mean if len(known) == 1 else f"{mean} ± {100 * known.std(ddof=1):.1f}"
-
-
 def span(values: pd.Series) -> str:
     """A count that is the same in every run, or its range."""
     known = sorted({int(v) for v in values})
-    return DASH if not known else str(known[0]) if len(known) == 1 else f"{known[0]}–{known[-1]}"
+    return "–".join(dict.fromkeys(map(str, (known[0], known[-1])))) if known else DASH
 
 
 def groups(results: Results) -> list[tuple[str, str, pd.DataFrame]]:
@@ -61,211 +47,172 @@ def of_table(results: Results, *begins: str) -> list[str]:
 
 def table1(results: Results) -> Table:
     """Top-1 on SSv2 as published, and on the target data set as measured."""
-    config, shown, data, cards = results.config, [], [], {}
+    config = results.config
     papers = published()
-    for row in papers[papers["metric"] == "SSv2 top-1"].itertuples():
-        note = f"{row.source}; {row.note}" if row.note else row.source
-        shown.append(
-            [
-                row.method,
-                "published",
-                row.backbone,
-                row.pretrain,
-                row.size or DASH,
-                row.epochs or DASH,
-                "SSv2",
-                row.value,
-                DASH,
-                DASH,
-                DASH,
-                note,
-            ]
-        )
-        data.append(
-            [
-                row.method,
-                "published",
-                "",
-                row.backbone,
-                row.pretrain,
-                row.size,
-                row.epochs,
-                "SSv2",
-                float(row.value),
-                None,
-                0,
-                None,
-                None,
-                note,
-            ]
-        )
-    for model, method, runs in groups(results):
-        done = runs[runs["top1"].notna()]
-        recipe, trained = config.models[model], config.switches(method).pretrain
-        source, epochs = ("+".join(config.pretrain.datasets), str(recipe.pretrain.epochs)) if trained else ("none", DASH)
-        size = f"{recipe.finetune.frames}x{recipe.finetune.test_size}"
-        chance = done["chance"].mean() * 100
-        note = f"{config.name}, {config.kind}" + (
-            "" if len(done) == len(runs) else f"; {len(done)} of {len(runs)} seeds finished"
-        )
-        cards[len(shown), "Top-1 %"] = [c for c in done["finetune_card"] if c]
-        shown.append(
-            [
-                title(method),
-                "measured",
-                f"{model} ({recipe.backbone})",
-                source,
-                size,
-                epochs,
-                config.finetune.dataset,
-                percent(done["top1"]),
-                str(len(done)),
-                span(done["videos"]),
-                DASH if math.isnan(chance) else f"{chance:.1f}",
-                note,
-            ]
-        )
-        mean, std = done["top1"].mean() * 100, done["top1"].std(ddof=1) * 100
-        data.append(
-            [
-                method,
-                "measured",
-                config.kind,
-                f"{model} ({recipe.backbone})",
-                source,
-                size,
-                epochs if trained else "",
-                config.finetune.dataset,
-                mean,
-                std,
-                len(done),
-                span(done["videos"]),
-                chance,
-                note,
-            ]
-        )
-    columns = [
-        "Method",
-        "Origin",
-        "Backbone",
-        "Pretrained on",
-        "Clip",
-        "Epochs",
-        "Target",
-        "Top-1 %",
-        "Seeds",
-        "Test videos",
-        "Chance %",
-        "Source",
-    ]
-    machine = [
-        "method",
-        "origin",
-        "kind",
-        "backbone",
-        "pretrain",
-        "clip",
-        "epochs",
-        "target",
-        "top1",
-        "top1_std",
-        "seeds",
-        "test_videos",
-        "chance",
-        "source",
-    ]
+    records = [_published_record(row) for row in papers[papers["metric"] == "SSv2 top-1"].to_dict("records")]
+    records += [_measured_record(results, *group) for group in groups(results)]
     target = f"split {config.finetune.test} of {config.finetune.dataset}"
-    caption = (
-        f"Top-1 accuracy after finetuning. Published rows are SSv2 numbers copied from their source. "
-        f"Measured rows are {target}, by this run. "
-        f"{KIND[config.kind]} {SPREAD} Clip is frames x pixels at test."
-    )
-    return Table(
+    return table_of(
         "table1",
         "Table 1. Action classification",
-        pd.DataFrame(shown, columns=columns),
-        caption,
-        of_table(results, "The finetuning of", "metrics.json"),
-        pd.DataFrame(data, columns=machine),
-        cards,
-        groups=[row[1] for row in shown],
+        records,
+        {
+            "Method": lambda r: r["title"],
+            "Origin": lambda r: r["origin"],
+            "Backbone": lambda r: r["backbone"],
+            "Pretrained on": lambda r: r["pretrain"],
+            "Clip": lambda r: r["clip"] or DASH,
+            "Epochs": lambda r: r["epochs"] or DASH,
+            "Target": lambda r: r["target"],
+            "Top-1 %": lambda r: r["printed"] if r["origin"] == "published" else mean_sd(r["top1"] / 100, r["top1_std"] / 100),
+            "Seeds": lambda r: str(r["seeds"] or DASH) if r["origin"] == "published" else str(r["seeds"]),
+            "Test videos": lambda r: r["test_videos"] or DASH,
+            "Chance %": lambda r: number(r["chance"], 1),
+            "Source": lambda r: r["source"],
+        },
+        (
+            "method",
+            "origin",
+            "kind",
+            "backbone",
+            "pretrain",
+            "clip",
+            "epochs",
+            "target",
+            "top1",
+            "top1_std",
+            "seeds",
+            "test_videos",
+            "chance",
+            "source",
+        ),
+        caption=f"Top-1 accuracy after finetuning. Published rows are SSv2 numbers copied from their source. Measured rows are {target}, "
+        f"by this run. {KIND[config.kind]} {SPREAD} Clip is frames x pixels at test.",
+        notes=of_table(results, "The finetuning of", "metrics.json"),
         wide=("Source",),
     )
 
 
-def measures(config: Config) -> list[str]:
-    """The measures this configuration asks for."""
-    return list(NAMES) if config.analysis.probe else ["top1", "top5"]
+def _published_record(row: dict[str, str]) -> dict[str, Any]:
+    return {
+        "method": row["method"],
+        "title": row["method"],
+        "origin": "published",
+        "group": "published",
+        "kind": "",
+        "backbone": row["backbone"],
+        "pretrain": row["pretrain"],
+        "clip": row["size"],
+        "epochs": row["epochs"],
+        "target": "SSv2",
+        "top1": float(row["value"]),
+        "printed": row["value"],
+        "seeds": 0,
+        "source": f"{row['source']}; {row['note']}" if row["note"] else row["source"],
+        "test_videos": None,
+        "chance": None,
+    }
+
+
+def _measured_record(results: Results, model: str, method: str, runs: pd.DataFrame) -> dict[str, Any]:
+    config, recipe = results.config, results.config.models[model]
+    done, trained = runs[runs["top1"].notna()], config.switches(method).pretrain
+    unfinished = "" if len(done) == len(runs) else f"; {len(done)} of {len(runs)} seeds finished"
+    return {
+        "method": method,
+        "title": config.title(method),
+        "origin": "measured",
+        "group": "measured",
+        "kind": config.kind,
+        "backbone": f"{model} ({recipe.backbone})",
+        "pretrain": "+".join(config.pretrain.datasets) if trained else "none",
+        "clip": f"{recipe.finetune.frames}x{recipe.finetune.test_size}",
+        "epochs": str(config.pretrain_of(model, method).epochs) if trained else "",
+        "target": config.finetune.dataset,
+        "top1": done["top1"].mean() * 100,
+        "top1_std": done["top1"].std(ddof=1) * 100,
+        "seeds": len(done),
+        "test_videos": span(done["videos"]),
+        "chance": done["chance"].mean() * 100,
+        "source": f"{config.name}, {config.kind}{unfinished}",
+        "cards": {"Top-1 %": [c for c in done["finetune_card"] if c]},
+    }
 
 
 def table3(results: Results) -> Table:
     """Every measure of every method, over the seeds."""
-    config, shown, data, cards = results.config, [], [], {}
-    wanted = measures(config)
-    for model, method, runs in groups(results):
-        for name in wanted:
-            cards[len(shown), NAMES[name]] = [c for c in runs[runs[name].notna()][f"{STAGE_OF[name]}_card"] if c]
-        chance = runs["chance"].mean() * 100
-        shown.append(
-            [
-                model,
-                title(method),
-                str(int(runs["top1"].notna().sum())),
-                *(percent(runs[n]) for n in wanted),
-                DASH if math.isnan(chance) else f"{chance:.1f}",
-            ]
-        )
-        spread = {
-            f"{n}{suffix}": 100 * value for n in wanted for suffix, value in (("", runs[n].mean()), ("_std", runs[n].std(ddof=1)))
-        }
-        data.append(
-            {"model": model, "method": method, "kind": config.kind, "seeds": int(runs["top1"].notna().sum())}
-            | spread
-            | {"chance": chance}
-        )
-    columns = ["Model", "Method", "Seeds", *(NAMES[n] for n in wanted), "Chance"]
+    config = results.config
     other = [
         f"{r.metric} {r.value} ({r.method}, {r.backbone})"
         for r in published().itertuples()
         if r.table == "headline" and "UCF101" in r.metric
     ]
-    caption = (
-        f"All measures on {config.finetune.dataset}, in percent. Top-1 and top-5 after finetuning; "
-        "probe and retrieval on the frozen backbone (untrained where a method has no pretraining). "
-        f"{KIND[config.kind]} {SPREAD} Published on another data set, for orientation only: {'; '.join(other)}."
-    )
-    notes = of_table(results, "The probe", "The predictions")
-    if not config.analysis.probe:
-        notes.append("The probe and retrieval were not measured: analysis.probe is false.")
-    return Table(
+    notes = of_table(results, "The frozen tests", "The predictions")
+    if not config.analysis.measures:
+        notes.append("The frozen features were not measured: analysis.measures is empty.")
+
+    def say(column: Column):
+        return lambda r: mean_sd(r[column.key] / 100, r[f"{column.key}_std"] / 100)
+
+    return table_of(
         "table3",
         "Table 3. All measures",
-        pd.DataFrame(shown, columns=columns),
-        caption,
-        notes,
-        pd.DataFrame(data),
-        cards,
-        groups=["measured"] * len(shown),
+        [_measures_record(results, *group) for group in groups(results)],
+        {
+            "Model": lambda r: r["model"],
+            "Method": lambda r: r["title"],
+            "Seeds": lambda r: str(r["seeds"]),
+            **{column.title: say(column) for column in results.columns},
+            "Chance": lambda r: number(r["chance"], 1),
+        },
+        ("model", "method", "kind", "seeds", *(f"{c.key}{s}" for c in results.columns for s in ("", "_std")), "chance"),
+        caption=f"All measures on {config.finetune.dataset}, in percent. Top-1 and top-5 after finetuning; the others on the frozen backbone "
+        f"(untrained where a method has no pretraining). {KIND[config.kind]} {SPREAD} Published on another data set, for orientation only: "
+        f"{'; '.join(other)}.",
+        notes=notes,
     )
+
+
+def _measures_record(results: Results, model: str, method: str, runs: pd.DataFrame) -> dict[str, Any]:
+    record = {
+        "model": model,
+        "method": method,
+        "title": results.config.title(method),
+        "kind": results.config.kind,
+        "seeds": int(runs["top1"].notna().sum()),
+        "chance": runs["chance"].mean() * 100,
+        "group": "measured",
+        "cards": {c.title: [card for card in runs[runs[c.key].notna()][f"{c.stage}_card"] if card] for c in results.columns},
+    }
+    for column in results.columns:
+        record |= {column.key: 100 * runs[column.key].mean(), f"{column.key}_std": 100 * runs[column.key].std(ddof=1)}
+    return record
 
 
 def runs_table(results: Results) -> Table:
     """Every run by itself."""
-    wanted, shown, cards = measures(results.config), [], {}
+    records = []
     for row in results.runs.to_dict("records"):
-        for name in wanted:
-            card = row[f"{STAGE_OF[name]}_card"]
-            cards[len(shown), NAMES[name]] = [card] if card and not math.isnan(row[name]) else []
-        numbers = [DASH if math.isnan(row[n]) else f"{100 * row[n]:.1f}" for n in wanted]
-        shown.append([row["model"], title(row["method"]), str(row["seed"]), *numbers, str(row["videos"]), str(row["skipped"])])
-    columns = ["Model", "Method", "Seed", *(NAMES[n] for n in wanted), "Test videos", "Skipped"]
-    data = results.runs[["model", "method", "seed", *wanted, "videos", "skipped", "chance"]]
-    return Table(
+        linked = {
+            c.title: [row[f"{c.stage}_card"]] for c in results.columns if row[f"{c.stage}_card"] and not pd.isna(row[c.key])
+        }
+        records.append(row | {"group": "measured", "cards": linked})
+
+    def say(column: Column):
+        return lambda r: number(100 * r[column.key], 1)
+
+    return table_of(
         "runs",
         "Every run",
-        pd.DataFrame(shown, columns=columns),
-        "One row per model, method and seed, in percent (the CSV holds shares).",
-        data=data,
-        cards=cards,
-        groups=["measured"] * len(shown),
+        records,
+        {
+            "Model": lambda r: r["model"],
+            "Method": lambda r: results.config.title(r["method"]),
+            "Seed": lambda r: str(r["seed"]),
+            **{column.title: say(column) for column in results.columns},
+            "Test videos": lambda r: str(r["videos"]),
+            "Skipped": lambda r: str(r["skipped"]),
+        },
+        ("model", "method", "seed", *(c.key for c in results.columns), "videos", "skipped", "chance"),
+        caption="One row per model, method and seed, in percent (the CSV holds shares).",
     )

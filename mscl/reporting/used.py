@@ -6,64 +6,60 @@ from pathlib import Path
 
 import pandas as pd
 
-from mscl.config.schema import Config
-from mscl.reporting.formats import Table
+from mscl.reporting.formats import Table, number, table_of
 from mscl.reporting.results import Results
-from mscl.reporting.tables import DASH
-from mscl.stages.jobs import flow_datasets, used_datasets
+from mscl.stages.layout import Layout
+from mscl.stages.table import planned
 
 COLUMNS = {"s": "seconds", "cpu_time": "cpu_seconds", "max_rss": "peak_memory_mb"}  # Snakemake's name: ours
+MACHINE = ("rule", "jobs", "wall_hours", "cpu_hours", "peak_memory_mb", "gpu_jobs", "gpu_hours")
 CAPTION = (
     "Every job of the workflow as Snakemake measured it; a CPU hour is one core busy for an hour. A job that was interrupted and went on, or ran "
     "again, counts with its last part only, so what was used is at least this. The report itself is not in it."
 )
 
 
-def expected(config: Config) -> list[tuple[str, str]]:
-    """(rule, file below results/benchmarks) of every job that this configuration asks for, in the order of the workflow."""
-    data, flow = used_datasets(config), flow_datasets(config)
-    shards = {d: [f"{n:04d}" for n in range(config.datasets[d].shards)] for d in data}
-    runs = [f"{m}/{n}/seed{s}" for m in config.models for n in config.methods for s in config.seeds]
-    pretrained = [r for r in runs if config.switches(r.split("/")[1]).pretrain]
-    jobs = {
-        "download": [d for d in data if config.datasets[d].download],
-        "dataset": data,
-        "manifest": data,
-        "frames": [f"{d}/{s}" for d in data for s in shards[d]],
-        "flow": [f"{d}/{s}" for d in flow for s in shards[d]],
-        "pretrain": pretrained,
-        "finetune": runs,
-        "frozen": runs if config.analysis.probe else [],
-        "analysis": list(config.models),
-    }
-    single = ["data_health", *(["flow_error"] if any(config.datasets[d].embedded for d in flow) else [])]
-    return [(rule, f"{rule}/{name}.tsv") for rule, names in jobs.items() for name in names] + [(r, f"{r}.tsv") for r in single]
-
-
 def used_table(results: Results, root: Path) -> Table:
     """Per rule: jobs, wall hours, CPU hours, peak memory, jobs on a GPU. What was not measured here is said in a note."""
-    wanted = expected(results.config)
-    measured = [(rule, *row) for rule, file in wanted if (row := _read(root / "benchmarks" / file))]
-    frame = pd.DataFrame(measured, columns=["rule", *COLUMNS.values()])
-    shown, rows = [], []
-    for rule in dict.fromkeys(rule for rule, _ in wanted):
-        part = frame[frame["rule"] == rule]
-        cards = [c.content for c in results.cards.values() if c.where.get("stage") == rule and _on_gpu(c.content)]
-        known = None if rule == "flow" and results.config.flow.method == "raft" else len(cards)
-        gpu_hours = sum(c.get("wall_seconds", 0) * c.get("processes", 1) for c in cards) / 3600
-        hours, cpu = part["seconds"].sum() / 3600, part["cpu_seconds"].sum(min_count=1) / 3600
-        row = [rule, len(part), hours, cpu, part["peak_memory_mb"].max(), known, gpu_hours if known is not None else None]
-        rows.append(row)
-        shown.append([rule, str(len(part)), *(_short(v, digits) for v, digits in zip(row[2:], (3, 3, 0, 0, 3)))])
-    names = ["Rule", "Jobs", "Wall h", "CPU h", "Peak MB", "GPU jobs", "GPU h"]
-    data = pd.DataFrame(rows, columns=["rule", "jobs", "wall_hours", "cpu_hours", "peak_memory_mb", "gpu_jobs", "gpu_hours"])
-    notes = _notes(len(wanted) - len(frame), len(wanted))
-    if frame.empty:
-        return Table("used", "Compute used", pd.DataFrame(columns=names), "", notes, data.head(0))
-    total = (
-        f" In all {_short(frame['seconds'].sum() / 3600, 3)} h of jobs, {_short(frame['cpu_seconds'].sum() / 3600, 3)} CPU hours."
+    at = Layout(results.config, results=root)
+    wanted = [job for job in planned(results.config) if job.stage.name != "report"]
+    rows = [(job.stage.name, row) for job in wanted if (row := _read(Path(at.benchmark(job.stage.name, job.values))))]
+    frame = pd.DataFrame([(name, *row) for name, row in rows], columns=["rule", *COLUMNS.values()])
+    rules = dict.fromkeys(job.stage.name for job in wanted)
+    records = [_record(results, name, frame[frame["rule"] == name]) for name in rules] if len(frame) else []
+    total = sum(frame["seconds"]) / 3600, frame["cpu_seconds"].sum() / 3600
+    return table_of(
+        "used",
+        "Compute used",
+        records,
+        {
+            "Rule": lambda r: r["rule"],
+            "Jobs": lambda r: str(r["jobs"]),
+            "Wall h": lambda r: number(r["wall_hours"], 3),
+            "CPU h": lambda r: number(r["cpu_hours"], 3),
+            "Peak MB": lambda r: number(r["peak_memory_mb"], 0),
+            "GPU jobs": lambda r: number(r["gpu_jobs"], 0),
+            "GPU h": lambda r: number(r["gpu_hours"], 3),
+        },
+        MACHINE,
+        caption=f"{CAPTION} In all {number(total[0], 3)} h of jobs, {number(total[1], 3)} CPU hours." if records else "",
+        notes=_notes(len(wanted) - len(frame), len(wanted)),
     )
-    return Table("used", "Compute used", pd.DataFrame(shown, columns=names), CAPTION + total, notes, data)
+
+
+def _record(results: Results, name: str, part: pd.DataFrame) -> dict:
+    cards = [c.content for c in results.cards.values() if c.where.get("stage") == name and _on_gpu(c.content)]
+    unknown = name == "flow" and results.config.flow.method == "raft"
+    gpu_hours = sum(c.get("wall_seconds", 0) * c.get("processes", 1) for c in cards) / 3600
+    return {
+        "rule": name,
+        "jobs": len(part),
+        "wall_hours": part["seconds"].sum() / 3600,
+        "cpu_hours": part["cpu_seconds"].sum(min_count=1) / 3600,
+        "peak_memory_mb": part["peak_memory_mb"].max(),
+        "gpu_jobs": None if unknown else len(cards),
+        "gpu_hours": None if unknown else gpu_hours,
+    }
 
 
 def _read(path: Path) -> list[float] | None:
@@ -87,7 +83,3 @@ def _notes(absent: int, wanted: int) -> list[str]:
     return (
         [f"{absent} of {wanted} jobs left no measurement below results/benchmarks and are not counted: {why}."] if absent else []
     )
-
-
-def _short(value: float | None, digits: int) -> str:
-    return DASH if value is None or pd.isna(value) else f"{value:,.{digits}f}"

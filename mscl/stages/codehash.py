@@ -1,87 +1,114 @@
-"""A content hash of the part of the package that a stage runs, so that an edit reruns what it touches.
+"""A content hash of the code that a stage runs, so that an edit reruns what it touches.
 
-The hash covers a module and every `mscl` module it imports, as syntax trees without docstrings:
-comments and formatting change nothing. Settings and plumbing are left out: their values reach a
-stage through its job, whose settings are parameters of its rule. So is what only shows how a run goes.
+The hash covers the module that a stage starts from, the modules that its settings name (a method's network, a backbone, a measure,
+a format), and all that these import of their own packages, as syntax trees without docstrings: comments and formatting change
+nothing. Of this package the room (folder) of a module decides: see NEVER_RERUN.
 """
+
+from __future__ import annotations
 
 import ast
 import functools
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
-from mscl.config.methods import Family, modules_of_others
+from mscl.config.module_path import find_source
 
 ROOT = Path(__file__).resolve().parents[2]
-# Rooms (folders of the package) whose edit reruns no job: what they decide reaches a stage as a value of its job, or is no result.
+# Rooms whose edit reruns no job: what they decide reaches a stage as a value of its job, or is no result.
 NEVER_RERUN = ("cli", "config", "machine", "planning", "stages", "watch")
 
 
 def counts(module: str) -> bool:
-    """Whether an edit of a module reruns the stages that import it: its room decides."""
-    room = module.split(".")[1:2]
-    return bool(room) and room[0] not in NEVER_RERUN
+    """Whether an edit of a module reruns the stages that import it."""
+    package, *rooms = module.split(".")
+    return package != "mscl" or (bool(rooms) and rooms[0] not in NEVER_RERUN)
 
 
-def _path(root: Path, module: str) -> Path | None:
+def source_of(module: str, root: Path = ROOT) -> Path | None:
+    """The file of a module: of this package below `root`, of another where it is found from the working folder."""
+    if module.split(".")[0] != "mscl":
+        return find_source(module)
     base = root.joinpath(*module.split("."))
     return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
-
-
-def _imports(tree: ast.AST) -> set[str]:
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {a.name for a in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found |= {node.module} | {f"{node.module}.{a.name}" for a in node.names}
-    return {m for m in found if m.split(".")[0] == "mscl"}
 
 
 def _strip_docstrings(tree: ast.AST) -> None:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(getattr(body[0], "value", None), ast.Constant)
-        ):
+        first = body[0] if isinstance(body, list) and body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
             del body[0]
 
 
+def _imports(tree: ast.AST) -> Iterator[str]:
+    """Every module that a tree may import; names that are no modules are among them."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{a.name}" for a in node.names)
+
+
+def _read(path: Path) -> tuple[str, frozenset[str]]:
+    """The stripped syntax tree of a file, and what it imports; read once for each state of the file."""
+    return _parsed(path, path.stat().st_mtime_ns, path.stat().st_size)
+
+
 @functools.cache
-def _module(root: Path, module: str) -> tuple[str, frozenset[str]]:
-    tree = ast.parse(_path(root, module).read_text())
+def _parsed(path: Path, changed: int, size: int) -> tuple[str, frozenset[str]]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     _strip_docstrings(tree)
     return ast.dump(tree), frozenset(_imports(tree))
 
 
-def modules(root: Path, *starts: str, everything: bool = False, family: Family | None = None) -> dict[str, str]:
-    """`starts` and every module they import below `root`/mscl, with their stripped syntax trees.
+def modules(root: Path, *starts: str, everything: bool = False) -> dict[str, Path]:
+    """`starts` and every module that they import of this package, of their own, and of files beside them, with their files.
 
-    With a `family` of methods, without what belongs to other families alone.
+    Without `everything`, those alone whose edit reruns a job.
     """
-    without = modules_of_others(family) if family else frozenset()
-    seen, todo = {}, list(starts)
+    folders = {folder for start in starts if (folder := _own_folder(start)) is not None}
+    found: dict[str, Path] = {}
+    todo = list(starts)
     while todo:
         module = todo.pop()
-        if module in seen or module in without or not (everything or counts(module)) or _path(root, module) is None:
+        package = module.split(".")[0]
+        ours = package == "mscl" or any((folder / f"{package}.py").is_file() or (folder / package).is_dir() for folder in folders)
+        if module in found or not ours or not (everything or counts(module)):
             continue
-        seen[module], imports = _module(root, module)
-        todo += imports
-    return seen
+        if (path := source_of(module, root)) is not None:
+            found[module] = path
+            todo += _read(path)[1]
+    return found
 
 
-def file_hashes(*starts: str, files: tuple[str, ...] = (), root: Path = ROOT, family: Family | None = None) -> dict[str, str]:
-    """Hash of each module of `starts` and all they import, and of further `files` (templates, tables), by path below `root`."""
-    texts = {_path(root, m).relative_to(root).as_posix(): text for m, text in modules(root, *starts, family=family).items()}
-    texts |= {f: (root / f).read_text() for f in files}
+def _own_folder(start: str) -> Path | None:
+    """Where a user's file or package lies; None for this package, and for one that is installed."""
+    package = start.split(".")[0]
+    source = None if package == "mscl" else find_source(package)
+    if source is None or {"site-packages", "dist-packages"} & set(source.parts):
+        return None
+    return source.parent.parent if source.name == "__init__.py" else source.parent
+
+
+def _name(path: Path, root: Path) -> str:
+    """How a file is called in run cards and in a dry run's reasons: below the package's root or the working folder."""
+    for folder in (root, Path.cwd()):
+        if path.resolve().is_relative_to(folder.resolve()):
+            return path.resolve().relative_to(folder.resolve()).as_posix()
+    return path.as_posix()
+
+
+def file_hashes(*starts: str, files: tuple[str, ...] = (), root: Path = ROOT) -> dict[str, str]:
+    """Hash of each module of `starts` and all they import, and of further `files` (templates, tables), by path."""
+    texts = {_name(path, root): _read(path)[0] for path in modules(root, *starts).values()}
+    texts |= {f: (root / f).read_text(encoding="utf-8") for f in files}
     return {path: hashlib.sha256(texts[path].encode()).hexdigest()[:12] for path in sorted(texts)}
 
 
-def code_hash(*starts: str, files: tuple[str, ...] = (), root: Path = ROOT, family: Family | None = None) -> str:
-    """Hash of the modules `starts`, all they import, and further `files` (templates, tables) below `root`."""
-    seen = modules(root, *starts, family=family)
-    text = "".join(seen[m] for m in sorted(seen)) + "".join((root / f).read_text() for f in files)
+def code_hash(*starts: str, files: tuple[str, ...] = (), root: Path = ROOT) -> str:
+    """One hash of `file_hashes`."""
+    text = "".join(f"{path}={value}\n" for path, value in file_hashes(*starts, files=files, root=root).items())
     return hashlib.sha256(text.encode()).hexdigest()[:12]

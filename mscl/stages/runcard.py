@@ -19,7 +19,9 @@ from importlib import metadata
 from pathlib import Path
 
 from mscl.machine.files import sha256, write_json
-from mscl.stages.codehash import file_hashes
+from mscl.stages.jobs import Job
+from mscl.stages.layout import CARD
+from mscl.stages.table import STAGES
 
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "opencv-python-headless", "simplejpeg", "pydantic", "snakemake")
 
@@ -63,32 +65,19 @@ def peak_memory_mb() -> float:
     return max(own, children) / 1024
 
 
-CODE = {  # stage -> the module that its work starts from
-    "pretrain": "mscl.training.pretrain",
-    "finetune": "mscl.training.finetune",
-    "frozen": "mscl.evaluation.frozen",
-    "analysis": "mscl.evaluation.analysis",
-}
-
-
-def stage_code(stage: str, family: str | None) -> dict[str, str]:
-    """Hash of each file of code that a stage runs for a method of `family` (None: a stage that knows no methods)."""
-    return file_hashes(CODE[stage], family=family)
-
-
 @contextlib.contextmanager
-def run_card(out: Path, stage: str, job, inputs: Iterable[Path], outputs: Iterable[Path]) -> Iterator[None]:
-    """Write `out`/run.json when the body has ended well; an older card goes first, so none describes a failed run."""
+def run_card(out: Path, stage: str, job: Job, outputs: Iterable[Path]) -> Iterator[None]:
+    """Write `out`/run.json when the body has ended well; an older card goes first, so none describes a failed run.
+
+    Inputs are what the job says that it reads; of a store its indexes, which hold the hashes of their tars.
+    """
     if int(os.environ.get("RANK", 0)):  # of several processes the first writes it
         yield
         return
     out.mkdir(parents=True, exist_ok=True)
-    (out / "run.json").unlink(missing_ok=True)
+    (out / CARD).unlink(missing_ok=True)
     started, clock = datetime.now(UTC), time.monotonic()
-    switches = getattr(job, "switches", None)
-    code = stage_code(
-        stage, switches and switches.family
-    )  # of the files as they are at the start: an edit during a long run is not what ran
+    code = STAGES[stage].code_hashes(job)  # of the files as they are at the start: an edit during a long run is not what ran
     yield
     settings = job.model_dump(mode="json")
     card = {
@@ -98,7 +87,7 @@ def run_card(out: Path, stage: str, job, inputs: Iterable[Path], outputs: Iterab
         "seed": settings.get("seed"),
         "threads": settings.get("threads"),
         "processes": int(os.environ.get("WORLD_SIZE", 1)),
-        "inputs": {str(p): sha256(p) for p in inputs},
+        "inputs": {str(p): sha256(p) for kind, paths in job.reads().items() if kind != "tars" for p in paths},
         "outputs": {str(p): sha256(p) for p in outputs},
         "code": code,
         "git_commit": _commit(),
@@ -108,4 +97,4 @@ def run_card(out: Path, stage: str, job, inputs: Iterable[Path], outputs: Iterab
         "wall_seconds": round(time.monotonic() - clock, 1),
         "peak_memory_mb": round(peak_memory_mb(), 1),
     }
-    write_json(out / "run.json", card)
+    write_json(out / CARD, card)

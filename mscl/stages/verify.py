@@ -1,7 +1,7 @@
 """Rechecks a tree of results against its run cards: inputs, outputs, code and configuration, by content.
 
-A file is named with the hash that its card expects and the one found. An input that is not here (frames that nobody
-pulled) is said and is no difference, unless asked for; an output that is not here is one.
+A file is named with the hash that its card expects and the one found. A missing input (frames that
+nobody pulled) is reported but is not an error, unless asked for; a missing output is one.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mscl.config.schema import Config, load_config
+from mscl.config.schema import load_config
 from mscl.machine.files import sha256
-from mscl.stages import jobs
-from mscl.stages.layout import Layout
-from mscl.stages.runcard import CODE, stage_code
+from mscl.stages.jobs import Job
+from mscl.stages.layout import CARD, Layout
+from mscl.stages.table import STAGES, planned
 
-SHOWN = 20  # sentences on files that are not here; the last line counts all
+LISTED = 20  # sentences on files that are not here; the last line counts all
 
 
 @dataclass
-class Found:
+class Findings:
     """Sentences on what differs and on what is not here; `hashes` spares reading a file twice."""
 
     cards: int = 0
@@ -45,10 +45,10 @@ def verify(results: Path, config: Path, strict: bool = False) -> int:
     The configuration is compared where `config` is that of these results. Raises ValueError where there is no run card to
     check against, and ConfigError where `config` is not valid.
     """
-    cards = sorted(p for p in Path(results).rglob("run.json") if p.is_file())
+    cards = sorted(p for p in Path(results).rglob(CARD) if p.is_file())
     if not cards:
         raise ValueError(f"{results}: no run card (run.json) below it; name a folder of results, such as results/demo")
-    found, settings = Found(), _settings(Path(results), config)
+    found, settings = Findings(), _settings(Path(results), config)
     for path in cards:
         _check_card(path, found, settings)
     for path in sorted(set(settings or {}) - {card.resolve() for card in cards}):
@@ -56,10 +56,10 @@ def verify(results: Path, config: Path, strict: bool = False) -> int:
             found.differ.append(f"{path}: not here; the run that the configuration asks for has not ended, or its card was lost")
     for sentence in found.differ:
         print(f"differs: {sentence}")
-    for sentence in found.absent[:SHOWN]:
+    for sentence in found.absent[:LISTED]:
         print(f"not here: {sentence}")
-    if len(found.absent) > SHOWN:
-        print(f"not here: {len(found.absent) - SHOWN} more")
+    if len(found.absent) > LISTED:
+        print(f"not here: {len(found.absent) - LISTED} more")
     against = f"{config}" if settings else f"no configuration ({config} is not of these results; give theirs by --config)"
     print(
         f"{results}: {found.cards} run cards, {len(found.hashes)} files read, checked against {against}: "
@@ -68,34 +68,23 @@ def verify(results: Path, config: Path, strict: bool = False) -> int:
     return int(bool(found.differ) or (strict and bool(found.absent)))
 
 
-def _settings(results: Path, path: Path) -> dict[Path, dict] | None:
+def _settings(results: Path, path: Path) -> dict[Path, Job] | None:
     """Run card -> the job that the configuration at `path` gives its run; None where it is not of these results."""
     if not path.exists():
         return None
     config = load_config(path)
     root = Path(config.paths.results).resolve()
-    return dict(_jobs(config)) if root == results.resolve() or root in results.resolve().parents else None
+    if root != results.resolve() and root not in results.resolve().parents:
+        return None
+    at, found = Layout(config), {}
+    for run in planned(config):
+        if run.stage.carded:
+            card = Path(run.stage.makes(at, **run.values)["card"]).resolve()
+            found[card] = run.stage.settings(config, run.values)
+    return found
 
 
-def _jobs(config: Config) -> Iterator[tuple[Path, dict]]:
-    at = Layout(config)
-
-    def one(folder: str, job) -> tuple[Path, dict]:
-        return Path(at.records(folder), "run.json").resolve(), job.model_dump(mode="json")
-
-    for model in config.models:
-        yield one(at.analysis(model), jobs.analysis_job(config, model))
-        for method in config.methods:
-            for seed in config.seeds:
-                run = (model, method, seed)
-                if config.switches(method).pretrain:
-                    yield one(at.pretrain(*run), jobs.pretrain_job(config, *run))
-                yield one(at.finetune(*run), jobs.finetune_job(config, *run))
-                if config.analysis.probe:
-                    yield one(at.frozen(*run), jobs.frozen_job(config, *run))
-
-
-def _check_card(path: Path, found: Found, settings: dict[Path, dict] | None) -> None:
+def _check_card(path: Path, found: Findings, settings: dict[Path, Job] | None) -> None:
     try:
         card = json.loads(path.read_text())
         stage, inputs, outputs, job = (card[key] for key in ("stage", "inputs", "outputs", "job"))
@@ -116,28 +105,32 @@ def _check_card(path: Path, found: Found, settings: dict[Path, dict] | None) -> 
         _check_job(path, job, settings.get(path.resolve()), found)
 
 
-def _check_code(path: Path, card: dict, found: Found) -> None:
+def _check_code(path: Path, card: dict, found: Findings) -> None:
     """Code is compared as the rules compare it: without comments and docstrings, and by the same minor version of Python."""
     stage, expected = card["stage"], card.get("code")
-    if stage not in CODE or not isinstance(expected, dict):
+    if stage not in STAGES or not isinstance(expected, dict):
         found.differ.append(f"{path}: names no code; it is of an older version, run its stage again")
         return
     then, here = (str(v).rsplit(".", 1)[0] for v in (card.get("versions", {}).get("python"), platform.python_version()))
     if then != here:
         found.differ.append(f"{path}: made by Python {then}, this is {here}, and code can be compared by the same one only")
         return
-    have = stage_code(stage, (card["job"].get("switches") or {}).get("family"))
+    try:
+        have = STAGES[stage].code_hashes(STAGES[stage].kind.model_validate(card["job"]))
+    except ValueError:
+        found.differ.append(f"{path}: its settings are of an older version; run its stage again")
+        return
     for file in sorted({*expected, *have}):
         if expected.get(file) != have.get(file):
             then, now = expected.get(file, "not run"), have.get(file, "not run")
             found.differ.append(f"{file} (code of {path}): expected {then}, found {now}")
 
 
-def _check_job(path: Path, job: dict, wanted: dict | None, found: Found) -> None:
+def _check_job(path: Path, job: dict, wanted: Job | None, found: Findings) -> None:
     if wanted is None:
         found.differ.append(f"{path}: a run that the configuration does not ask for; remove it, or give its own by --config")
         return
-    before, now = (dict(flat(values)) for values in (job, wanted))
+    before, now = (dict(flat(values)) for values in (job, wanted.model_dump(mode="json")))
     for key in sorted({*before, *now}):
         if before.get(key) != now.get(key):
             expected, have = before.get(key, "absent"), now.get(key, "absent")

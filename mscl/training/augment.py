@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor
 
+from mscl.config.schema import Augment
 from mscl.training.draws import Draws
 
 MEAN = (0.485, 0.456, 0.406)
@@ -55,7 +56,7 @@ def _hue_matrices(turns_B: Tensor) -> Tensor:
     return cos * torch.eye(3) + (1 - cos) * third * torch.ones(3, 3) + sin * root * cross
 
 
-def colour_matrices(mean_B3: Tensor, cfg, draws: Draws) -> tuple[Tensor, Tensor]:
+def colour_matrices(mean_B3: Tensor, cfg: Augment, draws: Draws) -> tuple[Tensor, Tensor]:
     """Per-clip affine colour changes: matrices (B, 3, 3) and offsets (B, 3).
 
     brightness and contrast in 1±j, saturation in 1±j, hue in ±j turns, with probability
@@ -84,7 +85,7 @@ def blur_matrices(size: int, sigma_B: Tensor, apply_B: Tensor) -> Tensor:
     return torch.where(apply_B[:, None, None], kernel, torch.eye(size))
 
 
-def augment_rgb(clip_BTHWC: Tensor, flip_B: Tensor, cfg, draws: Draws) -> Tensor:
+def augment_rgb(clip_BTHWC: Tensor, flip_B: Tensor, cfg: Augment, draws: Draws) -> Tensor:
     """uint8 clips -> augmented, normalised (B, 3, T, H, W); parameters are drawn from `draws`."""
     x = flip(to_float(clip_BTHWC), flip_B.to(clip_BTHWC.device))
     B, _, T, H, W = x.shape

@@ -6,19 +6,26 @@ not change a sample, and a resumed run draws what it would have drawn.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import pandas as pd
+import torch
 from torch.utils.data import Dataset
 
+from mscl.config.methods import Switches
+from mscl.config.schema import Augment, ClipConfig, Finetune
 from mscl.flow.quantise import decode_planes
 from mscl.models.networks.flow_resnet import FLOW_TEMPORAL_STRIDE
+from mscl.stages.jobs import Source
 from mscl.store.jpeg import decode_rgb
 from mscl.store.shards import Shards
 
 cv2.setNumThreads(0)  # a loader process is one thread
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom as shares of the frame
+Row = tuple[Shards, Shards | None, str]  # frames, flow, clip_id of one video
 
 
 def crop_box(rng: np.random.Generator, aspect: float, area: tuple[float, float], ratio: tuple[float, float]) -> Box:
@@ -86,7 +93,7 @@ def uniform_positions(kept: int, frames: int, rng: np.random.Generator | None = 
     return np.minimum(((np.arange(frames) + within) * kept / frames).astype(int), kept - 1)
 
 
-def usable(manifest: pd.DataFrame, shards: Shards) -> tuple[pd.DataFrame, pd.DataFrame]:
+def readable(manifest: pd.DataFrame, shards: Shards) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Split manifest rows into those whose frames can be read and those that cannot, with the reason."""
     index = shards.clips[["clip_id", "status", "reason"]].rename(columns={"status": "frames_status", "reason": "frames_reason"})
     rows = manifest.merge(index, on="clip_id", how="left")
@@ -102,16 +109,43 @@ def clip_names(clips: int) -> tuple[str, ...]:
     return ("query", "key", *(f"key{n}" for n in range(2, clips)))
 
 
+def batch_shapes(switches: Switches, clip: ClipConfig, size: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """What the loader gives of one video to pretraining: name -> (shape, type). The one home of these shapes.
+
+    "query_rgb" (T, S, S, 3) uint8 and, with flow, "query_flow" (T/2, S, S, 2) uint8 and "query_factor" (T/2,) float32: the fields
+    at times 0, 2, 4… which the flow network looks at. For a method that asks for the order of the clips, "query_start": the raw
+    frame at which it starts. And so for "key", "key2"….
+    """
+    found: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
+    fields = len(range(0, clip.frames, FLOW_TEMPORAL_STRIDE))
+    for name in clip_names(switches.clips):
+        found[f"{name}_rgb"] = (clip.frames, size, size, 3), np.dtype(np.uint8)
+        if switches.flow:
+            found[f"{name}_flow"] = (fields, size, size, 2), np.dtype(np.uint8)
+            found[f"{name}_factor"] = (fields,), np.dtype(np.float32)
+        if switches.ordered:
+            found[f"{name}_start"] = (), np.dtype(np.int64)
+    return found
+
+
+def random_batch(switches: Switches, clip: ClipConfig, size: int, videos: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    """A batch of the loader's shapes with random content, for benchmarks and tests."""
+    rng, found = np.random.default_rng(seed), {}
+    for name, (shape, kind) in batch_shapes(switches, clip, size).items():
+        values = np.full((videos, *shape), 1 / 127) if kind == np.float32 else rng.integers(1, 256, (videos, *shape))
+        found[name] = torch.from_numpy(values.astype(kind))
+    return found
+
+
 class PretrainClips(Dataset):
     """Clips of one video, with their flow: query and key (method.md §2), and further keys where the method looks at more.
 
-    [i] -> {"query_rgb": (T,S,S,3) uint8, "key_rgb": …} and, with flow, "query_flow" (T/2,S,S,2) uint8 and
-    "query_factor" (T/2,) float32, and so for the key: the fields at times 0, 2, 4… which the flow network looks at.
-    For a method that asks for the order of the clips, "query_start" and so on: the raw frame at which each starts.
+    [i] -> the arrays that `batch_shapes` lists.
     """
 
-    def __init__(self, rows: list[tuple[Shards, Shards | None, str]], job, size: int):
-        self.rows, self.job, self.size, self.epoch = rows, job, size, 0
+    def __init__(self, rows: list[Row], clip: ClipConfig, augment: Augment, switches: Switches, size: int, seed: int):
+        self.rows, self.clip, self.augment, self.switches = rows, clip, augment, switches
+        self.size, self.seed, self.epoch = size, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -120,26 +154,26 @@ class PretrainClips(Dataset):
         return len(self.rows)
 
     def __getitem__(self, i: int) -> dict:
-        rng = np.random.default_rng([self.job.seed, self.epoch, i])
+        rng = np.random.default_rng([self.seed, self.epoch, i])
         frames, flow, clip_id = self.rows[i]
         row = frames.row(clip_id)
         kept = frames.frames(row)
         flow_row = flow.row(clip_id) if flow else -1
         grid = flow.frames(flow_row) if flow else kept
-        allowed = flow.column("allowed", flow_row).astype(bool) if flow and self.job.switches.mds else None
-        starts = allowed_starts(grid, allowed, self.job.clip)
+        allowed = flow.column("allowed", flow_row).astype(bool) if flow and self.switches.mds else None
+        starts = possible_starts(grid, allowed, self.clip)
         out: dict = {}
-        names, query = clip_names(self.job.switches.clips), starts[rng.integers(len(starts))]
-        keys = [key_start(rng, query, starts, self.job.clip.max_shift) for _ in names[1:]]
+        names, query = clip_names(self.switches.clips), starts[rng.integers(len(starts))]
+        keys = [key_start(rng, query, starts, self.clip.max_shift) for _ in names[1:]]
         for name, start in zip(names, (query, *keys)):
-            wanted = start + np.arange(self.job.clip.frames) * self.job.clip.stride
+            wanted = start + np.arange(self.clip.frames) * self.clip.stride
             h, w = frames.clips.height[row], frames.clips.width[row]
-            box = crop_box(rng, w / h, self.job.augment.area, self.job.augment.ratio)
+            box = crop_box(rng, w / h, self.augment.area, self.augment.ratio)
             out[f"{name}_rgb"] = read_clip(frames, row, _positions(kept, wanted), box, self.size)
             if flow:
                 fields = _positions(grid, wanted[::FLOW_TEMPORAL_STRIDE])
                 out[f"{name}_flow"], out[f"{name}_factor"] = read_flow(flow, flow_row, fields, box, self.size)
-            if self.job.switches.ordered:
+            if self.switches.ordered:
                 out[f"{name}_start"] = int(start)
         return out
 
@@ -149,7 +183,7 @@ def _positions(grid: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.minimum(np.searchsorted(grid, wanted), len(grid) - 1)
 
 
-def allowed_starts(grid: np.ndarray, allowed: np.ndarray | None, clip) -> np.ndarray:
+def possible_starts(grid: np.ndarray, allowed: np.ndarray | None, clip: ClipConfig) -> np.ndarray:
     """Raw frame numbers at which a clip may start: whole clips only where there are any, and MDS's choice among them.
 
     A video shorter than a clip starts at its first frame and holds its last; one in which MDS allows no start at all
@@ -170,13 +204,13 @@ def key_start(rng: np.random.Generator, query: int, starts: np.ndarray, max_shif
     return starts[np.abs(starts - wanted).argmin()]
 
 
-def pretrain_rows(sources, split: str) -> list[tuple[Shards, Shards | None, str]]:
-    """Every usable video of `split` over several `mscl.stages.jobs.Source`, as (frames, flow, clip_id)."""
+def pretrain_rows(sources: Sequence[Source], split: str) -> list[Row]:
+    """Every usable video of `split` over several data sets, as (frames, flow, clip_id)."""
     rows = []
     for source in sources:
         frames, flow = Shards(source.frame_indexes()), Shards(source.flow_indexes()) if source.flow else None
         manifest = pd.read_parquet(source.manifest)
-        good, _ = usable(manifest[manifest.split == split], frames)
+        good, _ = readable(manifest[manifest.split == split], frames)
         with_flow = None if flow is None else set(flow.clips.clip_id[flow.clips.status == "ok"])
         rows += [(frames, flow, c) for c in good.clip_id if with_flow is None or c in with_flow]
     return rows
@@ -191,7 +225,7 @@ class UniformClips(Dataset):
 
     def __init__(self, shards: Shards, manifest_rows: pd.DataFrame, frames: int, size: int, clips: int = 1):
         self.shards, self.frames, self.size, self.clips = shards, frames, size, clips
-        self.rows, self.skipped = usable(manifest_rows, shards)
+        self.rows, self.skipped = readable(manifest_rows, shards)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -208,9 +242,9 @@ class UniformClips(Dataset):
 class FinetuneClips(Dataset):
     """Random-resized crops of one random frame per segment, for finetuning."""
 
-    def __init__(self, shards: Shards, manifest_rows: pd.DataFrame, recipe, size: int, seed: int):
+    def __init__(self, shards: Shards, manifest_rows: pd.DataFrame, recipe: Finetune, size: int, seed: int):
         self.shards, self.recipe, self.size, self.seed, self.epoch = shards, recipe, size, seed, 0
-        self.rows, self.skipped = usable(manifest_rows, shards)
+        self.rows, self.skipped = readable(manifest_rows, shards)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch

@@ -1,7 +1,7 @@
-"""One training loop for pretraining and finetuning, read from top to bottom; on one process or, under torchrun, on several.
+"""One training loop for pretraining and finetuning, to be read from top to bottom: a run, its epochs, its steps.
 
-Deterministic: the order of an epoch comes from (seed, epoch), every random choice of a step from
-(seed, step), so that a run which is killed and started again continues as if it had never stopped.
+It runs on one process or, under torchrun, on several. Deterministic: the order of an epoch comes from (seed, epoch), every random
+choice of a step from (seed, step), so that a run which is killed and started again continues as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from mscl.config.schema import Optim
 from mscl.machine.signals import StopSignal
 from mscl.models import distributed
 from mscl.training.checkpoint import load_checkpoint, previous, save_checkpoint
@@ -27,14 +29,31 @@ from mscl.training.hardware import autocast
 from mscl.training.recipe import epoch_batches, learning_rate, make_optimizer
 from mscl.watch.curves import Watch
 
+Batch = dict[str, Tensor]
+Monitor = Callable[[int, bool], dict[str, float]]  # (epoch, is it the last) -> further columns of its row
+
+
+class TrainingError(ValueError):
+    """Training cannot go on; the text names the step and the terms."""
+
+
+class Clips(Protocol):
+    """A data set whose random choices depend on the epoch."""
+
+    def set_epoch(self, epoch: int) -> None: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int) -> dict: ...
+
 
 class Step:
-    """What a method does within one step of the loop. A step has several calls where its batch comes in parts."""
+    """What pretraining and finetuning do differently within a step, which has several calls where its batch comes in parts."""
 
     def begin(self, progress: float) -> None:
         """Before the first part; `progress` of the whole training in [0, 1)."""
 
-    def __call__(self, batch: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Scalars of one part of the batch: `loss`, with gradient, and whatever is to be watched."""
         raise NotImplementedError
 
@@ -42,50 +61,9 @@ class Step:
         """After the optimiser has moved."""
 
 
-class TrainingError(ValueError):
-    """Training cannot go on; the text names the step and the terms."""
-
-
-def train_step(
-    step: Step, batch: dict, optimizer: torch.optim.Optimizer, recipe, progress: float, seed: int, number: int
-) -> dict:
-    """Forward, backward, one move of the optimiser. `batch` holds this process's rows of the whole batch.
-
-    Returns the means of the step's scalars over parts and processes, as floats. Raises TrainingError, before anything has
-    moved, when one is not finite.
-    """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    own = len(next(iter(batch.values())))
-    first = distributed.rank() * own
-    step.begin(progress)
-    optimizer.zero_grad(set_to_none=True)
-    sums: dict[str, Tensor] = {}
-    for part, rows in enumerate(_parts(own, recipe.accumulate)):
-        draws = Draws(seed, number, own * distributed.size(), slice(first + rows.start, first + rows.stop), part)
-        share = (rows.stop - rows.start) / own
-        with autocast(parameters[0].device):
-            terms = step({name: value[rows] for name, value in batch.items()}, draws)
-        (terms["loss"] * share).backward()
-        for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + value.detach() * share
-    distributed.mean_gradients(parameters)
-    values = dict(zip(sums, distributed.mean(list(sums.values()))))
-    if not math.isfinite(values["loss"]):
-        raise TrainingError(f"loss is not finite at step {number} ({', '.join(f'{k}={v:.4g}' for k, v in values.items())})")
-    nn.utils.clip_grad_norm_(parameters, recipe.clip_grad)
-    optimizer.step()
-    step.end()
-    return values
-
-
-def _parts(own: int, count: int) -> Iterator[slice]:
-    size = -(-own // count)
-    return (slice(at, min(at + size, own)) for at in range(0, own, size))
-
-
 @dataclass(frozen=True)
 class Machine:
-    """What changes how fast a run goes and never what comes out."""
+    """What changes how fast a run goes and never its result."""
 
     workers: int = 0  # loader processes
     checkpoint_minutes: float = 10
@@ -111,7 +89,16 @@ class Run:
     `identity` names what the run is made from (settings, code, data); a checkpoint of another is refused.
     """
 
-    def __init__(self, model: nn.Module, dataset: Dataset, recipe, seed: int, identity: dict, checkpoint: Path, machine: Machine):
+    def __init__(
+        self,
+        model: nn.Module,
+        dataset: Clips,
+        recipe: Optim,
+        seed: int,
+        identity: dict[str, str],
+        checkpoint: Path,
+        machine: Machine,
+    ):
         self.model, self.dataset, self.recipe, self.seed = model, dataset, recipe, seed
         self.identity, self.checkpoint, self.machine = identity, checkpoint, machine
         self.device = next(model.parameters()).device
@@ -121,7 +108,82 @@ class Run:
         self.at = Progress()
         self._saved = time.monotonic()
 
+    def fit(
+        self, step: Step, title: str, monitor: Monitor | None = None, gpu_share: Callable[[float], float] | None = None
+    ) -> pd.DataFrame:
+        """Train from where the run stands; returns one row per epoch with mean losses and accuracies.
+
+        `monitor` is asked after every epoch; `gpu_share` goes to `Watch`.
+        """
+        self.monitor = monitor
+        self.resume()
+        stop = StopSignal()
+        self.model.train()
+        quiet = distributed.rank() > 0
+        watch = Watch(title, self.total, self.at.step, self.device, self.machine.curves, gpu_share, quiet)
+        try:
+            epochs, within = divmod(self.at.step, self.steps_per_epoch)
+            if self.at.sums and not within:  # the checkpoint was written between an epoch's last step and its row
+                watch.epoch(self.at.step, self._close_epoch(epochs - 1))
+            while self.at.step < self.total:
+                self._epoch(step, stop, watch)
+        finally:
+            watch.close()
+        self.save()  # what comes after the training may be interrupted, too
+        stop.release()
+        return pd.DataFrame(self.at.history)
+
+    def _epoch(self, step: Step, stop: StopSignal, watch: Watch) -> None:
+        """The steps of an epoch that are still to be done; a checkpoint now and then, and when the process is told to stop."""
+        epoch, done = divmod(self.at.step, self.steps_per_epoch)
+        self.dataset.set_epoch(epoch)
+        batches = epoch_batches(len(self.dataset), self.recipe.batch, self.seed, epoch)[done:]
+        own = [batch[distributed.rows(len(batch))] for batch in batches]
+        loader = iter(
+            DataLoader(self.dataset, batch_sampler=own, num_workers=self.machine.workers, pin_memory=self.device.type == "cuda")
+        )
+        for clips in map(len, batches):
+            asked = time.monotonic()
+            batch = {k: v.to(self.device, non_blocking=True) for k, v in next(loader).items()}
+            waited = time.monotonic() - asked
+            values = self._step(step, batch)
+            watch.step(self.at.step, values, clips, waited)
+            due = time.monotonic() - self._saved > 60 * self.machine.checkpoint_minutes
+            stopped_by, due = distributed.largest([stop.number, int(due)], self.device)
+            if stopped_by or due:
+                self.save()
+            if stopped_by:
+                raise SystemExit(128 + stopped_by)
+        watch.epoch(self.at.step, self._close_epoch(epoch))
+
+    def _step(self, step: Step, batch: Batch) -> dict[str, float]:
+        """One step at the rate that the recipe has for it; its scalars enter the sums of the epoch."""
+        rate = learning_rate(self.recipe, self.at.step, self.steps_per_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        try:
+            values = train_step(step, batch, self.optimizer, self.recipe, self.at.step / self.total, self.seed, self.at.step)
+        except TrainingError as error:
+            raise TrainingError(f"{error}; last good checkpoint: {self.checkpoint}") from None
+        for name, value in values.items():
+            self.at.sums[name] = self.at.sums.get(name, 0.0) + value
+        self.at.step += 1
+        return values
+
+    def _close_epoch(self, epoch: int) -> dict[str, float]:
+        """The row of the history of an epoch whose last step is done."""
+        n = self.steps_per_epoch
+        row = {"epoch": epoch + 1, "lr": self.optimizer.param_groups[0]["lr"]}
+        row |= {name: total / n for name, total in self.at.sums.items()}
+        if self.monitor:
+            row |= self.monitor(epoch + 1, epoch + 1 == self.recipe.epochs)
+            distributed.wait()  # the first process measures
+        self.at.history.append(row)
+        self.at.sums = {}
+        return row
+
     def resume(self) -> None:
+        """Go on from the checkpoint, where there is one."""
         state = load_checkpoint(self.checkpoint, self.identity, self.machine.resume_anyway)
         if state is None:
             return
@@ -150,77 +212,45 @@ class Run:
         self.checkpoint.unlink(missing_ok=True)
         previous(self.checkpoint).unlink(missing_ok=True)
 
-    def fit(
-        self,
-        step: Step,
-        title: str,
-        monitor: Callable[[int, bool], dict[str, float]] | None = None,
-        gpu_share: Callable[[float], float] | None = None,
-    ) -> pd.DataFrame:
-        """Train from where the run stands; returns one row per epoch with mean losses and accuracies.
 
-        `monitor(epoch, last)` is asked after every epoch for further columns of its row; `gpu_share` goes to `Watch`.
-        """
-        self.monitor = monitor
-        self.resume()
-        stop = StopSignal()
-        self.model.train()
-        quiet = distributed.rank() > 0
-        watch = Watch(title, self.total, self.at.step, self.device, self.machine.curves, gpu_share, quiet)
-        try:
-            epochs, within = divmod(self.at.step, self.steps_per_epoch)
-            if self.at.sums and not within:  # the checkpoint was written between an epoch's last step and its row
-                watch.epoch(self.at.step, self._close_epoch(epochs - 1))
-            while self.at.step < self.total:
-                self._epoch(step, stop, watch)
-        finally:
-            watch.close()
-        self.save()  # what comes after the training may be interrupted, too
-        stop.release()
-        return pd.DataFrame(self.at.history)
+def train_step(
+    step: Step, batch: Batch, optimizer: torch.optim.Optimizer, recipe: Optim, progress: float, seed: int, number: int
+) -> dict[str, float]:
+    """Forward, backward, one move of the optimiser. `batch` holds this process's rows of the whole batch.
 
-    def _epoch(self, step: Step, stop: StopSignal, watch: Watch) -> None:
-        epoch, done = divmod(self.at.step, self.steps_per_epoch)
-        self.dataset.set_epoch(epoch)
-        batches = epoch_batches(len(self.dataset), self.recipe.batch, self.seed, epoch)[done:]
-        own = [batch[distributed.rows(len(batch))] for batch in batches]
-        loader = iter(
-            DataLoader(self.dataset, batch_sampler=own, num_workers=self.machine.workers, pin_memory=self.device.type == "cuda")
-        )
-        for clips in map(len, batches):
-            asked = time.monotonic()
-            batch = {k: v.to(self.device, non_blocking=True) for k, v in next(loader).items()}
-            waited = time.monotonic() - asked
-            values = self._one(step, batch)
-            watch.step(self.at.step, values, clips, waited)
-            due = time.monotonic() - self._saved > 60 * self.machine.checkpoint_minutes
-            stopped_by, due = distributed.largest([stop.number, int(due)], self.device)
-            if stopped_by or due:
-                self.save()
-            if stopped_by:
-                raise SystemExit(128 + stopped_by)
-        watch.epoch(self.at.step, self._close_epoch(epoch))
+    Returns the means of the step's scalars over parts and processes. Raises TrainingError, before anything has
+    moved, when one is not finite.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    step.begin(progress)
+    optimizer.zero_grad(set_to_none=True)
+    sums = _backward(step, batch, recipe.accumulate, seed, number)
+    distributed.mean_gradients(parameters)
+    values = dict(zip(sums, distributed.mean(list(sums.values()))))
+    if not math.isfinite(values["loss"]):
+        raise TrainingError(f"loss is not finite at step {number} ({', '.join(f'{k}={v:.4g}' for k, v in values.items())})")
+    nn.utils.clip_grad_norm_(parameters, recipe.clip_grad)
+    optimizer.step()
+    step.end()
+    return values
 
-    def _one(self, step: Step, batch: dict) -> dict[str, float]:
-        rate = learning_rate(self.recipe, self.at.step, self.steps_per_epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        try:
-            values = train_step(step, batch, self.optimizer, self.recipe, self.at.step / self.total, self.seed, self.at.step)
-        except TrainingError as error:
-            raise TrainingError(f"{error}; last good checkpoint: {self.checkpoint}") from None
-        for name, value in values.items():
-            self.at.sums[name] = self.at.sums.get(name, 0.0) + value
-        self.at.step += 1
-        return values
 
-    def _close_epoch(self, epoch: int) -> dict[str, float]:
-        n = self.steps_per_epoch
-        row = {"epoch": epoch + 1, "lr": self.optimizer.param_groups[0]["lr"]}
-        row |= {name: total / n for name, total in self.at.sums.items()}
-        if self.monitor:
-            row |= self.monitor(epoch + 1, epoch + 1 == self.recipe.epochs)
-            distributed.wait()  # the first process measures
-        self.at.history.append(row)
-        self.at.sums = {}
-        return row
+def _backward(step: Step, batch: Batch, parts: int, seed: int, number: int) -> dict[str, Tensor]:
+    """Forward and backward of a batch in parts, whose gradients add up; the means of its scalars."""
+    any_tensor = next(iter(batch.values()))
+    own, sums = len(any_tensor), {}
+    first = distributed.rank() * own
+    for part, rows in enumerate(_parts(own, parts)):
+        draws = Draws(seed, number, own * distributed.size(), slice(first + rows.start, first + rows.stop), part)
+        share = (rows.stop - rows.start) / own
+        with autocast(any_tensor.device):
+            terms = step({name: value[rows] for name, value in batch.items()}, draws)
+        (terms["loss"] * share).backward()
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + value.detach() * share
+    return sums
+
+
+def _parts(own: int, count: int) -> Iterator[slice]:
+    size = -(-own // count)
+    return (slice(at, min(at + size, own)) for at in range(0, own, size))

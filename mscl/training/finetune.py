@@ -13,12 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from mscl.config.schema import Finetune
 from mscl.machine.files import atomic_write, sha256, write_json
 from mscl.measures.topk import metrics_from_predictions
 from mscl.models import distributed
 from mscl.models.networks.build import build_backbone, load_backbone_weights
 from mscl.stages.codehash import code_hash
-from mscl.stages.jobs import FinetuneJob, dumps
+from mscl.stages.jobs import FinetuneJob, RGBNet, dumps
+from mscl.stages.layout import HISTORY, METRICS, PREDICTIONS, WEIGHTS
 from mscl.store.shards import Shards
 from mscl.training.augment import flip, normalise
 from mscl.training.checkpoint import digest, save_weights
@@ -32,7 +34,7 @@ from mscl.watch.flops import finetune_flops, mfu
 class Classifier(nn.Module):
     """Backbone, dropout, linear layer: x_BCTHW -> logits (B, classes). Keys are torchvision's."""
 
-    def __init__(self, net, finetune, classes: int):
+    def __init__(self, net: RGBNet, finetune: Finetune, classes: int):
         super().__init__()
         self.backbone = build_backbone(net)
         self.dropout = nn.Dropout(finetune.dropout)
@@ -48,7 +50,7 @@ class Classifier(nn.Module):
         return dict(self.backbone.state_dict()) | {f"fc.{k}": v for k, v in self.fc.state_dict().items()}
 
 
-def load_classifier(path: Path, net, finetune, classes: int) -> Classifier:
+def load_classifier(path: Path, net: RGBNet, finetune: Finetune, classes: int) -> Classifier:
     """A finetuned classifier in eval mode; raises ValueError when the file is another model's."""
     from safetensors.torch import load_file
 
@@ -105,10 +107,10 @@ def predict(model: Classifier, clips: UniformClips, device: torch.device, worker
     return pd.DataFrame(rows + skipped.to_dict("records"), columns=["clip_id", "label", "top", "probability", "status", "reason"])
 
 
-def finetune(job: FinetuneJob, pretrained: Path | None, out: Path, machine: Machine = DEFAULT) -> None:
+def finetune(job: FinetuneJob, out: Path, machine: Machine = DEFAULT) -> None:
     """Train on `job.train`, test on `job.test`; write weights, predictions, metrics and history to `out`.
 
-    `pretrained` None trains from scratch: only the RGB query backbone of a pretraining is loaded.
+    Without `job.weights` it trains from scratch: of a pretraining only the RGB query backbone is loaded.
     """
     device = prepare_device(job.device, job.threads, job.kernels)
     torch.manual_seed(job.seed)
@@ -124,11 +126,11 @@ def finetune(job: FinetuneJob, pretrained: Path | None, out: Path, machine: Mach
                 "see the labels and statuses in the manifest and the frames index"
             )
     model = Classifier(job.net, job.finetune, classes)
-    if pretrained is not None:
-        load_backbone_weights(model.backbone, pretrained)
+    if job.weights is not None:
+        load_backbone_weights(model.backbone, job.weights)
     model = place(model, device, job.kernels)
-    identity = {"job": dumps(job), "code": code_hash(__name__), "list of videos": digest(*train.rows.clip_id)}
-    identity |= {"pretrained weights": sha256(pretrained) if pretrained else "", "batch-norm groups": str(distributed.size())}
+    identity = {"job": dumps(job), "code": code_hash(__name__, *job.modules()), "list of videos": digest(*train.rows.clip_id)}
+    identity |= {"pretrained weights": sha256(job.weights) if job.weights else "", "batch-norm groups": str(distributed.size())}
     run = Run(model, train, job.finetune, job.seed, identity, out / "checkpoint.pt", machine)
     share = mfu(finetune_flops(job, classes), device) if device.type == "cuda" else None
     history = run.fit(FinetuneStep(model, job), f"finetune {job.method}", gpu_share=share)
@@ -139,17 +141,19 @@ def finetune(job: FinetuneJob, pretrained: Path | None, out: Path, machine: Mach
     run.done()
 
 
-def write_finetuned(model: Classifier, history: pd.DataFrame, predictions: pd.DataFrame, seen: int, job, out: Path) -> None:
+def write_finetuned(
+    model: Classifier, history: pd.DataFrame, predictions: pd.DataFrame, seen: int, job: FinetuneJob, out: Path
+) -> None:
     """`seen` classes occur in training: chance is one of them, however many labels.json lists."""
     classes = model.fc.out_features
     metrics = metrics_from_predictions(predictions, classes) | {"classes": classes, "chance": 1 / seen}
     metrics["train_loss"] = float(history.loss.iloc[-1])
-    with atomic_write(out / "history.csv") as path:
+    with atomic_write(out / HISTORY) as path:
         history.to_csv(path, index=False)
-    with atomic_write(out / "predictions.parquet") as path:
+    with atomic_write(out / PREDICTIONS) as path:
         predictions.to_parquet(path, index=False)
-    write_json(out / "metrics.json", metrics)
-    save_weights(out / "weights.safetensors", model.export(), {"method": job.method, "classes": str(classes)})
+    write_json(out / METRICS, metrics)
+    save_weights(out / WEIGHTS, model.export(), {"method": job.method, "classes": str(classes)})
     print(
         f"top-1 {metrics['top1']:.3f} on {metrics['videos']} videos ({metrics['skipped']} skipped), chance {metrics['chance']:.3f}"
     )

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from mscl.measures.knn import knn_top1
+from mscl.measures.knn import leave_one_out
 from mscl.models import distributed
 from mscl.models.moco import Encoder
 from mscl.stages.jobs import PretrainJob
@@ -50,20 +50,20 @@ class Monitor:
                 f"pretrain.monitor: {Path(source.manifest)} has {len(self.clips)} usable labelled videos in split "
                 f"'{job.monitor.split}'; name another split, or leave monitor out"
             )
-        self.labels = torch.from_numpy(self.clips.rows.label.to_numpy(np.int64))
+        self.labels = self.clips.rows.label.to_numpy(np.int64)
 
     def measure(self, epoch: int, last: bool) -> dict[str, float]:
         if (epoch % self.every and not last) or distributed.rank():
             return {}
-        features = torch.from_numpy(extract_features(self.encoder.backbone, self.clips, self.device, self.workers))
+        features = extract_features(self.encoder.backbone, self.clips, self.device, self.workers)
         with torch.no_grad():
-            z = F.normalize(self.encoder.head(features.to(self.device)).float(), dim=1).cpu()
+            z = F.normalize(self.encoder.head(torch.from_numpy(features).to(self.device)).float(), dim=1).cpu()
         self.encoder.train()
-        found = {"knn_top1": knn_top1(features, self.labels), "spread": spread(z)}
-        found["knn_chance"] = self.labels.bincount().max().item() / len(self.labels)
+        found = {"knn_top1": leave_one_out(features, self.labels), "spread": spread(z)}
+        found["knn_chance"] = np.bincount(self.labels).max() / len(self.labels)
         if found["spread"] < COLLAPSED:
             print(
-                f"epoch {epoch}: embeddings of different videos lie together (spread {found['spread']:.3f}): a collapse",
+                f"epoch {epoch}: embeddings of different videos lie together (spread {found['spread']:.3f}): the network has collapsed",
                 file=sys.stderr,
             )
         return found

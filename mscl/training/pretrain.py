@@ -1,4 +1,4 @@
-"""Self-supervised pretraining of any method of `mscl.config.schema.METHODS` (method.md §2-§6, §8).
+"""Self-supervised pretraining of any method of `mscl.config.methods.METHODS` (method.md §2-§6, §8).
 
 snakemake --cores all results/demo/pretrain/r18/mscl/seed0/weights.safetensors
 """
@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mscl.flow.rotate import angles
 from mscl.machine.files import atomic_write
 from mscl.models import distributed
 from mscl.models.build import build_method
+from mscl.models.method import Method
 from mscl.models.moco import key_momentum
 from mscl.models.view import View
 from mscl.stages.codehash import code_hash
 from mscl.stages.jobs import PretrainJob, dumps
+from mscl.stages.layout import HISTORY, WEIGHTS
 from mscl.training.augment import augment_rgb, flip_flow, flow_from_planes
 from mscl.training.checkpoint import digest, save_weights
 from mscl.training.clips import PretrainClips, clip_names, pretrain_rows
@@ -46,7 +48,7 @@ def make_view(batch: dict, name: str, job: PretrainJob, draws: Draws) -> View:
 class PretrainStep(Step):
     """One step of the method: move the key encoders, look at the views, sum the terms, let the keys into their queues."""
 
-    def __init__(self, model: nn.Module, job: PretrainJob):
+    def __init__(self, model: Method, job: PretrainJob):
         self.model, self.job = model, job
 
     def begin(self, progress: float) -> None:
@@ -56,7 +58,7 @@ class PretrainStep(Step):
     def __call__(self, batch: dict, draws: Draws) -> dict[str, Tensor]:
         with torch.autocast(batch["query_rgb"].device.type, enabled=False):
             views = [make_view(batch, name, self.job, draws) for name in clip_names(self.job.switches.clips)]
-        losses, accuracies = self.model(*views, enqueue=False)
+        losses, accuracies = self.model(*views)
         loss = sum(losses.values())
         terms = {"loss": loss, "momentum": torch.full_like(loss, self.momentum)}
         terms |= {f"loss_{k}": v.detach() for k, v in losses.items()}
@@ -83,8 +85,8 @@ def pretrain(job: PretrainJob, out: Path, machine: Machine = DEFAULT) -> None:
     if distributed.rank() == 0:
         where = f"{device}" if distributed.size() == 1 else f"{distributed.size()} x {device.type}"
         print(f"{job.method}, seed {job.seed}: {len(rows)} videos, {job.optim.epochs} epochs, on {where}")
-    dataset = PretrainClips(rows, job, job.net.size)
-    code = code_hash(__name__, family=job.switches.family)
+    dataset = PretrainClips(rows, job.clip, job.augment, job.switches, job.net.size, job.seed)
+    code = code_hash(__name__, *job.modules())
     identity = {
         "job": dumps(job),
         "code": code,
@@ -100,11 +102,9 @@ def pretrain(job: PretrainJob, out: Path, machine: Machine = DEFAULT) -> None:
         run.done()
 
 
-def write_pretrained(model: nn.Module, history: pd.DataFrame, job: PretrainJob, out: Path) -> None:
+def write_pretrained(model: Method, history: pd.DataFrame, job: PretrainJob, out: Path) -> None:
     encoder = model.encoder
     weights = dict(encoder.backbone.state_dict()) | {f"head.{k}": v for k, v in encoder.head.state_dict().items()}
-    with atomic_write(out / "history.csv") as path:
+    with atomic_write(out / HISTORY) as path:
         history.to_csv(path, index=False)
-    save_weights(
-        out / "weights.safetensors", weights, {"method": job.method, "backbone": job.net.backbone, "width": str(job.net.width)}
-    )
+    save_weights(out / WEIGHTS, weights, {"method": job.method, "backbone": job.net.backbone, "width": str(job.net.width)})

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from mscl.config.schema import Optim
 
-def learning_rate(recipe, step: int, steps_per_epoch: int) -> float:
+
+def learning_rate(recipe: Optim, step: int, steps_per_epoch: int) -> float:
     """Cosine to 0 over all steps, or x 0.1 at each epoch of `recipe.steps`; scaled linearly where `base_batch` is given."""
     lr = recipe.lr * (recipe.batch / recipe.base_batch if recipe.base_batch else 1)
     if recipe.steps:
@@ -17,7 +19,7 @@ def learning_rate(recipe, step: int, steps_per_epoch: int) -> float:
     return lr * 0.5 * (1 + math.cos(math.pi * step / (steps_per_epoch * recipe.epochs)))
 
 
-def make_optimizer(model: nn.Module, recipe) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, recipe: Optim) -> torch.optim.Optimizer:
     trained = [p for p in model.parameters() if p.requires_grad]
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(trained, lr=recipe.lr, betas=(recipe.momentum, 0.999), weight_decay=recipe.weight_decay)

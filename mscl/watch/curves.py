@@ -15,8 +15,8 @@ import torch
 from mscl.machine.device import memory_gb
 from mscl.watch.progress import tqdm
 
-SHOWN = ("acc_rgb", "acc_lmcl", "acc_order", "train_")
-EVERY = 10.0  # seconds between points of a curve, which is the mean since the last
+IN_THE_BAR = ("acc_rgb", "acc_lmcl", "acc_order", "train_")
+POINT_SECONDS = 10.0  # seconds between points of a curve, which is the mean since the last
 
 
 class Watch:
@@ -38,10 +38,10 @@ class Watch:
             window.add(values, clips, waited)
         self.bar.update()
         means = self._epoch.means()
-        shown = [(k, v) for k, v in means.items() if k.startswith(SHOWN) and "_to_" not in k]
+        shown = [(k, v) for k, v in means.items() if k.startswith(IN_THE_BAR) and "_to_" not in k]
         words = [f"loss {means['loss']:.3f}", *(f"{k.removeprefix('acc_')} {v:.2f}" for k, v in shown)]
         self.bar.set_postfix_str(", ".join([*words, *self._speed(self._epoch)]), refresh=False)
-        if self._point.seconds() > EVERY:
+        if self._point.seconds() > POINT_SECONDS:
             self._draw(number)
 
     def epoch(self, number: int, row: dict[str, float]) -> None:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from mscl.config.schema import load_config
-from mscl.stages import jobs
+from mscl.stages import build, jobs
 from tests.conftest import ROOT, tiny_config
 
 
@@ -44,8 +44,8 @@ def test_weights_of_another_width_are_refused_before_training(prepared, tmp_path
     from mscl.models.networks.r3d_18 import R3D18
 
     save_file(R3D18(width=8).state_dict(), tmp_path / "wide.safetensors")
-    job = jobs.dumps(jobs.finetune_job(prepared, "r18", "moco", 0))
-    run = mscl("finetune", "--job", job, "--weights", str(tmp_path / "wide.safetensors"), "--out", str(tmp_path / "out"))
+    job = build.finetune_job(prepared, "r18", "moco", 0).model_copy(update={"weights": tmp_path / "wide.safetensors"})
+    run = mscl("finetune", "--job", jobs.dumps(job), "--out", str(tmp_path / "out"))
     assert run.returncode == 1 and "wide.safetensors: not the weights of this backbone" in run.stderr
     assert "check models.*.backbone and width" in run.stderr and not (tmp_path / "out" / "run.json").exists()
 
@@ -56,6 +56,6 @@ def test_a_missing_gpu_is_said_at_once(prepared, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     values = tiny_config(tmp_path) | {"compute": {"device": "cuda"}}
-    job = jobs.dumps(jobs.pretrain_job(load_config(values), "r18", "moco", 0))
+    job = jobs.dumps(build.pretrain_job(load_config(values), "r18", "moco", 0))
     run = mscl("pretrain", "--job", job, "--out", str(tmp_path / "out"))
     assert run.returncode == 1 and "torch sees no GPU; set auto or cpu" in run.stderr

@@ -10,7 +10,7 @@ from mscl.config import schema
 from mscl.config.datasets import Dataset
 from mscl.config.schema import METHODS, load_config
 from mscl.config.validation import ConfigError, Strict
-from mscl.stages import jobs
+from mscl.stages import build, jobs
 from tests.conftest import ROOT, tiny_config
 
 SHIPPED = [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))]
@@ -40,7 +40,7 @@ def test_shipped_configurations_are_valid(path):
     ("models/r18/pretrain/epoch", 3, "models.r18.pretrain.epoch: unknown key; did you mean 'epochs'?"),
     ("models/r18/pretrain/epochs", "many", "models.r18.pretrain.epochs: input should be a valid integer"),
     ("models/r18/pretrain/epochs", 0, "models.r18.pretrain.epochs: input should be greater than or equal to 1 (got 0)"),
-    ("models/r18/backbone", "resnet", "models.r18.backbone: input should be 'r3d_18' or 'slow_r50' (got 'resnet')"),
+    ("models/r18/backbone", "resnet", "models.r18.backbone: unknown backbone 'resnet'; known: r3d_18, slow_r50, r2plus1d_18, or give your own as package.module:Name"),
     ("models/r18/finetune", ..., "models.r18.finetune: missing; add it"),
     ("methods", ["mcsl"], "methods: unknown method 'mcsl'; did you mean 'mscl'?"),
     ("pretrain/datasets", ["kim"], "pretrain.datasets: no data set 'kim' under datasets; did you mean 'kin'?"),
@@ -48,8 +48,8 @@ def test_shipped_configurations_are_valid(path):
     ("contrast/queue", 30, "contrast.queue: 30 is not a multiple of models.r18.pretrain.batch 8"),
     ("seeds", [0, 0], "seeds: [0, 0] holds the same one twice"),
     ("seeds", [-1], "seeds.0: input should be greater than or equal to 0 (got -1)"),
-    ("method_switches", {"mscl": {}}, "method_switches: 'mscl' is a built-in method; give yours another name"),
-    ("method_switches", {"odd": {"mds": True}}, "method_switches.odd: mds chooses clips by their flow: set flow: true"),
+    ("method_settings", {"mscl": {"like": "moco"}}, "method_settings: 'mscl' is a built-in method; give yours another name"),
+    ("method_settings", {"odd": {"switches": {"mds": True}}}, "method_settings.odd.switches: mds chooses clips by their flow: set flow: true"),
     ("flow/method", "raft", "flow.weights: RAFT needs a local file of torchvision's raft_large weights; set it, or method: dis"),
     ("contrast/bn_groups", 3, "contrast.bn_groups: models.r18.pretrain.batch 8 does not divide into 3 groups"),
     ("clip/stride", 3, None),
@@ -57,8 +57,8 @@ def test_shipped_configurations_are_valid(path):
     ("datasets/kin/frames", {"step": 4}, "clip.stride: 2 is not a multiple of datasets.kin.frames.step 4, so its frames are not kept"),
     ("datasets/ss/annotations", {"train": "t", "validation": "v"}, "datasets.ss.annotations: the ssv2 format needs 'labels' (labels.json)"),
     ("datasets/kin/embedded/clips", {"val": 3}, "datasets.kin.embedded.clips: give a count for each of train"),
-    ("method_switches", {"odd": {"lmcl": True}}, "method_switches.odd: rotated, lmcl and fra need the flow network: set flow: true"),
-    ("datasets/kin/format", "kinetic", "datasets.kin.format: input should be 'kinetics', 'ssv2', 'ucf101', 'hmdb51', 'folder' or 'csv'"),
+    ("method_settings", {"odd": {"switches": {"lmcl": True}}}, "method_settings.odd.switches: rotated, lmcl and fra need the flow network: set flow: true"),
+    ("datasets/kin/format", "kinetic", "datasets.kin.format: unknown format 'kinetic'; did you mean 'kinetics'?, or give your own as package.module:Name"),
     ("datasets/kin/fold", 4, "datasets.kin.fold: input should be 1, 2 or 3 (got 4)"),
     ("datasets/kin/holdout", {"train": 0.1}, "datasets.kin.holdout: split 'train' has a file already; give the new split another name"),
     ("datasets/kin/holdout", {"a": 0.5, "b": 0.5}, "datasets.kin.holdout: the shares leave nothing for the split that they are taken from"),
@@ -78,20 +78,27 @@ def test_shipped_configurations_are_valid(path):
     ("datasets/kin", {"format": "folder", "root": "x", "shards": 1, "videos": "y"},
      "datasets.kin.videos: the folder format finds its videos in the folders under annotations; remove this key"),
     ("datasets/kin", {"format": "hmdb51", "root": "x", "shards": 1, "annotations": {"train": "splits", "val": "splits"}},
-     "datasets.kin.annotations: HMDB51's files know the splits train and test only; use holdout for another"),
+     "datasets.kin.annotations: the files of hmdb51 know the splits train and test only; use holdout for another"),
     ("datasets/kin/holdout", {"validation": 0.1}, None),
     ("datasets/kin", {"format": "folder", "root": "x", "shards": 1}, None),
     ("datasets/kin", {"format": "ucf101", "root": "x", "shards": 1, "download": {"source": "ucf101"}}, None),
     ("datasets/kin", {"format": "hmdb51", "root": "x", "shards": 1, "holdout": {"v": 0.1}, "subset": {"splits": ["v"]}}, None),
-    ("method_switches", {"odd": {"family": "rho-moco", "flow": True}},
-     "method_switches.odd: flow is no part of family rho-moco: remove it, or set family: mscl"),
-    ("method_switches", {"odd": {"clips": 3}}, "method_switches.odd: family mscl looks at 2 clips of a video: remove clips, or set"),
-    ("method_switches", {"odd": {"family": "corp-f", "clips": 3}}, "method_switches.odd: family corp-f looks at 2 clips of a video"),
-    ("method_switches", {"odd": {"family": "rho-moco", "clips": 1}}, "method_switches.odd.clips: input should be greater than or equal to 2"),
-    ("method_switches", {"odd": {"family": "modist"}}, "method_switches.odd: family modist looks at flow: set flow: true"),
-    ("method_switches", {"odd": {"flow_contrast": False}}, "method_switches.odd: flow_contrast is a term of the flow network: set flow"),
-    ("method_switches", {"odd": {"family": "rho_moco"}}, "method_switches.odd.family: input should be 'mscl', 'rho-moco'"),
-    ("method_switches", {"rho-8": {"family": "rho-moco", "clips": 8}}, None),
+    ("method_settings", {"odd": {"switches": {"family": "rho-moco", "flow": True}}},
+     "method_settings.odd.switches: flow is no part of family rho-moco: remove it, or set family: mscl"),
+    ("method_settings", {"odd": {"switches": {"clips": 3}}}, "method_settings.odd.switches: family mscl looks at 2 clips of a video: remove clips, or set"),
+    ("method_settings", {"odd": {"switches": {"family": "corp-f", "clips": 3}}}, "method_settings.odd.switches: family corp-f looks at 2 clips of a video"),
+    ("method_settings", {"odd": {"switches": {"family": "rho-moco", "clips": 1}}}, "method_settings.odd.switches.clips: input should be greater than or equal to 2"),
+    ("method_settings", {"odd": {"switches": {"family": "modist"}}}, "method_settings.odd.switches: family modist looks at flow: set flow: true"),
+    ("method_settings", {"odd": {"switches": {"flow_contrast": False}}}, "method_settings.odd.switches: flow_contrast is a term of the flow network: set flow"),
+    ("method_settings", {"odd": {"switches": {"family": "rho_moco"}}}, "method_settings.odd.switches.family: unknown family 'rho_moco'; did you mean 'rho-moco'?"),
+    ("method_settings", {"rho-8": {"switches": {"family": "rho-moco", "clips": 8}}}, None),
+    ("method_settings", {"odd": {}}, "method_settings.odd: no method of this name; give it switches, or like: a named method"),
+    ("method_settings", {"odd": {"like": "mocco"}}, "method_settings.odd.like: no method 'mocco'; did you mean 'moco'?"),
+    ("method_settings", {"moco": {"contrast": {"temprature": 0.2}}}, "method_settings.moco.contrast.temprature: unknown key; did you mean"),
+    ("method_settings", {"moco": {"pretrain": {"lr": 0}}}, "method_settings.moco.pretrain.lr: input should be greater than 0 (got 0)"),
+    ("method_settings", {"moco": {"contrast": {"queue": 30}}}, "contrast.queue: 30 is not a multiple of models.r18.pretrain.batch 8"),
+    ("method_settings", {"odd": {"switches": {"family": "nowhere.at:All"}}}, "family 'nowhere.at:All': no module 'nowhere.at' in"),
+    ("analysis/measures", ["prob"], "analysis.measures.0: unknown measure 'prob'; did you mean 'probe'?"),
     ("clip/frames", 16, "clip.frames: LMCL pairs 4 times of the neck with 4 of the flow network; set 8"),
 ])  # fmt: skip
 def test_each_mistake_is_one_sentence(path, value, sentence):
@@ -128,24 +135,24 @@ def test_unreadable_files_are_named(tmp_path):
 
 def test_named_methods_are_the_rows_of_the_paper():
     on = {
-        name: {k for k, v in s.model_dump(exclude={"family", "clips", "flow_contrast"}).items() if v not in (False, "none")}
-        for name, s in METHODS.items()
+        name: {k for k, v in s.model_dump(exclude={"family", "clips", "flow_contrast", "options"}).items() if v not in (False, "none")}
+        for name, s in ((n, m.switches) for n, m in METHODS.items())
     }
     assert on["scratch"] == set()
     assert on["moco"] == {"pretrain"}
     assert on["baseline"] == {"pretrain", "flow", "rotated"}
     assert on["mscl"] == on["baseline"] | {"lmcl", "fra", "mds"}
-    assert METHODS["mscl"].fra == "paper" and METHODS["mscl-released"].fra == "released"
+    assert METHODS["mscl"].switches.fra == "paper" and METHODS["mscl-released"].switches.fra == "released"
 
 
 def test_a_job_holds_what_its_stage_uses_and_survives_json():
     config = load_config(tiny_config(Path("x")))
-    job = jobs.pretrain_job(config, "r18", "mscl", 0)
+    job = build.pretrain_job(config, "r18", "mscl", 0)
     assert jobs.loads(jobs.PretrainJob, jobs.dumps(job)) == job
     other = load_config(changed("models/r18/finetune/lr", 0.5))
-    assert jobs.dumps(jobs.pretrain_job(other, "r18", "mscl", 0)) == jobs.dumps(job)
-    assert jobs.dumps(jobs.finetune_job(other, "r18", "mscl", 0)) != jobs.dumps(jobs.finetune_job(config, "r18", "mscl", 0))
-    assert jobs.pretrain_job(config, "r18", "moco", 0).sources[0].flow is None
+    assert jobs.dumps(build.pretrain_job(other, "r18", "mscl", 0)) == jobs.dumps(job)
+    assert jobs.dumps(build.finetune_job(other, "r18", "mscl", 0)) != jobs.dumps(build.finetune_job(config, "r18", "mscl", 0))
+    assert build.pretrain_job(config, "r18", "moco", 0).sources[0].flow is None
 
 
 def test_a_foreign_job_is_refused():

@@ -23,18 +23,21 @@ class Tiny(nn.Module):
         torch.manual_seed(0)
         self.backbone = nn.Module()
         self.backbone.layer4 = nn.Sequential(nn.Sequential(nn.Conv3d(3, 4, 3, (2, 4, 4), 1), nn.ReLU()))
+        self.backbone.gradcam_layer = self.backbone.layer4[-1]
         self.fc = nn.Linear(4, len(NAMES))
 
     def forward(self, x_BCTHW):
         return self.fc(self.backbone.layer4(x_BCTHW).mean(dim=(2, 3, 4)))
 
 
-def job(methods=("baseline", "mscl"), gradcam=()):
+def job(folder, methods=("baseline", "mscl"), gradcam=()):
+    """The analysis of the runs below `folder`."""
     return AnalysisJob(
         net=Net(backbone="r3d_18", width=8, flow_width=8, neck=16, neck_blocks=1, size=32),
         finetune=Finetune(lr=0.1, batch=2, epochs=1, frames=8, test_size=32),
         analysis=Analysis(pairs=1, gradcam=gradcam),
-        source=Source(name="d", manifest="m.parquet", frames="frames", shards=1),
+        source=Source(name="d", manifest=folder / "m.parquet", frames=folder, shards=1),
+        runs={m: tuple(folder / m / f"seed{s}" for s in (3, 4)) for m in methods},
         methods=methods,
         seeds=(3, 4),
         test="validation",
@@ -66,10 +69,11 @@ def study(tmp_path, monkeypatch):
     pictures = {clip: [simplejpeg.encode_jpeg(rng.integers(0, 255, (36, 48, 3), np.uint8)) for _ in range(10)] for clip in ids}
     write_frames(tmp_path / "0000.parquet", pictures)
     guesses = {"baseline": [[1, 0, 0, 1, 2, 2], [1, 0, 1, 1, 2, 2]], "mscl": [[0, 0, 1, 1, 2, 0], [0, 0, 1, 1, 2, 2]]}
-    predictions = {}
     for method, seeds in guesses.items():
-        for seed, classes in enumerate(seeds):
-            path = tmp_path / f"{method}{seed}.parquet"
+        for seed, classes in zip((3, 4), seeds):
+            run = tmp_path / method / f"seed{seed}"
+            run.mkdir(parents=True)
+            (run / "weights.safetensors").touch()
             tops = [[c, (c + 1) % 3] for c in classes]
             pd.DataFrame(
                 {
@@ -80,18 +84,16 @@ def study(tmp_path, monkeypatch):
                     "status": "ok",
                     "reason": "",
                 }
-            ).to_parquet(path)
-            predictions.setdefault(method, []).append(path)
+            ).to_parquet(run / "predictions.parquet")
     stub = types.ModuleType("mscl.training.finetune")
     stub.load_classifier = lambda path, net, finetune, classes: Tiny().eval()
     monkeypatch.setitem(sys.modules, "mscl.training.finetune", stub)
-    weights = {m: tmp_path / f"{m}.safetensors" for m in predictions}
-    return tmp_path / "m.parquet", [tmp_path / "0000.parquet"], predictions, weights, tmp_path / "out"
+    return tmp_path
 
 
 def test_pairs_and_figures(study):
-    run_analysis(job(), *study)
-    out = study[-1]
+    out = study / "out"
+    run_analysis(job(study), out)
     pairs = pd.read_csv(out / "pairs.csv", keep_default_na=False)
     columns = ["block", "rank", "a", "b", "left_confused", "right_confused", "left_videos"]
     assert pairs[columns].values.tolist() == [["left", 1, NAMES[0], NAMES[1], 3, 0, 8], ["right", 1, NAMES[0], NAMES[2], 0, 1, 8]]
@@ -105,26 +107,26 @@ def test_pairs_and_figures(study):
 
 
 def test_configured_templates_brackets_or_not(study):
-    run_analysis(job(gradcam=("Lifting [something]",)), *study)
-    document = json.loads((study[-1] / "gradcam.json").read_text())
+    run_analysis(job(study, gradcam=("Lifting [something]",)), study / "out")
+    document = json.loads((study / "out" / "gradcam.json").read_text())
     assert [f["template"] for f in document["figures"]] == [NAMES[2]]
     assert document["figures"][0]["reason"].startswith("right for mscl; no video")
 
 
 def test_an_unknown_template_is_named(study):
     with pytest.raises(ValueError, match="did you mean 'Lifting something'"):
-        run_analysis(job(gradcam=("Lifting somethin",)), *study)
+        run_analysis(job(study, gradcam=("Lifting somethin",)), study / "out")
 
 
 def test_one_method_alone(study):
-    manifest, frames, predictions, weights, out = study
-    run_analysis(job(methods=("mscl", "mscl")), manifest, frames, {"mscl": predictions["mscl"]}, {"mscl": weights["mscl"]}, out)
+    out = study / "out"
+    run_analysis(job(study, methods=("mscl", "mscl")), out)
     document = json.loads((out / "gradcam.json").read_text())
     assert list(document["figures"][0]["predictions"]) == ["mscl"]
     assert set(pd.read_csv(out / "pairs.csv")["block"]) == {"right"}
 
 
 def test_a_missing_method_is_named(study):
-    manifest, frames, predictions, weights, out = study
-    with pytest.raises(ValueError, match="predictions of 'baseline'; run its finetune"):
-        run_analysis(job(), manifest, frames, {"mscl": predictions["mscl"]}, weights, out)
+    (study / "baseline" / "seed3" / "predictions.parquet").unlink()
+    with pytest.raises(ValueError, match="no .*baseline/seed3/predictions.parquet; run its finetune"):
+        run_analysis(job(study), study / "out")

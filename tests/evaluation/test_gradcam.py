@@ -17,6 +17,7 @@ class Brightness(nn.Module):
         conv.weight.data = torch.tensor([[0.0, 1, 0], [1, 0, 0]]).reshape(2, 3, 1, 1, 1)
         self.backbone = nn.Module()
         self.backbone.layer4 = nn.Sequential(nn.AvgPool3d((1, 2, 2)), nn.Sequential(conv, nn.ReLU(inplace=True)))
+        self.backbone.gradcam_layer = self.backbone.layer4[-1]
         self.fc = nn.Linear(2, 2, bias=False)
         self.fc.weight.data = torch.eye(2)
 

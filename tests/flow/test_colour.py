@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from mscl.flow.colour import colour_field, colourwheel, normalise, wheel
+from mscl.flow.colour import colour_field, colourwheel, unit_radius, wheel
 
 
 def one(u, v):
@@ -54,7 +54,7 @@ def test_every_direction_is_a_colour_and_shapes_follow():
 def test_normalise_by_the_largest_radius_of_each_field():
     field = torch.zeros(2, 2, 3, 3)
     field[0, :, 1, 1] = torch.tensor([3.0, 4.0])
-    out = normalise(field)
+    out = unit_radius(field)
     assert out[0, :, 1, 1].tolist() == pytest.approx([0.6, 0.8], abs=1e-5)
     assert not out[1].any()
 

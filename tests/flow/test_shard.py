@@ -83,6 +83,10 @@ def test_pairs_need_both_frames():
     assert field_pairs(np.array([0, 5]), 4) == []
 
 
+def flow_source(flow):
+    return type("S", (), {"flow": flow.index_paths[0].parent, "flow_indexes": staticmethod(lambda: flow.index_paths)})
+
+
 def test_flow_error_against_the_truth(tmp_path, frames_index, monkeypatch):
     flow = run(tmp_path, frames_index)
     true = 4 * SPEED * 48 / 60
@@ -96,8 +100,8 @@ def test_flow_error_against_the_truth(tmp_path, frames_index, monkeypatch):
         return field, valid
 
     monkeypatch.setattr(mscl.flow.error, "exact_flow", exact)
-    job = FlowErrorJob.model_construct(dataset=type("D", (), {"format": "ssv2"}), embedded=None, flow=FLOW)
-    flow_error(job, flow.index_paths, tmp_path / "deep" / "error.json")
+    job = FlowErrorJob.model_construct(source=flow_source(flow), dataset=type("D", (), {"format": "ssv2"}), embedded=None, flow=FLOW)
+    flow_error(job, tmp_path / "deep" / "error.json")
     report = json.loads((tmp_path / "deep" / "error.json").read_text())
     assert (report["clips"], report["fields"], report["grid"], report["method"]) == (2, 9, [48, 64], "dis")
     assert report["epe_zero"] == report["epe_zero_object"] == pytest.approx(true, abs=1e-5)

@@ -199,7 +199,7 @@ def test_foreign_and_torn_files_are_one_sentence(tmp_path):
     refused("resnet.safetensors", "(its first key is conv1.weight)")
     refused("checkpoint.pt", "a checkpoint to resume from")
     refused("liar.safetensors", "stem.0.weight is (4, 3, 3, 7, 7) where r3d_18 of width 8 has (8, 3, 3, 7, 7)")
-    refused("later.safetensors", "backbone 'r4d' of width '4'")
+    refused("later.safetensors", "weights of backbone 'r4d'; mscl has r3d_18 and slow_r50")
 
 
 def command(*arguments) -> subprocess.CompletedProcess:

@@ -33,9 +33,9 @@ def test_stage_lengths_and_widths_for_eight_frames(backbone, times, dims, size):
     assert tuple(m.shape[1] for m in maps) == dims
 
 
-@pytest.mark.parametrize(("backbone", "width", "out"), [("r3d_18", 16, 128), ("slow_r50", 8, 256)])
-def test_flow_network_never_mixes_times(backbone, width, out):
-    net = FlowResNet(backbone, width).eval()
+@pytest.mark.parametrize(("blocks", "width", "out"), [("basic", 16, 128), ("bottleneck", 8, 256)])
+def test_flow_network_never_mixes_times(blocks, width, out):
+    net = FlowResNet(blocks, width).eval()
     flow = torch.rand(1, 3, 4, 64, 64)
     with torch.no_grad():
         before = net.maps(flow)[-1]

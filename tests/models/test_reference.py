@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from mscl.config.schema import METHODS, Augment, Contrast, Kernels, MDSConfig, Optim
-from mscl.flow.colour import colourwheel, normalise
+from mscl.flow.colour import colourwheel, unit_radius
 from mscl.flow.mds import allowed_starts, differences, start_scores
 from mscl.flow.rotate import rotate_flow
 from mscl.models.losses.info_nce import info_nce
@@ -155,14 +155,14 @@ def train(method: str, net=R18, groups: int = 1, steps: int = 3, ready=smooth, c
     """The package's own loop for some steps, and the reference on what it saw: start, package and reference step by step."""
     contrast = CONTRAST.model_copy(update={"bn_groups": groups})
     torch.manual_seed(0)
-    model = ready(MSCL(net, contrast, METHODS[method]))
+    model = ready(MSCL(net, contrast, METHODS[method].switches))
     recipe = RECIPE.model_copy(update={"clip_grad": clip})
     sgd = reference.SGD(recipe.momentum, recipe.weight_decay, recipe.clip_grad)
     out = SimpleNamespace(start=copies(dict(model.named_parameters())), reference=[])
     slow = reference.Reference(model, method, contrast, sgd)
     out.untrained = copy.deepcopy(slow)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        job = SimpleNamespace(augment=NEUTRAL, switches=METHODS[method], contrast=contrast, kernels=Kernels())
+        job = SimpleNamespace(augment=NEUTRAL, switches=METHODS[method].switches, contrast=contrast, kernels=Kernels())
         step = Watched(model.to(memory_format=torch.channels_last_3d), job, monkeypatch)
         with tempfile.TemporaryDirectory() as folder:
             run = Run(model, Videos(4 * steps), recipe, 0, {}, Path(folder) / "checkpoint.pt", DEFAULT)
@@ -307,7 +307,7 @@ def fields(shape: tuple[int, ...], seed: int) -> np.ndarray:
 def test_colour_images_of_plain_and_rotated_flow():
     """Every angle of FRA; the package normalises, mirrors, then rotates, the reference rotates before it normalises."""
     raw = fields((8, 2, 2, 12, 10), 0)
-    normal = torch.stack([normalise(torch.from_numpy(raw[:, :, t])) for t in range(2)], 2)
+    normal = torch.stack([unit_radius(torch.from_numpy(raw[:, :, t])) for t in range(2)], 2)
     seen = flip_flow(normal, torch.ones(8, dtype=torch.bool))
     mirrored = np.stack([np.stack([reference.mirror(clip[:, t]) for t in range(2)], 1) for clip in raw])
     assert colourwheel(seen).double() == pytest.approx(reference.clip_images(mirrored), abs=1e-5)

@@ -15,7 +15,7 @@ from mscl.planning.count import count_jobs, count_videos, facts_of
 from mscl.planning.plan import HOURS, make_plan
 from mscl.planning.rates import Rates, load_rates
 from mscl.planning.training import makespan
-from mscl.stages import jobs
+from mscl.stages import build
 from tests.conftest import ROOT, tiny_config
 
 
@@ -80,7 +80,7 @@ def test_checkpoints_and_weights_are_what_training_writes(prepared, tmp_path):
     from mscl.training.finetune import Classifier
     from mscl.training.recipe import make_optimizer
 
-    job = jobs.finetune_job(prepared, "r18", "scratch", 0)
+    job = build.finetune_job(prepared, "r18", "scratch", 0)
     model = Classifier(job.net, job.finetune, 12)
     optimizer = make_optimizer(model, job.finetune)
     sum(p.sum() for p in model.parameters()).backward()
@@ -97,7 +97,7 @@ def test_operations_agree_with_torchvisions_published_ones():
     from mscl.machine.torchvision import torchvision
 
     config = load_config(ROOT / "config" / "paper.yaml")
-    job = jobs.finetune_job(config, "r18", "scratch", 0)
+    job = build.finetune_job(config, "r18", "scratch", 0)
     job = job.model_copy(update={"finetune": job.finetune.model_copy(update={"test_size": 112})})  # 16 frames of 112 x 112
     published = torchvision.models.video.R3D_18_Weights.KINETICS400_V1.meta["_ops"]  # 1e9 multiply-adds
     assert network.feature_flops(job) == pytest.approx(2e9 * published, rel=0.001)
@@ -114,7 +114,7 @@ def test_each_update_of_raft_counts_every_weight_at_every_position():
 
 
 def test_a_method_with_more_networks_costs_more(prepared):
-    cost = {m: network.pretrain_flops(jobs.pretrain_job(prepared, "r18", m, 0)) for m in ("moco", "baseline", "mscl")}
+    cost = {m: network.pretrain_flops(build.pretrain_job(prepared, "r18", m, 0)) for m in ("moco", "baseline", "mscl")}
     assert cost["moco"] < cost["baseline"] < cost["mscl"]
 
 
@@ -215,10 +215,10 @@ def test_real_videos_predict_what_extraction_stores(real_videos, tmp_path):
     found = probe_dataset(config, "kin", *samples_of(config, "kin", None, tmp_path), flow=False, seconds=1.0)
     assert isinstance(found, VideoRates) and found.raw_frames.origin == "measured here"
     plan = make_plan(config, Rates(datasets={"kin": found}), cpus=1, gpus=1)["datasets"]["kin"]
-    source = jobs.source(config, "kin")
-    write_manifest(jobs.manifest_job(config, "kin"), source.manifest)
+    source = build.source(config, "kin")
+    write_manifest(build.manifest_job(config, "kin"), source.manifest)
     index = source.frame_indexes()[0]
-    extract_shard(jobs.frames_job(config, "kin"), source.manifest, 0, index.with_suffix(".tar"), index)
+    extract_shard(build.frames_job(config, "kin"), source.manifest, 0, index.with_suffix(".tar"), index)
     stored = index.stat().st_size + index.with_suffix(".tar").stat().st_size
     assert plan["missing"] == 1 and plan["frames_bytes"]["value"] == pytest.approx(stored, rel=0.1)
 
@@ -272,10 +272,10 @@ def test_the_papers_plan_needs_no_data_and_marks_what_is_assumed(tmp_path):
 
 def test_a_rivals_plan_counts_its_clips(prepared):
     """ρ clips are one forward and backward of the query and ρ-1 forwards of keys; the reading grows with ρ."""
-    cost = {n: network.pretrain_flops(jobs.pretrain_job(prepared, "r18", f"rho-moco-{n}", 0)) for n in (2, 3, 4)}
-    assert cost[2] == network.pretrain_flops(jobs.pretrain_job(prepared, "r18", "moco", 0))
+    cost = {n: network.pretrain_flops(build.pretrain_job(prepared, "r18", f"rho-moco-{n}", 0)) for n in (2, 3, 4)}
+    assert cost[2] == network.pretrain_flops(build.pretrain_job(prepared, "r18", "moco", 0))
     assert cost[4] - cost[3] == pytest.approx(cost[3] - cost[2]) and cost[3] > cost[2]
-    modist, both = (network.pretrain_flops(jobs.pretrain_job(prepared, "r18", m, 0)) for m in ("modist", "modist+flow"))
-    m, f = (network.pretrain_flops(jobs.pretrain_job(prepared, "r18", f"corp-{v}", 0)) for v in "mf")
+    modist, both = (network.pretrain_flops(build.pretrain_job(prepared, "r18", m, 0)) for m in ("modist", "modist+flow"))
+    m, f = (network.pretrain_flops(build.pretrain_job(prepared, "r18", f"corp-{v}", 0)) for v in "mf")
     assert min(m, f) > cost[2]  # both clips forward and backward
-    assert cost[2] < modist < both < network.pretrain_flops(jobs.pretrain_job(prepared, "r18", "baseline", 0))
+    assert cost[2] < modist < both < network.pretrain_flops(build.pretrain_job(prepared, "r18", "baseline", 0))

@@ -12,7 +12,8 @@ from mscl.config.schema import load_config
 from mscl.evaluation.analysis import _caption, pairs_of, pairs_table
 from mscl.evaluation.gradcam import draw_rows
 from mscl.measures.topk import metrics_from_predictions
-from mscl.stages.jobs import ReportJob, compared
+from mscl.stages.build import compared
+from mscl.stages.jobs import ReportJob
 
 NAMES = [
     "Pushing something from left to right",
@@ -130,9 +131,11 @@ def write_tree(root: Path, config) -> None:
                 put(
                     folder / "metrics.json",
                     {
-                        "probe_top1": skill * 0.8,
-                        "retrieval": {
-                            k: min(1, skill * f) for k, f in zip(("1", "5", "10", "20", "50"), (0.6, 0.9, 1, 1.1, 1.2))
+                        "measures": {
+                            "probe": {"top1": skill * 0.8, "train_top1": skill},
+                            "retrieval": {
+                                k: min(1, skill * f) for k, f in zip(("1", "5", "10", "20", "50"), (0.6, 0.9, 1, 1.1, 1.2))
+                            },
                         },
                         "videos": 120,
                         "skipped": 1,

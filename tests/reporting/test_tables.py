@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 
 from mscl.measures.confusion import NO_PAIRS
-from mscl.reporting.formats import Table, latex_escape
+from mscl.reporting.formats import Table, latex_escape, mean_sd
 from mscl.reporting.health import compute_table, data_table, duration, flow_error_table, unusable_table
 from mscl.reporting.pairs import table2, table2_published
 from mscl.reporting.results import read_results
-from mscl.reporting.tables import percent, published, span, table1, table3
+from mscl.reporting.tables import published, span, table1, table3
 
 
 @pytest.fixture
@@ -19,8 +19,8 @@ def tree(shared_tree, tmp_path):
 
 
 def test_percent_and_span_by_hand():
-    assert percent(pd.Series([0.5, 0.6, math.nan])) == "55.0 ± 7.1"  # sample deviation of 50 and 60
-    assert percent(pd.Series([0.125])) == "12.5" and percent(pd.Series([math.nan])) == "–"
+    assert mean_sd(0.55, pd.Series([0.5, 0.6]).std()) == "55.0 ± 7.1"  # sample deviation of 50 and 60
+    assert mean_sd(0.125, math.nan) == "12.5" and mean_sd(math.nan, math.nan) == "–"
     assert span(pd.Series([7, 7])) == "7" and span(pd.Series([7, 9])) == "7–9" and span(pd.Series([], dtype=int)) == "–"
 
 
@@ -141,7 +141,7 @@ def test_missing_pieces_are_sentences(tree, job):
     (tree / "data.json").unlink()
     results = read_results(job.config, tree)
     assert results.missing[0].startswith(
-        "The probe and retrieval of r18, mscl, seed 0 cannot be read: results/frozen/toy/r18/mscl/seed0/metrics.json"
+        "The frozen tests of r18, mscl, seed 0 cannot be read: results/frozen/toy/r18/mscl/seed0/metrics.json"
     )
     assert (
         "The finetuning of r18, mscl, seed 1 is missing: no results/finetune/toy/r18/mscl/seed1/metrics.json; run its stage."
@@ -154,9 +154,9 @@ def test_missing_pieces_are_sentences(tree, job):
 
 
 def test_probe_switched_off(shared_tree, job):
-    config = job.config.model_copy(update={"analysis": job.config.analysis.model_copy(update={"probe": False})})
+    config = job.config.model_copy(update={"analysis": job.config.analysis.model_copy(update={"measures": ()})})
     table = table3(read_results(config, shared_tree))
-    assert "Probe top-1" not in table.shown and "analysis.probe is false" in table.notes[-1]
+    assert "Probe top-1" not in table.shown and "analysis.measures is empty" in table.notes[-1]
 
 
 def test_health_tables(shared_tree, job):

@@ -1,9 +1,15 @@
 """An edit reruns what it touches: the hash follows imports and ignores comments."""
 
+import ast
 import sys
 from pathlib import Path
 
+from mscl.config.backbones import BACKBONES
+from mscl.config.methods import FAMILIES
+from mscl.config.module_path import module_of
+from mscl.config.schema import load_config
 from mscl.stages import codehash
+from mscl.stages.table import STAGES, planned
 from tests.conftest import ROOT
 
 
@@ -38,20 +44,38 @@ def test_a_changed_line_reaches_everything_that_imports_it_and_nothing_else(tmp_
 
 
 def test_stages_of_the_package_hang_together_as_designed():
+    config = load_config(ROOT / "config.yaml")
     hashes = {
-        m: codehash.code_hash(m)
-        for m in ("mscl.video.extract", "mscl.flow.shard", "mscl.training.pretrain", "mscl.reporting.report")
+        job.stage.name: tuple(job.stage.code_hashes(job.stage.settings(config, job.values)).items())
+        for job in planned(config, "frames", "flow", "pretrain", "report")
     }
     assert len(set(hashes.values())) == 4
-    seen = codehash.modules(ROOT, "mscl.training.pretrain")
+    seen = modules_of(config, "mscl")
     assert "mscl.models.losses.lmcl" in seen and "mscl.store.shards" in seen
     assert not any(m.startswith(("mscl.reporting", "mscl.evaluation", "mscl.config.schema")) for m in seen)
 
 
+def modules_of(config, method: str, **how) -> dict:
+    job = STAGES["pretrain"].settings(config, {"model": "r18", "method": method, "seed": 0})
+    return codehash.modules(ROOT, "mscl.training.pretrain", *job.modules(), **how)
+
+
+def test_a_method_counts_for_its_own_family_alone():
+    config = load_config(ROOT / "config.yaml")
+    own = {method: {m for m in modules_of(config, method) if ".methods." in m} for method in ("moco", "modist", "corp-f", "simsiam")}
+    assert own["moco"] == {"mscl.models.methods.mscl"}
+    assert own["modist"] == {"mscl.models.methods.mscl", "mscl.models.methods.modist"}  # which is MSCL's on another picture
+    assert own["corp-f"] == {"mscl.models.methods.corp"} and own["simsiam"] == {"mscl.models.methods.simsiam"}
+
+
+def test_the_room_of_a_module_decides_whether_its_edit_counts():
+    rooms = {path.parent.relative_to(ROOT / "mscl").parts[0] for path in (ROOT / "mscl").rglob("*.py") if path.parent.name != "mscl"}
+    assert set(codehash.NEVER_RERUN) < rooms and {"training", "models", "flow", "store", "video", "datasets", "measures"} < rooms
+    assert [p.name for p in sorted((ROOT / "mscl").glob("*.py"))] == ["__init__.py", "__main__.py"]  # nothing lies loose
+
+
 def test_training_imports_only_what_a_plain_cuda_image_has():
     """No Snakemake, DVC, decord, captum or plotting below mscl.models and mscl.training."""
-    import ast
-
     allowed = {
         "torch",
         "torchvision",
@@ -66,11 +90,11 @@ def test_training_imports_only_what_a_plain_cuda_image_has():
         "yaml",
         "mscl",
     }
-    for start in ("mscl.training.pretrain", "mscl.training.finetune", "mscl.training.features"):
-        for module in codehash.modules(ROOT, start, everything=True):
-            path = codehash._path(ROOT, module)
-            tree = ast.parse(path.read_text())
-            names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-            names |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
-            foreign = {n.split(".")[0] for n in names} - allowed - set(sys.stdlib_module_names)
-            assert not foreign, f"{module} imports {foreign}"
+    named = [module_of(path) for path in (*BACKBONES.values(), *(family.network for family in FAMILIES.values()))]
+    starts = ("mscl.training.pretrain", "mscl.training.finetune", "mscl.training.features", *named)
+    for module, path in codehash.modules(ROOT, *starts, everything=True).items():
+        tree = ast.parse(path.read_text())
+        names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+        names |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
+        foreign = {n.split(".")[0] for n in names} - allowed - set(sys.stdlib_module_names)
+        assert not foreign, f"{module} imports {foreign}"

@@ -7,16 +7,18 @@ import torch
 from torch.utils.data import DataLoader
 
 from mscl.config.schema import ClipConfig
-from mscl.stages import jobs
+from mscl.stages import build
 from mscl.store.shards import Shards
 from mscl.training.clips import (
     PretrainClips,
     UniformClips,
-    allowed_starts,
+    batch_shapes,
     centre_box,
     crop_box,
     key_start,
+    possible_starts,
     pretrain_rows,
+    random_batch,
     uniform_positions,
 )
 from mscl.training.recipe import epoch_batches
@@ -25,19 +27,19 @@ CLIP = ClipConfig(frames=8, stride=2, max_shift=4)
 
 
 def test_a_clip_starts_where_it_fits():
-    assert allowed_starts(np.arange(0, 20), None, CLIP).tolist() == [0, 1, 2, 3, 4, 5]
+    assert possible_starts(np.arange(0, 20), None, CLIP).tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_mds_narrows_the_starts_and_never_to_nothing():
     grid, allowed = np.arange(0, 20), np.zeros(20, dtype=bool)
     allowed[[2, 5, 9]] = True
-    assert allowed_starts(grid, allowed, CLIP).tolist() == [2, 5]
-    assert allowed_starts(grid, np.arange(20) >= 15, CLIP).tolist() == [0, 1, 2, 3, 4, 5]  # none of them fits a clip
-    assert allowed_starts(grid, np.zeros(20, dtype=bool), CLIP).tolist() == [0]
+    assert possible_starts(grid, allowed, CLIP).tolist() == [2, 5]
+    assert possible_starts(grid, np.arange(20) >= 15, CLIP).tolist() == [0, 1, 2, 3, 4, 5]  # none of them fits a clip
+    assert possible_starts(grid, np.zeros(20, dtype=bool), CLIP).tolist() == [0]
 
 
 def test_a_video_shorter_than_a_clip_starts_at_its_first_frame():
-    assert allowed_starts(np.arange(0, 10), None, CLIP).tolist() == [0]
+    assert possible_starts(np.arange(0, 10), None, CLIP).tolist() == [0]
 
 
 def test_the_key_starts_within_the_shift_at_an_allowed_start():
@@ -69,12 +71,15 @@ def test_uniform_frames_are_the_middles_of_equal_segments():
 
 
 def test_a_sample_has_frames_and_flow_of_the_same_times_and_depends_on_the_epoch(prepared):
-    job = jobs.pretrain_job(prepared, "r18", "mscl", 0)
-    clips = PretrainClips(pretrain_rows(job.sources, "train"), job, 32)
+    job = build.pretrain_job(prepared, "r18", "mscl", 0)
+    clips = PretrainClips(pretrain_rows(job.sources, "train"), job.clip, job.augment, job.switches, 32, job.seed)
     assert len(clips) == 24
     sample = clips[3]
     assert sample["query_rgb"].shape == (8, 32, 32, 3) and sample["query_rgb"].dtype == np.uint8
     assert sample["key_flow"].shape == (4, 32, 32, 2) and sample["key_factor"].shape == (4,)  # of times 0, 2, 4, 6
+    shapes = batch_shapes(job.switches, job.clip, 32)
+    assert {k: (np.shape(v), np.asarray(v).dtype) for k, v in sample.items()} == shapes
+    assert {k: tuple(v.shape) for k, v in random_batch(job.switches, job.clip, 32, 5).items()} == {k: (5, *s) for k, (s, _) in shapes.items()}
     assert np.array_equal(sample["query_rgb"], clips[3]["query_rgb"])
     clips.set_epoch(1)
     assert not np.array_equal(sample["query_rgb"], clips[3]["query_rgb"])
@@ -83,8 +88,8 @@ def test_a_sample_has_frames_and_flow_of_the_same_times_and_depends_on_the_epoch
 @pytest.mark.parametrize("workers", [1, 2])
 def test_loader_processes_change_nothing_and_any_step_can_be_the_first(prepared, workers):
     """The batches of an epoch, read by this process from its start, and by `workers` processes from its second batch on."""
-    job = jobs.pretrain_job(prepared, "r18", "mscl", 0)
-    clips = PretrainClips(pretrain_rows(job.sources, "train"), job, 32)
+    job = build.pretrain_job(prepared, "r18", "mscl", 0)
+    clips = PretrainClips(pretrain_rows(job.sources, "train"), job.clip, job.augment, job.switches, 32, job.seed)
     clips.set_epoch(3)
     batches = epoch_batches(len(clips), 8, seed=0, epoch=3)
     alone = list(DataLoader(clips, batch_sampler=batches))
@@ -95,7 +100,7 @@ def test_loader_processes_change_nothing_and_any_step_can_be_the_first(prepared,
 
 
 def test_missing_and_broken_test_videos_are_rows_with_a_reason(prepared):
-    source = jobs.source(prepared, "ss")
+    source = build.source(prepared, "ss")
     rows = pd.read_parquet(source.manifest)
     rows.loc[0, ["status", "reason"]] = ["missing", "no such file"]
     stranger = rows.iloc[[1]].assign(clip_id="never-extracted")

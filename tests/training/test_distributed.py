@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mscl.stages import jobs
+from mscl.stages import build, jobs
 from mscl.training.pretrain import pretrain
 
 
@@ -22,7 +22,7 @@ def command(job, out, *more):
 
 
 def job_of(prepared, method="mscl", groups=2, epochs=2, **optim):
-    job = jobs.pretrain_job(prepared, "r18", method, 0)
+    job = build.pretrain_job(prepared, "r18", method, 0)
     optim = job.optim.model_copy(update={"optimizer": "sgd", "lr": 0.001, "epochs": epochs} | optim)
     return job.model_copy(update={"contrast": job.contrast.model_copy(update={"bn_groups": groups}), "optim": optim})
 
@@ -71,7 +71,7 @@ def test_stopped_together_they_go_on_together(prepared, tmp_path):
 
 
 def test_finetuning_by_two_processes_tests_every_video_once(prepared, tmp_path):
-    job = jobs.finetune_job(prepared, "r18", "scratch", 0)
+    job = build.finetune_job(prepared, "r18", "scratch", 0)
     run = subprocess.run(command(job, tmp_path), capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr[-3000:]
     assert len(pd.read_parquet(tmp_path / "predictions.parquet")) == 12

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mscl.config.schema import Kernels
-from mscl.stages import jobs
+from mscl.stages import build
 from mscl.training import engine
 from mscl.training.engine import Machine
 from mscl.training.pretrain import pretrain
@@ -18,7 +18,7 @@ from mscl.watch.flops import mfu
 
 
 def job_of(prepared, method="mscl", **kernels):
-    return jobs.pretrain_job(prepared, "r18", method, 0).model_copy(update={"kernels": Kernels(**kernels)})
+    return build.pretrain_job(prepared, "r18", method, 0).model_copy(update={"kernels": Kernels(**kernels)})
 
 
 def drawn(folder) -> dict[str, list[tuple[int, float]]]:
@@ -28,7 +28,7 @@ def drawn(folder) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_a_stopped_and_resumed_run_draws_each_step_once(prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr(watching, "EVERY", 0.0)
+    monkeypatch.setattr(watching, "POINT_SECONDS", 0.0)
     machine, step = Machine(curves=tmp_path / "curves"), engine.Run._one
 
     def stops(run, *arguments):

@@ -11,24 +11,24 @@ import torch
 from safetensors.torch import load_file
 
 from mscl.config.methods import METHODS
-from mscl.stages import jobs
+from mscl.stages import build, jobs
 from mscl.training import engine
 from mscl.training.clips import PretrainClips, pretrain_rows
 from mscl.training.pretrain import pretrain
 from tests.conftest import ROOT
 
-RIVALS = [m for m, s in METHODS.items() if s.family != "mscl" and m not in ("rho-moco-2", "rho-moco-4")]
+RIVALS = [m for m, s in METHODS.items() if s.switches.family != "mscl" and m not in ("rho-moco-2", "rho-moco-4")]
 
 
 def job_of(prepared, method, **optim):
     """The tiny run of a method; a name that `prepared` does not list is as good as one that it does."""
-    job = jobs.pretrain_job(prepared, "r18", method, 0)
+    job = build.pretrain_job(prepared, "r18", method, 0)
     return job.model_copy(update={"optim": job.optim.model_copy(update=optim)})
 
 
 def clips_of(prepared, method):
     job = job_of(prepared, method)
-    return PretrainClips(pretrain_rows(job.sources, "train"), job, 32)
+    return PretrainClips(pretrain_rows(job.sources, "train"), job.clip, job.augment, job.switches, 32, job.seed)
 
 
 def test_a_sample_of_three_clips_is_one_of_two_and_a_further_key(prepared):
@@ -70,7 +70,7 @@ def test_only_corp_is_told_when_its_clips_start(prepared):
 TOGETHER = """
 import sys
 from pathlib import Path
-from mscl import jobs
+from mscl.stages import build, jobs
 from mscl.training.pretrain import pretrain
 for file in sys.argv[1:]:
     pretrain(jobs.loads(jobs.PretrainJob, file), Path(file).with_suffix(""))

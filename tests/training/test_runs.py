@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from mscl.config.schema import Optim
-from mscl.stages import jobs
+from mscl.stages import build, jobs
 from mscl.training import engine
 from mscl.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from mscl.training.finetune import finetune, load_classifier
@@ -39,7 +39,7 @@ def test_an_epoch_is_a_permutation_of_whole_batches():
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(prepared, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        pretrain(jobs.pretrain_job(prepared, "r18", "mscl", seed), tmp_path / name)
+        pretrain(build.pretrain_job(prepared, "r18", "mscl", seed), tmp_path / name)
     a, b, c = ((tmp_path / n / "weights.safetensors").read_bytes() for n in "abc")
     assert a == b != c
     assert len({(tmp_path / n / "history.csv").read_bytes() for n in "ab"}) == 1
@@ -51,7 +51,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(prepared, tmp_pa
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(prepared, tmp_path, stop):
     """SIGTERM checkpoints within a step; SIGKILL falls back to the last checkpoint. Either way: the same weights."""
-    job = jobs.pretrain_job(prepared, "r18", "baseline", 0)
+    job = build.pretrain_job(prepared, "r18", "baseline", 0)
     job = job.model_copy(update={"optim": job.optim.model_copy(update={"epochs": 6})})
     pretrain(job, tmp_path / "whole")
     out = tmp_path / "stopped"
@@ -87,7 +87,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(prepared, tmp_path, sto
 @pytest.mark.parametrize("last", [3, 6])
 def test_a_run_that_was_stopped_at_an_epochs_last_step_keeps_its_row(last, prepared, tmp_path, monkeypatch):
     """Two epochs of three steps; the signal comes during the last step of one of them."""
-    job = jobs.pretrain_job(prepared, "r18", "moco", 0)
+    job = build.pretrain_job(prepared, "r18", "moco", 0)
     pretrain(job, tmp_path / "whole")
     steps = iter(range(1, 7))
     monkeypatch.setattr(engine.distributed, "largest", lambda *_: [signal.SIGTERM if next(steps) == last else 0, 0])
@@ -128,7 +128,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path, monke
 
 def test_a_full_disk_loses_nothing(prepared, tmp_path, small_disk):
     """The disk fills up while a run goes on; with room made, it goes on from the last checkpoint and ends with the same weights."""
-    job = jobs.pretrain_job(prepared, "r18", "moco", 0)
+    job = build.pretrain_job(prepared, "r18", "moco", 0)
     job = job.model_copy(update={"optim": job.optim.model_copy(update={"epochs": 30})})
     pretrain(job, tmp_path / "whole")
     disk = small_disk(3000)
@@ -165,23 +165,23 @@ def test_a_full_disk_loses_nothing(prepared, tmp_path, small_disk):
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_terms(prepared, tmp_path, monkeypatch):
-    job = jobs.pretrain_job(prepared, "r18", "moco", 0)
+    job = build.pretrain_job(prepared, "r18", "moco", 0)
     monkeypatch.setattr(engine.math, "isfinite", lambda _: False)
     with pytest.raises(engine.TrainingError, match=r"not finite at step 0 \(loss=.*loss_rgb=.*\); last good checkpoint"):
         pretrain(job, tmp_path)
 
 
 def test_too_few_videos_for_a_batch_is_said_at_the_start(prepared, tmp_path):
-    job = jobs.pretrain_job(prepared, "r18", "moco", 0)
+    job = build.pretrain_job(prepared, "r18", "moco", 0)
     job = job.model_copy(update={"optim": job.optim.model_copy(update={"batch": 32})})
     with pytest.raises(ValueError, match="24 usable videos in split 'train' are fewer than one batch of 32; lower"):
         pretrain(job, tmp_path)
 
 
 def test_finetuning_from_pretrained_weights_writes_everything_and_loads_back(prepared, tmp_path):
-    pretrain(jobs.pretrain_job(prepared, "r18", "moco", 0), tmp_path / "pre")
-    job = jobs.finetune_job(prepared, "r18", "moco", 0)
-    finetune(job, tmp_path / "pre" / "weights.safetensors", tmp_path / "fine")
+    pretrain(build.pretrain_job(prepared, "r18", "moco", 0), tmp_path / "pre")
+    job = build.finetune_job(prepared, "r18", "moco", 0)
+    finetune(job.model_copy(update={"weights": tmp_path / "pre" / "weights.safetensors"}), tmp_path / "fine")
     predictions = pd.read_parquet(tmp_path / "fine" / "predictions.parquet")
     metrics = json.loads((tmp_path / "fine" / "metrics.json").read_text())
     assert len(predictions) == metrics["videos"] == 12 and metrics["classes"] == 12
@@ -194,24 +194,24 @@ def test_finetuning_from_pretrained_weights_writes_everything_and_loads_back(pre
 
 def test_a_signal_after_the_training_ends_at_once_and_loses_nothing(prepared, tmp_path, monkeypatch):
     """The test of 25,000 videos takes long; a time limit that comes meanwhile must not cost the training."""
-    job = jobs.finetune_job(prepared, "r18", "scratch", 0)
-    finetune(job, None, tmp_path / "whole")
+    job = build.finetune_job(prepared, "r18", "scratch", 0)
+    finetune(job, tmp_path / "whole")
     module = sys.modules["mscl.training.finetune"]
     with monkeypatch.context() as patch:
         patch.setattr(module, "predict", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(SystemExit, match="143"):
-            finetune(job, None, tmp_path / "stopped")
+            finetune(job, tmp_path / "stopped")
     assert torch.load(tmp_path / "stopped/checkpoint.pt", weights_only=True)["at"]["step"] > 0
     monkeypatch.setattr(engine.Run, "_one", lambda *_: pytest.fail("it was trained already"))
-    finetune(job, None, tmp_path / "stopped")
+    finetune(job, tmp_path / "stopped")
     names = ("weights.safetensors", "predictions.parquet", "metrics.json", "history.csv")
     assert all((tmp_path / "whole" / n).read_bytes() == (tmp_path / "stopped" / n).read_bytes() for n in names)
 
 
 def test_finetuning_really_starts_from_the_pretrained_backbone(prepared, tmp_path):
-    pretrain(jobs.pretrain_job(prepared, "r18", "moco", 0), tmp_path / "pre")
-    job = jobs.finetune_job(prepared, "r18", "moco", 0)
+    pretrain(build.pretrain_job(prepared, "r18", "moco", 0), tmp_path / "pre")
+    job = build.finetune_job(prepared, "r18", "moco", 0)
     job = job.model_copy(update={"finetune": job.finetune.model_copy(update={"lr": 1e-12, "weight_decay": 0.0})})
-    finetune(job, tmp_path / "pre" / "weights.safetensors", tmp_path / "fine")
+    finetune(job.model_copy(update={"weights": tmp_path / "pre" / "weights.safetensors"}), tmp_path / "fine")
     before, after = (load_file(tmp_path / n / "weights.safetensors") for n in ("pre", "fine"))
     assert torch.allclose(before["layer4.1.conv2.0.weight"], after["layer4.1.conv2.0.weight"], atol=1e-6)

@@ -48,12 +48,13 @@ def test_snakemakes_own_report_holds_page_tables_figures_and_captions(finished, 
 
 def test_every_job_is_measured_and_the_report_counts_it(finished):
     from mscl.config.schema import load_config
-    from mscl.reporting.used import expected
+    from mscl.stages.layout import Layout
+    from mscl.stages.table import planned
 
     folder, config, _ = finished
-    wanted = {file for _, file in expected(load_config(config))}
-    benchmarks = folder / "results/benchmarks"
-    assert {p.relative_to(benchmarks).as_posix() for p in benchmarks.rglob("*.tsv")} == wanted | {"report.tsv"}
+    asked = load_config(config)
+    wanted = {Layout(asked).benchmark(job.stage.name, job.values) for job in planned(asked)}
+    assert {p.relative_to(folder).as_posix() for p in (folder / "results/benchmarks").rglob("*.tsv")} == wanted
     used = (folder / "results/report/cards/used.csv").read_text()
     assert "finetune,4," in used and "frames,3," in used
     page = (folder / "results/report/index.html").read_text()

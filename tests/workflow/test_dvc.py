@@ -5,7 +5,8 @@ import json
 import pytest
 import yaml
 
-from mscl.stages.codehash import modules
+from mscl.config.schema import load_config
+from mscl.stages.table import STAGES, planned
 from tests.conftest import ROOT
 from tests.workflow.conftest import commit, run, tiny_clone
 
@@ -79,19 +80,26 @@ def test_an_edit_of_code_or_settings_reruns_its_stage_and_what_follows(copy):
     assert changed() == {"pretrain", "report"}  # finetune, too, once the weights are others
 
 
-@pytest.mark.parametrize(("stage", "starts"), [
-    ("data", ("datasets.prepare", "datasets.manifest", "datasets.download")), ("frames", ("video.extract",)),
-    ("flow", ("flow.shard",)), ("pretrain", ("training.pretrain",)), ("finetune", ("training.finetune", "evaluation.frozen")),
-    ("report", ("datasets.health", "flow.error", "evaluation.analysis", "reporting.report")),
-])  # fmt: skip
-def test_a_stage_depends_on_all_code_that_its_rules_run(stage, starts):
+TARGETS = {  # DVC's stage -> the rows of the stage table that its Snakemake target asks for
+    "data": ("download", "dataset", "manifest"), "frames": ("frames",), "flow": ("flow",), "pretrain": ("pretrain",),
+    "finetune": ("finetune", "frozen"), "report": ("data_health", "flow_error", "analysis", "report"),
+}  # fmt: skip
+
+
+def test_dvc_has_a_stage_for_every_row_of_the_stage_table():
+    assert sorted(name for names in TARGETS.values() for name in names) == sorted(STAGES)
+
+
+@pytest.mark.parametrize("stage", TARGETS)
+def test_a_stage_depends_on_all_code_that_its_rules_run(stage):
     """Snakemake finds imports itself; dvc.yaml names folders, which a new import must not leave behind."""
     deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
-    run_by = {name.replace(".", "/") for name in modules(ROOT, *(f"mscl.{start}" for start in starts))}
-    lacking = [m for m in run_by if not any(m == d.removesuffix(".py") or m == d or m.startswith(f"{d}/") for d in deps)]
+    config = load_config(ROOT / "config.yaml")
+    jobs = [job for job in planned(config, *TARGETS[stage])]
+    run_by = {path for job in jobs for path in job.stage.code_hashes(job.stage.settings(config, job.values))}
+    lacking = [path for path in run_by if not any(path == dep or path.startswith(f"{dep}/") for dep in deps)]
     assert not lacking
-    settings = {f"mscl/{name}.py" for name in ("config", "dataset_config", "methods", "jobs")}  # what jobs are made by
-    assert "mscl" in deps or settings <= set(deps)
+    assert "mscl" in deps or {"mscl/config", "mscl/stages"} <= set(deps)  # what jobs are made by
 
 
 def test_an_experiment_shows_in_metrics_and_plots(second):
@@ -100,8 +108,8 @@ def test_an_experiment_shows_in_metrics_and_plots(second):
     params = json.loads(run(second, "dvc", "params", "diff", "--json"))["config.yaml"]
     assert params == {"models.r18.finetune.epochs": {"old": 2, "new": 1, "diff": -1}}
     metrics = json.loads(run(second, "dvc", "metrics", "diff", "--json", "--all"))["results/demo/report/metrics.json"]
-    assert {"r18.mscl.top1", "r18.scratch.probe", "r18.mscl.r5"} <= set(metrics)
-    assert metrics["r18.mscl.probe"]["diff"] == 0  # the backbone before finetuning has not changed
+    assert {"r18.mscl.top1", "r18.scratch.probe_top1", "r18.mscl.retrieval_5"} <= set(metrics)
+    assert metrics["r18.mscl.probe_top1"]["diff"] == 0  # the backbone before finetuning has not changed
     run(second, "dvc", "plots", "diff", "--out", "plots")
     page = (second / "plots/index.html").read_text()
     assert all(name in page for name in ("r18-mscl-seed0", "r18-scratch-seed0", "finetune_top1.png", "Pretraining loss"))

@@ -127,7 +127,7 @@ def test_jobs_on_a_workstation_take_turns_at_its_gpus(finished, tmp_path, monkey
     run = run_snakemake(folder, *targets, config=config)
     said = run.stdout + run.stderr
     assert run.returncode == 0, said
-    events = re.findall(r"^(?:Job \d+: (?:Finetuning|Probe)|Finished jobid: \d+)", said, re.M)
+    events = re.findall(r"^(?:Job \d+: (?:Finetuning|Frozen)|Finished jobid: \d+)", said, re.M)
     assert [event.split()[0] for event in events] == ["Job", "Finished", "Job", "Finished"], said
 
 

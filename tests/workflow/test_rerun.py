@@ -70,12 +70,12 @@ SETTINGS = {
     "what only methods with flow build": ({"models.r18.neck": 8}, ONE_METHOD | PRETRAINED | {"pretrain": 2, "finetune": 2, "frozen": 2}),
     "motion scores": ({"mds.stride": 2}, {"flow": 2} | AFTER_FLOW),
     "the frozen tests": ({"analysis.clips": 2}, {"frozen": 4, "report": 1}),
-    "no frozen tests": ({"analysis.probe": False}, {"report": 1}),
+    "no frozen tests": ({"analysis.measures": []}, {"report": 1}),
     "the analysis": ({"analysis.pairs": 1}, {"analysis": 1, "report": 1}),
     "a seed more": ({"seeds": [0, 1]}, TRAINED),
     "a method more": ({"methods": ["scratch", "moco", "baseline", "lmcl", "mscl"]}, ONE_METHOD | {"report": 1}),
     "a method of one's own": (
-        {"methods": ["scratch", "moco", "baseline", "mine", "mscl"], "method_switches.mine": {"flow": True}}, ONE_METHOD | {"report": 1}),
+        {"methods": ["scratch", "moco", "baseline", "mine", "mscl"], "method_settings.mine": {"switches": {"flow": True}}}, ONE_METHOD | {"report": 1}),
     "a method fewer": ({"methods": ["scratch", "baseline", "mscl"]}, {"report": 1}),
     "a part of the pretraining data": (
         {"datasets.kin.subset": {"fraction": 0.9}},
@@ -105,7 +105,7 @@ CODE = {
     "flow": ("mscl/flow/estimate.py", statement, {"flow": 2} | AFTER_FLOW),
     "a loss": ("mscl/models/losses/lmcl.py", statement, PRETRAINED),
     "another family's network": ("mscl/models/methods/corp.py", statement, {}),
-    "the definitions of the methods, whose switches are settings": ("mscl/config/methods.py", statement, {"report": 1}),
+    "the definitions of the methods, whose switches are settings": ("mscl/config/methods.py", statement, {}),
     "finetuning": ("mscl/training/finetune.py", statement, {"finetune": 4, "analysis": 1, "report": 1}),
     "GradCAM": ("mscl/evaluation/gradcam.py", statement, {"analysis": 1, "report": 1}),
     "a table": ("mscl/reporting/tables.py", statement, {"report": 1}),

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from mscl.config.schema import load_config
-from mscl.stages import jobs
+from mscl.stages import build, jobs
 from tests.conftest import ROOT, tiny_config
 from tests.workflow import cluster as slurm
 
@@ -230,7 +230,7 @@ def test_pretraining_that_was_cancelled_is_retried_and_ends_as_if_undisturbed(cl
     assert [j["JobState"] for j in attempts] == ["CANCELLED", "COMPLETED"] and attempts[0]["JobId"] == first
     assert f"SLURM-job '{first}' failed, SLURM status is: 'CANCELLED'" in said and "Trying to restart job" in said
     assert "resuming at step" in text(folder / "results/logs/pretrain/r18/mscl/seed0.log")
-    job = jobs.dumps(jobs.pretrain_job(load_config(config), "r18", "mscl", 0))
+    job = jobs.dumps(build.pretrain_job(load_config(config), "r18", "mscl", 0))
     command = [PYTHON, "-m", "mscl", "pretrain", "--job", job, "--out", tmp_path, "--processes", "2"]
     subprocess.run([str(c) for c in command], check=True, capture_output=True, timeout=300)
     run = folder / "results/pretrain/r18/mscl/seed0"

@@ -1,11 +1,5 @@
-# What the other files share: how a stage is called, what decides that it runs again, and how large a job is.
-import functools
-import typing
-
-from mscl.stages import rerun as job_settings
-from mscl.stages.codehash import file_hashes
+# What the other files share: how a stage is called, and how large a job is.
 from mscl.machine.gpus import visible
-from mscl.config.methods import OWN_MODULES
 
 
 def stage_prefix():
@@ -23,71 +17,9 @@ def stage_prefix():
     return found
 
 
-@functools.cache
-def built(build, **values):
-    return build(cfg, **values)
-
-
-def values_of(wildcards, names):
-    return {n: int(wildcards[n]) if n == "seed" else wildcards[n] for n in names}
-
-
-def job(build, *names):
-    """The JSON of exactly the settings that a stage uses.
-
-    Snakemake does not compare a parameter that takes `output`; it compares those of `settings`, which hold the same, one by one.
-    """
-    return lambda wildcards, output: jobs.dumps(built(build, **values_of(wildcards, names)))
-
-
-def settings(build, *names):
-    """One parameter per setting of the stage's job, so that a dry run names the setting that has changed."""
-
-    def one(name):
-        return lambda wildcards: lines_of(build, **values_of(wildcards, names))[name]
-
-    return [one(name) for name in job_settings.names(typing.get_type_hints(build)["return"])]
-
-
-@functools.cache
-def lines_of(build, **values):
-    return job_settings.lines(built(build, **values))
-
-
-def exact_flow_job(config) -> jobs.FlowErrorJob:
-    return jobs.flow_error_job(config, EXACT[0])
-
-
-def code(*modules, files=()):
-    """One parameter per file of code (and template or table) that the stage uses: its path and the hash of its content."""
-    return [f"{path} = {value}" for path, value in file_hashes(*modules, files=files).items()]
-
-
-def method_code(*modules):
-    """As `code`; a file of one family of methods counts for the methods of that family only."""
-    families = {}
-    for family, module in OWN_MODULES.items():
-        families.setdefault(f"{module.replace('.', '/')}.py", set()).add(family)
-
-    def of_method(line):
-        own = families.get(line.split(" = ")[0])
-        return line if own is None else lambda wildcards: line if cfg.switches(wildcards.method).family in own else ""
-
-    return [of_method(line) for line in code(*modules)]
-
-
-def folder(wildcards, output):
-    """Where the outputs lie."""
-    return str(Path(output[0]).parent)
-
-
-def records(wildcards, output):
-    """Where the run card lies."""
-    return str(Path(output.card).parent)
-
-
-def shards(store, dataset, suffix=".parquet"):
-    return [str(p) for p in shard_paths(store(dataset), cfg.datasets[dataset].shards, suffix)]
+def one_of(names):
+    """A pattern that one of the names fits; nothing fits where there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 # Numbers of processes, of loaders and the like are a matter of the machine, not of the result: resources, not parameters.
@@ -158,56 +90,3 @@ def training_cpus(wildcards):
 
 def training_gpus(wildcards):
     return gpus(processes=cfg.compute.processes)
-
-
-def annotations_present(wildcards):
-    """Annotation files that the user brought: an edit of one reruns what follows.
-
-    Files that the workflow makes (embedded, downloaded, unpacked) are left out, since a job's inputs must not change because it has run.
-    """
-    dataset = cfg.datasets[wildcards.dataset]
-    if dataset.embedded:
-        return []
-    downloaded = [f"{at.data}/downloads/{wildcards.dataset}.json"] if dataset.download else []
-    return downloaded + [str(f) for f in dataset.brought_files()]
-
-
-def raft_weights(wildcards):
-    """RAFT's file of weights where it lies; where it does not, the job itself says where to get it."""
-    weights = cfg.flow.weights if cfg.flow.method == "raft" else None
-    return [str(weights)] if weights and weights.exists() else []
-
-
-def pretraining_data(wildcards):
-    """Manifests and shards of the pretraining data; flow only for a method that looks at it."""
-    looks_at_flow = cfg.switches(wildcards.method).flow
-    found = []
-    for dataset in cfg.pretrain.datasets:
-        found.append(at.manifest(dataset))
-        for store in (at.frames, at.flow) if looks_at_flow else (at.frames,):
-            found += shards(store, dataset) + shards(store, dataset, ".tar")
-    if cfg.pretrain.monitor:
-        watched = cfg.pretrain.monitor.dataset
-        found += [at.manifest(watched), *shards(at.frames, watched), *shards(at.frames, watched, ".tar")]
-    return list(dict.fromkeys(found))
-
-
-def pretrained_weights(wildcards):
-    """None for a method without pretraining."""
-    if not cfg.switches(wildcards.method).pretrain:
-        return []
-    return f"{at.pretrain(wildcards.model, wildcards.method, wildcards.seed)}/weights.safetensors"
-
-
-def weights_option(wildcards, input):
-    return ["--weights", input.weights] if input.weights else []
-
-
-def compared_runs(wildcards):
-    """Predictions and weights of the two methods that the analysis compares."""
-    return [
-        f"{at.finetune(wildcards.model, m, s)}/{f}"
-        for m in COMPARED
-        for s in SEEDS
-        for f in ("predictions.parquet", "weights.safetensors")
-    ]

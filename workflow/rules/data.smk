@@ -1,143 +1,136 @@
 # Data sets -> manifests -> frames -> flow, shard by shard.
 
 
-FRAMES, FLOW = at.frames("{dataset}"), at.flow("{dataset}")
-DOWNLOADED = [d for d in cfg.datasets if cfg.datasets[d].download]
-# A data set that only a person can get is missed before the hours of downloading another, not after them.
-GIVEN = [d for d in jobs.used_datasets(cfg) if not cfg.datasets[d].download and not cfg.datasets[d].embedded]
+GIVEN = [at.dataset(d) for d in build.given_datasets(cfg)]
 
 
 # Runs where Snakemake runs: a cluster's compute nodes often have no network. A stopped download goes on where it was.
 rule download:
     input:
-        ancient([f"{at.data}/datasets/{d}.json" for d in GIVEN]),
+        ancient(GIVEN),  # one that only a person can get is missed before the hours of downloading another
     output:
-        f"{at.data}/downloads/{{dataset}}.json",
+        **stage.makes("download"),
     log:
-        f"{LOGS}/download/{{dataset}}.log",
+        stage.log("download"),
     benchmark:
-        f"{BENCHMARKS}/download/{{dataset}}.tsv"
+        stage.benchmark("download")
     wildcard_constraints:
-        dataset="|".join(map(re.escape, DOWNLOADED)) or "(?!)",
+        dataset=one_of(d for d in cfg.datasets if cfg.datasets[d].download),
     localrule: True
     conda:
         "../envs/mscl.yaml"
     resources:
         cpus_per_task=downloads,
-        mem_mb=4000,
-        runtime=7 * 24 * 60,
+        mem_mb=stage.memory("download"),
+        runtime=stage.runtime("download"),
     params:
-        *settings(jobs.download_job, "dataset"),
-        *code("mscl.datasets.acquire.download", files=("mscl/datasets/acquire/sources.csv",)),
-        job=job(jobs.download_job, "dataset"),
+        *stage.settings("download"),
+        *stage.code("download"),
+        job=stage.job("download"),
     message:
         "Downloading data set {wildcards.dataset}"
     shell:
-        "python -m mscl download --job {params.job:q} --out {output:q} --workers {resources.cpus_per_task} 2>&1 | tee {log:q}"
+        "python -m mscl download --job {params.job:q} --out {output.list:q} --workers {resources.cpus_per_task} 2>&1 | tee {log:q}"
 
 
 rule dataset:
     input:
-        annotations_present,
+        unpack(stage.reads("dataset")),
     output:
-        f"{at.data}/datasets/{{dataset}}.json",
+        **stage.makes("dataset"),
     log:
-        f"{LOGS}/dataset/{{dataset}}.log",
+        stage.log("dataset"),
     benchmark:
-        f"{BENCHMARKS}/dataset/{{dataset}}.tsv"
+        stage.benchmark("dataset")
     conda:
         "../envs/mscl.yaml"
     threads: 2
     resources:
         cpus_per_task=2,
-        mem_mb=2000,
-        runtime=240,
+        mem_mb=stage.memory("dataset"),
+        runtime=stage.runtime("dataset"),
     params:
-        *settings(jobs.dataset_job, "dataset"),
-        *code("mscl.datasets.prepare"),
-        job=job(jobs.dataset_job, "dataset"),
+        *stage.settings("dataset"),
+        *stage.code("dataset"),
+        job=stage.job("dataset"),
     message:
         "Preparing data set {wildcards.dataset}"
     shell:
-        "python -m mscl dataset --job {params.job:q} --out {output:q} 2>&1 | tee {log:q}"
+        "python -m mscl dataset --job {params.job:q} --out {output.list:q} 2>&1 | tee {log:q}"
 
 
 rule manifest:
     input:
-        f"{at.data}/datasets/{{dataset}}.json",
+        unpack(stage.reads("manifest")),
     output:
-        at.manifest("{dataset}"),
+        **stage.makes("manifest"),
     log:
-        f"{LOGS}/manifest/{{dataset}}.log",
+        stage.log("manifest"),
     benchmark:
-        f"{BENCHMARKS}/manifest/{{dataset}}.tsv"
+        stage.benchmark("manifest")
     conda:
         "../envs/mscl.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=stage.memory("manifest"),
+        runtime=stage.runtime("manifest"),
     params:
-        *settings(jobs.manifest_job, "dataset"),
-        *code("mscl.datasets.manifest"),
-        job=job(jobs.manifest_job, "dataset"),
+        *stage.settings("manifest"),
+        *stage.code("manifest"),
+        job=stage.job("manifest"),
     message:
         "Listing the videos of {wildcards.dataset}"
     shell:
-        "python -m mscl manifest --job {params.job:q} --out {output:q} 2>&1 | tee {log:q}"
+        "python -m mscl manifest --job {params.job:q} --out {output.manifest:q} 2>&1 | tee {log:q}"
 
 
 rule frames:
     input:
-        at.manifest("{dataset}"),
+        unpack(stage.reads("frames")),
     output:
-        index=f"{FRAMES}/{{shard}}.parquet",
-        tar=f"{FRAMES}/{{shard}}.tar",
+        **stage.makes("frames"),
     log:
-        f"{LOGS}/frames/{{dataset}}/{{shard}}.log",
+        stage.log("frames"),
     benchmark:
-        f"{BENCHMARKS}/frames/{{dataset}}/{{shard}}.tsv"
+        stage.benchmark("frames")
     conda:
         "../envs/mscl.yaml"
     threads: cfg.compute.extract_workers
     resources:
         cpus_per_task=workers,
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=stage.memory("frames"),
+        runtime=stage.runtime("frames"),
     params:
-        *settings(jobs.frames_job, "dataset"),
-        *code("mscl.video.extract"),
-        job=job(jobs.frames_job, "dataset"),
+        *stage.settings("frames"),
+        *stage.code("frames"),
+        job=stage.job("frames"),
     message:
         "Extracting frames of {wildcards.dataset}, shard {wildcards.shard}"
     shell:
-        "python -m mscl frames --job {params.job:q} {input:q} {wildcards.shard} --out {output.index:q}"
+        "python -m mscl frames --job {params.job:q} {input.manifest:q} {wildcards.shard} --out {output.index:q}"
         " --workers {resources.cpus_per_task} 2>&1 | tee {log:q}"
 
 
 rule flow:
     input:
-        index=f"{FRAMES}/{{shard}}.parquet",
-        tar=f"{FRAMES}/{{shard}}.tar",
-        weights=raft_weights,
+        unpack(stage.reads("flow")),
     output:
-        index=f"{FLOW}/{{shard}}.parquet",
-        tar=f"{FLOW}/{{shard}}.tar",
+        **stage.makes("flow"),
     log:
-        f"{LOGS}/flow/{{dataset}}/{{shard}}.log",
+        stage.log("flow"),
     benchmark:
-        f"{BENCHMARKS}/flow/{{dataset}}/{{shard}}.tsv"
+        stage.benchmark("flow")
     conda:
         "../envs/mscl.yaml"
     threads: cfg.compute.extract_workers
     resources:
         cpus_per_task=workers,
-        mem_mb=8000,
-        runtime=480,
+        mem_mb=stage.memory("flow"),
+        runtime=stage.runtime("flow"),
         gpu=flow_gpus,
     params:
-        *settings(jobs.flow_job),
-        *code("mscl.flow.shard"),
-        job=job(jobs.flow_job),
+        *stage.settings("flow"),
+        *stage.code("flow"),
+        job=stage.job("flow"),
     message:
         f"Computing flow ({cfg.flow.method}) of {{wildcards.dataset}}, shard {{wildcards.shard}}"
     shell:
@@ -147,15 +140,14 @@ rule flow:
 
 rule listed:
     input:
-        [at.manifest(d) for d in jobs.used_datasets(cfg)],
+        made_by(cfg, "manifest"),
 
 
 rule extracted:
     input:
-        [shards(at.frames, d) for d in jobs.used_datasets(cfg)],
+        made_by(cfg, "frames"),
 
 
 rule prepared:
     input:
-        [shards(at.frames, d) for d in jobs.used_datasets(cfg)],
-        [shards(at.flow, d) for d in jobs.flow_datasets(cfg)],
+        made_by(cfg, "frames", "flow"),

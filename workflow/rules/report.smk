@@ -1,116 +1,101 @@
 # Data health, flow error, confused pairs, GradCAM, and the report.
-COMPARED = list(dict.fromkeys(jobs.compared(cfg)))
-ANALYSIS = at.analysis("{model}")
-EXACT = [d for d in jobs.flow_datasets(cfg) if cfg.datasets[d].embedded][:1]  # its exact flow is known
 
 
 rule data_health:
     input:
-        [shards(at.frames, d) + [at.manifest(d)] for d in jobs.used_datasets(cfg)],
-        [shards(at.flow, d) for d in jobs.flow_datasets(cfg)],
+        unpack(stage.reads("data_health")),
     output:
-        f"{at.results}/data.json",
+        **stage.makes("data_health"),
     log:
-        f"{LOGS}/data.log",
+        stage.log("data_health"),
     benchmark:
-        f"{BENCHMARKS}/data_health.tsv"
+        stage.benchmark("data_health")
     conda:
         "../envs/mscl.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=stage.memory("data_health"),
+        runtime=stage.runtime("data_health"),
     params:
-        *settings(jobs.data_job),
-        *code("mscl.datasets.health"),
-        job=job(jobs.data_job),
+        *stage.settings("data_health"),
+        *stage.code("data_health"),
+        job=stage.job("data_health"),
     message:
         "Counting usable and unusable videos"
     shell:
-        "python -m mscl data --job {params.job:q} --out {output:q} 2>&1 | tee {log:q}"
+        "python -m mscl data --job {params.job:q} --out {output.data:q} 2>&1 | tee {log:q}"
 
 
-if EXACT:
+if build.exact_flow_datasets(cfg):
 
     rule flow_error:
         input:
-            shards(at.flow, EXACT[0]),
-            shards(at.flow, EXACT[0], ".tar"),
+            unpack(stage.reads("flow_error")),
         output:
-            at.flow_error(),
+            **stage.makes("flow_error"),
         log:
-            f"{LOGS}/flow_error.log",
+            stage.log("flow_error"),
         benchmark:
-            f"{BENCHMARKS}/flow_error.tsv"
+            stage.benchmark("flow_error")
         conda:
             "../envs/mscl.yaml"
         resources:
-            mem_mb=4000,
-            runtime=30,
+            mem_mb=stage.memory("flow_error"),
+            runtime=stage.runtime("flow_error"),
         params:
-            *settings(exact_flow_job),
-            *code("mscl.flow.error"),
-            job=job(exact_flow_job),
+            *stage.settings("flow_error"),
+            *stage.code("flow_error"),
+            job=stage.job("flow_error"),
         message:
             "Comparing stored flow with the renderer's exact flow"
         shell:
-            "python -m mscl flow-error --job {params.job:q} --out {output:q} 2>&1 | tee {log:q}"
+            "python -m mscl flow-error --job {params.job:q} --out {output.flow_error:q} 2>&1 | tee {log:q}"
+
+
+ANALYSIS = stage.makes("analysis")
 
 
 rule analysis:
     input:
-        compared_runs,
-        manifest=at.manifest(at.target),
-        frames=shards(at.frames, at.target),
-        tars=shards(at.frames, at.target, ".tar"),
+        unpack(stage.reads("analysis")),
     output:
-        pairs=report(f"{ANALYSIS}/pairs.csv", caption="../report/pairs.rst", category="Analysis"),
-        gradcam=f"{ANALYSIS}/gradcam.json",
-        card=f"{at.records(ANALYSIS)}/run.json",
+        pairs=report(ANALYSIS["pairs"], caption="../report/pairs.rst", category="Analysis"),
+        gradcam=ANALYSIS["gradcam"],
+        card=ANALYSIS["card"],
         figures=report(
-            directory(f"{ANALYSIS}/gradcam"), patterns=["{figure}.png"], caption="../report/gradcam.rst", category="Analysis"
+            directory(ANALYSIS["figures"]), patterns=["{figure}.png"], caption="../report/gradcam.rst", category="Analysis"
         ),
     log:
-        f"{LOGS}/analysis/{{model}}.log",
+        stage.log("analysis"),
     benchmark:
-        f"{BENCHMARKS}/analysis/{{model}}.tsv"
+        stage.benchmark("analysis")
     conda:
         "../envs/mscl.yaml"
     threads: cfg.compute.threads
     resources:
         cpus_per_task=cfg.compute.threads,
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=stage.memory("analysis"),
+        runtime=stage.runtime("analysis"),
         gpu=gpus,
     params:
-        *settings(jobs.analysis_job, "model"),
-        *code("mscl.evaluation.analysis"),
-        job=job(jobs.analysis_job, "model"),
-        finetuned=f"{at.results}/finetune/{at.target}/{{model}}",
-        out=folder,
-        records=records,
+        *stage.settings("analysis"),
+        *stage.code("analysis"),
+        job=stage.job("analysis"),
+        out=stage.folder("analysis"),
+        records=stage.records("analysis"),
     message:
         "Confused pairs and GradCAM of {wildcards.model}"
     shell:
-        "python -m mscl analysis --job {params.job:q} {params.finetuned:q} --out {params.out:q} --records {params.records:q} 2>&1 | tee {log:q}"
+        "python -m mscl analysis --job {params.job:q} --out {params.out:q} --records {params.records:q} 2>&1 | tee {log:q}"
 
 
-PRETRAINS = any(cfg.switches(m).pretrain for m in METHODS)
-CURVES_DRAWN = ["finetune_top1", *(["pretrain_loss"] if PRETRAINS else [])]
+CURVES = ["finetune_top1", *(["pretrain_loss"] if cfg.pretrained_methods else [])]
 
 
 rule report:
     input:
-        rules.pretrained.input,
-        rules.evaluated.input,
-        [f"{at.analysis(m)}/{f}" for m in MODELS for f in ("pairs.csv", "gradcam.json")],
-        data=rules.data_health.output[0],
-        flow_error=rules.flow_error.output[0] if EXACT else [],
+        unpack(stage.reads("report")),
     output:
-        html=report(
-            f"{at.report()}/index.html",
-            caption="../report/index.rst",
-            category="Report",
-        ),
+        html=report(stage.makes("report")["html"], caption="../report/index.rst", category="Report"),
         tables=report(
             [f"{at.report()}/tables/{t}.csv" for t in ("table1", "table2", "table3")],
             caption="../report/tables.rst",
@@ -122,30 +107,24 @@ rule report:
             category="Tables",
         ),
         curves=report(
-            [f"{at.report()}/figures/{c}.png" for c in CURVES_DRAWN],
+            [f"{at.report()}/figures/{c}.png" for c in CURVES],
             caption="../report/curves.rst",
             category="Training",
         ),
     log:
-        f"{LOGS}/report.log",
+        stage.log("report"),
     benchmark:
-        f"{BENCHMARKS}/report.tsv"
+        stage.benchmark("report")
     conda:
         "../envs/mscl.yaml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=stage.memory("report"),
+        runtime=stage.runtime("report"),
     params:
-        *settings(jobs.report_job),
-        *code(
-            "mscl.reporting.report",
-            files=(
-                "mscl/reporting/published.csv",
-                "mscl/reporting/templates/report.html.j2",
-            ),
-        ),
-        job=job(jobs.report_job),
-        out=folder,
+        *stage.settings("report"),
+        *stage.code("report"),
+        job=stage.job("report"),
+        out=at.report(),
     message:
         "Writing the report"
     shell:

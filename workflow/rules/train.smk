@@ -1,21 +1,15 @@
 # Pretraining, finetuning, and tests of the frozen features: method x model x seed.
 
 
-RUN = ("{model}", "{method}", "{seed}")
-PRETRAIN, FINETUNE, FROZEN = at.pretrain(*RUN), at.finetune(*RUN), at.frozen(*RUN)
-
-
 rule pretrain:
     input:
-        pretraining_data,
+        unpack(stage.reads("pretrain")),
     output:
-        weights=f"{PRETRAIN}/weights.safetensors",
-        history=f"{PRETRAIN}/history.csv",
-        card=f"{at.records(PRETRAIN)}/run.json",
+        **stage.makes("pretrain"),
     log:
-        f"{LOGS}/pretrain/{{model}}/{{method}}/seed{{seed}}.log",
+        stage.log("pretrain"),
     benchmark:
-        f"{BENCHMARKS}/pretrain/{{model}}/{{method}}/seed{{seed}}.tsv"
+        stage.benchmark("pretrain")
     conda:
         "../envs/mscl.yaml"
     threads: cfg.compute.threads * cfg.compute.processes
@@ -24,16 +18,16 @@ rule pretrain:
         workers=loader,
         processes=processes,
         checkpoint_minutes=checkpoint_minutes,
-        mem_mb=16000,
-        runtime=2880,
+        mem_mb=stage.memory("pretrain"),
+        runtime=stage.runtime("pretrain"),
         gpu=training_gpus,
     params:
-        *settings(jobs.pretrain_job, "model", "method", "seed"),
-        *method_code("mscl.training.pretrain"),
-        job=job(jobs.pretrain_job, "model", "method", "seed"),
-        out=folder,
-        curves=f"{CURVES}/pretrain/{{model}}/{{method}}/seed{{seed}}",
-        records=records,
+        *stage.settings("pretrain"),
+        *stage.code("pretrain"),
+        job=stage.job("pretrain"),
+        out=stage.folder("pretrain"),
+        records=stage.records("pretrain"),
+        curves=stage.curves("pretrain"),
     message:
         "Pretraining {wildcards.model} by {wildcards.method}, seed {wildcards.seed}"
     shell:
@@ -44,20 +38,13 @@ rule pretrain:
 
 rule finetune:
     input:
-        weights=pretrained_weights,
-        manifest=at.manifest(at.target),
-        frames=shards(at.frames, at.target),
-        tars=shards(at.frames, at.target, ".tar"),
+        unpack(stage.reads("finetune")),
     output:
-        weights=f"{FINETUNE}/weights.safetensors",
-        predictions=f"{FINETUNE}/predictions.parquet",
-        metrics=f"{FINETUNE}/metrics.json",
-        history=f"{FINETUNE}/history.csv",
-        card=f"{at.records(FINETUNE)}/run.json",
+        **stage.makes("finetune"),
     log:
-        f"{LOGS}/finetune/{{model}}/{{method}}/seed{{seed}}.log",
+        stage.log("finetune"),
     benchmark:
-        f"{BENCHMARKS}/finetune/{{model}}/{{method}}/seed{{seed}}.tsv"
+        stage.benchmark("finetune")
     conda:
         "../envs/mscl.yaml"
     threads: cfg.compute.threads * cfg.compute.processes
@@ -66,73 +53,60 @@ rule finetune:
         workers=loader,
         processes=processes,
         checkpoint_minutes=checkpoint_minutes,
-        mem_mb=16000,
-        runtime=1440,
+        mem_mb=stage.memory("finetune"),
+        runtime=stage.runtime("finetune"),
         gpu=training_gpus,
     params:
-        *settings(jobs.finetune_job, "model", "method", "seed"),
-        *code("mscl.training.finetune"),
-        job=job(jobs.finetune_job, "model", "method", "seed"),
-        out=folder,
-        curves=f"{CURVES}/finetune/{{model}}/{{method}}/seed{{seed}}",
-        records=records,
-        weights=weights_option,
+        *stage.settings("finetune"),
+        *stage.code("finetune"),
+        job=stage.job("finetune"),
+        out=stage.folder("finetune"),
+        records=stage.records("finetune"),
+        curves=stage.curves("finetune"),
     message:
         "Finetuning {wildcards.model} from {wildcards.method}, seed {wildcards.seed}"
     shell:
-        "python -m mscl finetune --job {params.job:q} {params.weights:q} --out {params.out:q} --records {params.records:q}"
+        "python -m mscl finetune --job {params.job:q} --out {params.out:q} --records {params.records:q}"
         " --workers {resources.workers} --processes {resources.processes}"
         " --checkpoint-minutes {resources.checkpoint_minutes} --curves {params.curves:q} 2>&1 | tee -a {log:q}"
 
 
 rule frozen:
     input:
-        weights=pretrained_weights,
-        manifest=at.manifest(at.target),
-        frames=shards(at.frames, at.target),
-        tars=shards(at.frames, at.target, ".tar"),
+        unpack(stage.reads("frozen")),
     output:
-        metrics=f"{FROZEN}/metrics.json",
-        card=f"{at.records(FROZEN)}/run.json",
+        **stage.makes("frozen"),
     log:
-        f"{LOGS}/frozen/{{model}}/{{method}}/seed{{seed}}.log",
+        stage.log("frozen"),
     benchmark:
-        f"{BENCHMARKS}/frozen/{{model}}/{{method}}/seed{{seed}}.tsv"
+        stage.benchmark("frozen")
     conda:
         "../envs/mscl.yaml"
     threads: cfg.compute.threads
     resources:
         cpus_per_task=cfg.compute.threads + cfg.compute.workers,
         workers=loader,
-        mem_mb=16000,
-        runtime=240,
+        mem_mb=stage.memory("frozen"),
+        runtime=stage.runtime("frozen"),
         gpu=gpus,
     params:
-        *settings(jobs.frozen_job, "model", "method", "seed"),
-        *code("mscl.evaluation.frozen"),
-        job=job(jobs.frozen_job, "model", "method", "seed"),
-        out=folder,
-        records=records,
-        weights=weights_option,
+        *stage.settings("frozen"),
+        *stage.code("frozen"),
+        job=stage.job("frozen"),
+        out=stage.folder("frozen"),
+        records=stage.records("frozen"),
     message:
-        "Probe and retrieval on {wildcards.model} from {wildcards.method}, seed {wildcards.seed}"
+        "Frozen features of {wildcards.model} from {wildcards.method}, seed {wildcards.seed}"
     shell:
-        "python -m mscl frozen --job {params.job:q} {params.weights:q} --out {params.out:q} --records {params.records:q}"
+        "python -m mscl frozen --job {params.job:q} --out {params.out:q} --records {params.records:q}"
         " --workers {resources.workers} 2>&1 | tee {log:q}"
 
 
 rule pretrained:
     input:
-        [
-            f"{at.pretrain(m, n, s)}/weights.safetensors"
-            for m in MODELS
-            for n in METHODS
-            for s in SEEDS
-            if cfg.switches(n).pretrain
-        ],
+        made_by(cfg, "pretrain"),
 
 
 rule evaluated:
     input:
-        [f"{at.finetune(m, n, s)}/metrics.json" for m in MODELS for n in METHODS for s in SEEDS],
-        [f"{at.frozen(m, n, s)}/metrics.json" for m in MODELS for n in METHODS for s in SEEDS if cfg.analysis.probe],
+        made_by(cfg, "finetune", "frozen"),

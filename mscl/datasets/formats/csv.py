@@ -8,16 +8,20 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from mscl.config.datasets import PUBLISHED_SPLIT, Dataset
+from mscl.datasets.find import Found, by_path
 from mscl.datasets.formats.annotations import annotation_files, checked, class_list, class_numbers, read_csv, refuse
 
 KNOWN = ("path", "label", "clip_id", "split", "start", "end")
 HIGHEST = 99_999  # a classifier has an output for every number up to the highest label
+
+HOW = "write one row per video there (see docs/datasets.md)"
 
 
 def read_annotations(dataset: Dataset) -> pd.DataFrame:
@@ -116,3 +120,8 @@ def _labels(text: pd.Series, dataset: Dataset) -> tuple[pd.Series, pd.Series]:
         raise ValueError(f"{source}: label {outside.iloc[0]} cannot be used: labels count from 0, and {where}; correct it")
     label = number.reindex(text.index).fillna(-1)
     return label, label.map(lambda n: "" if n < 0 else names[int(n)] if names else str(int(n)))
+
+
+def find_videos(folder: Path, files: Sequence[str]) -> list[Found]:
+    """Where the videos lie: at exactly the paths that the CSV names."""
+    return by_path(folder, files)

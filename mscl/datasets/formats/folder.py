@@ -7,13 +7,16 @@ for pretraining. Other files and hidden ones are ignored.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from mscl.config.datasets import Dataset
-from mscl.datasets.find import SUFFIXES, is_folder, shown, walk
+from mscl.datasets.find import SUFFIXES, Found, as_listed, is_folder, shown, walk
 from mscl.datasets.formats.annotations import checked, class_numbers
+
+HOW = "put one folder of videos per class there"
 
 
 def read_annotations(dataset: Dataset) -> pd.DataFrame:
@@ -69,3 +72,8 @@ def _read_split(split: str, folder: Path) -> list[tuple[str, str, str, str]]:
     if not rows:
         raise ValueError(f"{folder}: holds no video for split '{split}'; put class folders of videos there")
     return rows
+
+
+def find_videos(folder: Path, files: Sequence[str]) -> list[Found]:
+    """Where the videos lie: where the listing of the folders has just found them."""
+    return as_listed(folder, files)

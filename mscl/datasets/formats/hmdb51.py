@@ -6,15 +6,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from mscl.config.datasets import Dataset
+from mscl.datasets.find import Found, by_name
 from mscl.datasets.formats.annotations import checked, class_numbers, read_lines
 
 FLAGS = {"train": "1", "test": "2"}
 _FILE = re.compile(r"([^.].*)_test_split([123])\.txt")
+
+HOW = (
+    "download hmdb51_org.rar and test_train_splits.rar (HMDB's page at the Serre lab) and unpack them, the class RARs "
+    "within too, or let `download: {{source: hmdb51}}` in datasets.{name} do it"
+)
 
 
 def read_annotations(dataset: Dataset) -> pd.DataFrame:
@@ -60,3 +67,8 @@ def _read_fold(files: dict[str, Path]) -> list[tuple[str, str, str]]:
                 raise ValueError(f"{path}: line {line}, '{text}' is not a video and 0, 1 or 2; mend it or get the file again")
             rows.append((name, video, flag))
     return rows
+
+
+def find_videos(folder: Path, files: Sequence[str]) -> list[Found]:
+    """Where the videos lie: in the folder of their class."""
+    return by_name(folder, files, classes=True)

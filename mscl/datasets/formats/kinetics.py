@@ -6,15 +6,22 @@ The videos are the trimmed ones of the CVDF, `<youtube_id>_<start:06d>_<end:06d>
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from mscl.config.datasets import Dataset
+from mscl.datasets.find import Found, by_name
 from mscl.datasets.formats.annotations import annotation_files, checked, class_numbers, read_csv, refuse
 
 NEEDED = ("label", "youtube_id", "time_start", "time_end")
+
+HOW = (
+    "download the videos and annotation CSVs of Kinetics-400 (CVDF: https://s3.amazonaws.com/kinetics/400/, "
+    "lists k400_{{train,val,test}}_path.txt), or let `download: {{source: kinetics400}}` in datasets.{name} do it"
+)
 
 
 def read_annotations(dataset: Dataset) -> pd.DataFrame:
@@ -55,3 +62,8 @@ def _read_split(path: Path, split: str) -> pd.DataFrame:
         "class_name": rows["label"].str.strip(),
         "file": clip_id + ".mp4",
     })  # fmt: skip
+
+
+def find_videos(folder: Path, files: Sequence[str]) -> list[Found]:
+    """Where the videos lie: anywhere below the folder, by name."""
+    return by_name(folder, files, classes=False)

@@ -7,15 +7,21 @@ on registration only (https://www.qualcomm.com/developer/software/something-some
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from mscl.config.datasets import Dataset
+from mscl.config.formats import SSV2_OLDER
+from mscl.datasets.acquire.ssv2_parts import HOW, unpack_parts
+from mscl.datasets.find import Found, by_name
 from mscl.datasets.formats.annotations import annotation_file, checked, read_json
 
-PREFIX = "something-something-v2-"
+__all__ = ["HOW", "class_key", "find_videos", "prepare", "read_annotations"]
+
+prepare = unpack_parts
 
 
 def read_annotations(dataset: Dataset) -> pd.DataFrame:
@@ -24,9 +30,9 @@ def read_annotations(dataset: Dataset) -> pd.DataFrame:
     class_name is the template without brackets; a test split without templates has label -1 and no name.
     Raises ValueError naming file, row and mend.
     """
-    labels_path = annotation_file(dataset.root, dataset.annotations["labels"], "labels", PREFIX)
+    labels_path = annotation_file(dataset.root, dataset.annotations["labels"], "labels", SSV2_OLDER)
     labels = read_labels(labels_path)
-    files = {split: annotation_file(dataset.root, dataset.annotations[split], split, PREFIX) for split in dataset.annotated}
+    files = {split: annotation_file(dataset.root, dataset.annotations[split], split, SSV2_OLDER) for split in dataset.annotated}
     table = pd.concat([_read_split(path, split, labels, labels_path) for split, path in files.items()], ignore_index=True)
     table["file"] = table["clip_id"] + ".webm"
     return checked(table, files)
@@ -42,11 +48,11 @@ def read_labels(path: Path) -> dict[str, int]:
         if int(index) in owner:
             raise ValueError(f"{path}: templates '{owner[int(index)]}' and '{template}' share index {index}; give each its own")
         owner[int(index)] = template
-        labels[bare(template)] = int(index)
+        labels[class_key(template)] = int(index)
     return labels
 
 
-def bare(template: str) -> str:
+def class_key(template: str) -> str:
     """A template without its brackets, as labels.json spells it."""
     return template.replace("[", "").replace("]", "")
 
@@ -63,7 +69,7 @@ def _read_split(path: Path, split: str, labels: dict[str, int], labels_path: Pat
         elif not isinstance(template, str):
             raise ValueError(f"{path}: row {k + 1} (id {row['id']}) has no 'template'; add it, for only a test split may lack it")
         else:
-            name = bare(template)
+            name = class_key(template)
             index = labels.get(name)
         if index is None:
             raise ValueError(
@@ -76,3 +82,8 @@ def _read_split(path: Path, split: str, labels: dict[str, int], labels_path: Pat
     return pd.DataFrame(
         {"clip_id": pd.Series(ids, dtype="str"), "split": split, "label": indices, "class_name": pd.Series(names, dtype="str")}
     )
+
+
+def find_videos(folder: Path, files: Sequence[str]) -> list[Found]:
+    """Where the videos lie: anywhere below the folder, by name."""
+    return by_name(folder, files, classes=False)

@@ -6,12 +6,19 @@ HandstandPushups holds v_HandStandPushups_….
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
 from mscl.config.datasets import Dataset
+from mscl.datasets.find import Found, by_name
 from mscl.datasets.formats.annotations import annotation_file, annotation_files, checked, hint, read_lines
+
+HOW = (
+    "download UCF101.rar and UCF101TrainTestSplits-RecognitionTask.zip (https://www.crcv.ucf.edu/data/UCF101.php) "
+    "and unpack them, or let `download: {{source: ucf101}}` in datasets.{name} do it"
+)
 
 
 def read_annotations(dataset: Dataset) -> pd.DataFrame:
@@ -56,3 +63,8 @@ def _read_list(path: Path, split: str, numbers: dict[str, int], labels: Path) ->
             )
         rows.append((PurePosixPath(video).stem, split, numbers[name], name, f"{name}/{video}"))
     return rows
+
+
+def find_videos(folder: Path, files: Sequence[str]) -> list[Found]:
+    """Where the videos lie: in the folder of their class."""
+    return by_name(folder, files, classes=True)

@@ -140,7 +140,7 @@ def write_dataset(dataset: Dataset, workers: int = 2) -> None:
             f"embedded.size: {dataset.embedded.size} holds an odd number, which H.264 and VP9 cannot store here; make both even"
         )
     folder = dataset.root / dataset.videos
-    suffix = {"ssv2": ".webm", "kinetics": ".mp4"}[dataset.format]
+    suffix = dataset.row.suffix
     todo = [clip for clip in clips(dataset.embedded, dataset.format) if clip.split in dataset.splits]
     _start_or_resume(folder, dataset, {clip.clip_id + suffix for clip in todo})
 

@@ -15,10 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mscl.config.methods import Switches
+from mscl.config.schema import Contrast
 from mscl.models import distributed
+from mscl.models.method import Method, Terms
 from mscl.models.moco import Encoder, in_groups, own_groups
 from mscl.models.networks.build import build_backbone
 from mscl.models.view import View
+from mscl.stages.jobs import Net
 
 HEADS = 8  # the first half symmetric, the second antisymmetric
 
@@ -62,27 +66,20 @@ def order_loss(logits_P2: Tensor, delta_P: Tensor) -> tuple[Tensor, Tensor]:
     return loss_P, right / asked.sum().clamp(min=1)
 
 
-class Corp(nn.Module):
+class Corp(Method):
     """What both models share. `forward(query, key, …)` returns the terms `rgb` (contrast) and `order`, whose sum is the published loss."""
 
     classes: int
 
-    def __init__(self, net, contrast, switches):
+    def __init__(self, net: Net, contrast: Contrast, switches: Switches):
         super().__init__()
         self.groups = contrast.bn_groups
         self.encoder = Encoder(build_backbone(net), contrast.dim)
         self.head = PairHead(contrast.dim, self.classes, contrast.temperature)
 
-    def momentum_update(self, m: float) -> None:
-        """There is no key encoder."""
-
-    def enqueue(self) -> None:
-        """There is no queue."""
-
-    def forward(self, *views: View, enqueue: bool = True) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        x = torch.stack([view.rgb_BCTHW for view in views], 1).flatten(
-            0, 1
-        )  # the clips of a video side by side: one group has all
+    def forward(self, *views: View) -> tuple[Terms, Terms]:
+        # The clips of a video side by side, so that one batch-norm group has all of them.
+        x = torch.stack([view.rgb_BCTHW for view in views], 1).flatten(0, 1)
         z_nD = in_groups(self.encoder, x, own_groups(self.groups))[1]
         with torch.autocast(z_nD.device.type, enabled=False):
             z_BKD = distributed.gather_with_gradient(z_nD.float()).unflatten(0, (-1, len(views)))
@@ -93,7 +90,7 @@ class Corp(nn.Module):
                 )
             return self.compare(z_BKD, start_BK, distributed.rows(len(z_BKD)))
 
-    def compare(self, z_BKD: Tensor, start_BK: Tensor, own: slice) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def compare(self, z_BKD: Tensor, start_BK: Tensor, own: slice) -> tuple[Terms, Terms]:
         """Losses and accuracies of the videos `own` among all."""
         raise NotImplementedError
 
@@ -103,7 +100,7 @@ class CorpM(Corp):
 
     classes = 3
 
-    def compare(self, z_BKD: Tensor, start_BK: Tensor, own: slice) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def compare(self, z_BKD: Tensor, start_BK: Tensor, own: slice) -> tuple[Terms, Terms]:
         K = z_BKD.shape[1]
         two, start = (torch.cat([x, x.roll(-1, 0)], 1)[own] for x in (z_BKD, start_BK))
         logits = self.head(two, two)  # (B, 2K, 2K, 3)
@@ -121,7 +118,7 @@ class CorpF(Corp):
 
     classes = 2
 
-    def compare(self, z_BKD: Tensor, start_BK: Tensor, own: slice) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def compare(self, z_BKD: Tensor, start_BK: Tensor, own: slice) -> tuple[Terms, Terms]:
         every, start = z_BKD.flatten(0, 1), start_BK.flatten()
         i = torch.arange(len(every), device=every.device).view(-1, 2)[own].flatten()
         partner = i ^ 1  # the other clip of the same video

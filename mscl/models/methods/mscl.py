@@ -5,7 +5,7 @@ Shapes: B clips, T times, C channels, H W pixels, D embedding, K queue length.
 An RGB encoder and a light flow encoder, each with a momentum copy and a queue. Clips of one video
 attract each other at clip level within and across the two modalities (MoCo). LMCL contrasts, inside
 one video, each time of the RGB clip with the flow of all its times and with rotated flow (FRA).
-Switches (`mscl.config.schema.Switches`) turn the parts on and off; a named method is a set of switches.
+Switches (`mscl.config.methods.Switches`) turn the parts on and off; a named method is a set of switches.
 """
 
 from __future__ import annotations
@@ -13,40 +13,40 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mscl.config.methods import Switches
+from mscl.config.schema import Contrast
 from mscl.models.distributed import gather
 from mscl.models.losses.info_nce import info_nce
 from mscl.models.losses.lmcl import lmcl, local_vectors
+from mscl.models.method import Method, Terms
 from mscl.models.moco import Encoder, build_moco
+from mscl.models.networks.backbone import Backbone
 from mscl.models.networks.build import build_backbone
 from mscl.models.networks.flow_resnet import FlowResNet
 from mscl.models.networks.neck import Neck
 from mscl.models.view import View
+from mscl.stages.jobs import Net
 
 
-class MSCL(nn.Module):
-    """The whole method. `forward(query, key)` returns the loss terms (all of weight 1) and accuracies.
+class MSCL(Method):
+    """The whole method. `forward(query, key)` returns the loss terms (all of weight 1) and accuracies."""
 
-    With `enqueue` false the keys wait for `enqueue()`: where a step has several parts, its keys enter together.
-    """
-
-    def __init__(self, net, contrast, switches):
+    def __init__(self, net: Net, contrast: Contrast, switches: Switches):
         super().__init__()
         self.switches, self.temperature = switches, contrast.temperature
         self._waiting: list[tuple[Tensor, Tensor | None]] = []  # keys (RGB, flow) of this step
-        deep = net.backbone == "slow_r50"
         rgb = build_backbone(net)
         self.rgb = build_moco(rgb, contrast)
         if switches.flow:
-            flow = FlowResNet(net.backbone, net.flow_width)
+            flow = FlowResNet(rgb.flow_blocks, net.flow_width)
             self.flow = build_moco(flow, contrast)
         if switches.lmcl:
-            self.neck = Neck(rgb.map_dims, net.neck, net.neck_blocks, (1, 2, 2) if deep else (2, 2, 2))
+            self.neck = Neck(_stage_channels(rgb, net), net.neck, net.neck_blocks, rgb.neck_stride)
             same = flow.feature_dim == net.neck
             self.to_neck = nn.Identity() if same else nn.Conv3d(flow.feature_dim, net.neck, 1)
 
     @property
     def encoder(self) -> Encoder:
-        """What is kept of the training: the RGB query encoder."""
         return self.rgb.query
 
     def momentum_update(self, m: float) -> None:
@@ -55,7 +55,7 @@ class MSCL(nn.Module):
         if self.switches.flow:
             self.flow.momentum_update(m)
 
-    def forward(self, query: View, key: View, enqueue: bool = True) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def forward(self, query: View, key: View) -> tuple[Terms, Terms]:
         rgb_maps, q = self.rgb.encode_query(query.rgb_BCTHW)
         k = self.rgb.encode_key(key.rgb_BCTHW)
         pairs = {"rgb": (q, k, self.rgb.queue)}
@@ -75,8 +75,6 @@ class MSCL(nn.Module):
         for name, (a, b, queue) in pairs.items():
             losses[name], accuracies[name] = info_nce(a, b, queue, self.temperature)
         self._waiting.append((k, flow_k))
-        if enqueue:
-            self.enqueue()
         return losses, accuracies
 
     def _wire(self, query: View, key: View) -> tuple[Tensor | None, ...]:
@@ -118,3 +116,10 @@ class MSCL(nn.Module):
         self.rgb.queue.enqueue(gather(torch.cat(k)))
         if flow_k[0] is not None:
             self.flow.queue.enqueue(gather(torch.cat(flow_k)))
+
+
+def _stage_channels(backbone: Backbone, net: Net) -> tuple[int, ...]:
+    """Channels of the stages that the neck looks at; ValueError for a backbone that has none."""
+    if not backbone.map_dims:
+        raise ValueError(f"models.*.backbone: {net.backbone} has no stages for LMCL's neck; take methods without lmcl")
+    return backbone.map_dims

@@ -7,19 +7,23 @@ of them enter. With ρ = 2 this is `moco`. docs/rivals.md says what is confirmed
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from mscl.config.methods import Switches
+from mscl.config.schema import Contrast
 from mscl.models.distributed import gather
 from mscl.models.losses.info_nce import info_nce
+from mscl.models.method import Method, Terms
 from mscl.models.moco import Encoder, build_moco
 from mscl.models.networks.build import build_backbone
 from mscl.models.view import View
+from mscl.stages.jobs import Net
 
 
-class RhoMoCo(nn.Module):
+class RhoMoCo(Method):
     """`forward(query, key, key2, …)` returns one term, the mean over the keys of InfoNCE, and its accuracy."""
 
-    def __init__(self, net, contrast, switches):
+    def __init__(self, net: Net, contrast: Contrast, switches: Switches):
         super().__init__()
         self.temperature = contrast.temperature
         self._waiting: list[list[Tensor]] = []  # of each part of this step, the keys of each clip
@@ -27,19 +31,16 @@ class RhoMoCo(nn.Module):
 
     @property
     def encoder(self) -> Encoder:
-        """What is kept of the training: the query encoder."""
         return self.rgb.query
 
     def momentum_update(self, m: float) -> None:
         self.rgb.momentum_update(m)
 
-    def forward(self, query: View, *keys: View, enqueue: bool = True) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def forward(self, query: View, *keys: View) -> tuple[Terms, Terms]:
         q = self.rgb.encode_query(query.rgb_BCTHW)[1]
         encoded = [self.rgb.encode_key(key.rgb_BCTHW) for key in keys]
         losses, accuracies = zip(*(info_nce(q, k, self.rgb.queue, self.temperature) for k in encoded))
         self._waiting.append(encoded)
-        if enqueue:
-            self.enqueue()
         return {"rgb": sum(losses) / len(keys)}, {"rgb": sum(accuracies) / len(keys)}
 
     @torch.no_grad()

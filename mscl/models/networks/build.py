@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import Tensor
 
+from mscl.config.backbones import backbone_path
+from mscl.config.module_path import load
 from mscl.models.networks.backbone import Backbone
-from mscl.models.networks.r3d_18 import R3D18
-from mscl.models.networks.slow_r50 import SlowR50
+from mscl.stages.jobs import RGBNet
 
-BACKBONES: dict[str, type[Backbone]] = {"r3d_18": R3D18, "slow_r50": SlowR50}
-
-
-def build_backbone(net) -> Backbone:
-    """The RGB backbone that `net` (`mscl.stages.jobs.Net`) describes."""
-    return BACKBONES[net.backbone](net.width)
+ON_A_BACKBONE = ("head.", "fc.")  # names of what stands on a backbone in our files: a projection head, a classifier
 
 
-def backbone_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Drop what is not the backbone's from a state dict (heads, a classifier)."""
-    parts = ("stem.", "layer1.", "layer2.", "layer3.", "layer4.")
-    return {k: v for k, v in weights.items() if k.startswith(parts)}
+def backbone_class(name: str) -> type[Backbone]:
+    """The class of a named backbone, or of one given by module path."""
+    return load(backbone_path(name))
 
 
-def load_backbone_weights(backbone: Backbone, path) -> None:
-    """Load a safetensors file strictly; raise ValueError naming the file when it does not fit."""
+def build_backbone(net: RGBNet) -> Backbone:
+    """The RGB backbone that `net` describes."""
+    return backbone_class(net.backbone)(net.width)
+
+
+def load_backbone_weights(backbone: Backbone, path: Path) -> None:
+    """Load one of our safetensors files strictly; raise ValueError naming the file when it does not fit."""
     from safetensors.torch import load_file
 
     try:
-        backbone.load_state_dict(backbone_state(load_file(str(path))))
+        weights: dict[str, Tensor] = load_file(str(path))
+        backbone.load_state_dict({k: v for k, v in weights.items() if not k.startswith(ON_A_BACKBONE)})
     except (RuntimeError, OSError, ValueError) as error:
         first = str(error).strip().splitlines()[-1].strip()
         raise ValueError(f"{path}: not the weights of this backbone ({first}); check models.*.backbone and width") from None

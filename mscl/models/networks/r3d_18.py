@@ -1,4 +1,7 @@
-"""`r3d_18` of torchvision, with a width multiplier."""
+"""`r3d_18` of torchvision (Tran et al., CVPR 2018), with a width multiplier.
+
+Names of weights are torchvision's, so that one of width 64 loads straight into `torchvision.models.video.r3d_18`.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ from functools import partial
 from torch import nn
 
 from mscl.machine.torchvision import video_resnet
-from mscl.models.networks.backbone import Backbone
+from mscl.models.networks.backbone import ResidualBackbone
 from mscl.models.networks.blocks import conv, initialise, stage
 
 
-class R3D18(Backbone):
-    """`r3d_18` of torchvision; T=8 gives 8, 4, 2, 1 at layer1..4 (method.md §3)."""
+class R3D18(ResidualBackbone):
+    """T=8 gives 8, 4, 2, 1 at layer1..4 (docs/method.md §3)."""
+
+    mark, width_from = "layer1.0.conv1.0.weight", "stem.0.weight"
 
     def __init__(self, width: int = 64):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The paper's R50."""
+"""The paper's R50: a SlowOnly-style 3D ResNet-50 with less temporal down-sampling (docs/method.md §3)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from functools import partial
 
 from torch import nn
 
-from mscl.models.networks.backbone import Backbone
+from mscl.models.networks.backbone import ResidualBackbone
 from mscl.models.networks.blocks import Bottleneck, conv, initialise, stage
 
 
-class SlowR50(Backbone):
+class SlowR50(ResidualBackbone):
     """The paper's R50 "with less temporal down-sampling" [S]; as in the released code T=8 gives 4 at every stage."""
+
+    neck_stride, flow_blocks = (1, 2, 2), "bottleneck"
+    mark, width_from = "layer1.0.conv1.weight", "stem.0.weight"
 
     def __init__(self, width: int = 64):
         super().__init__()

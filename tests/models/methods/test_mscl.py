@@ -39,7 +39,7 @@ def view(seed: int) -> View:
     ],
 )
 def test_each_method_has_its_terms_and_trains_every_query_weight(method, terms):
-    model = model_of(METHODS[method])
+    model = model_of(METHODS[method].switches)
     losses, accuracies = model(view(1), view(2))
     assert set(losses) == terms == set(accuracies)
     sum(losses.values()).backward()
@@ -50,17 +50,18 @@ def test_each_method_has_its_terms_and_trains_every_query_weight(method, terms):
 
 
 def test_rotated_keys_never_enter_a_queue():
-    model, query, key = model_of(METHODS["mscl"]), view(1), view(2)
+    model, query, key = model_of(METHODS["mscl"].switches), view(1), view(2)
     model(query, key)
-    expected = model_of(METHODS["mscl"]).flow.encode_key(colourwheel(key.flow_B2THW))
+    model.enqueue()
+    expected = model_of(METHODS["mscl"].switches).flow.encode_key(colourwheel(key.flow_B2THW))
     assert torch.equal(model.flow.queue.keys_KD[:4], expected)
     assert model.flow.queue.age_K.tolist() == [0] * 4 + [1] * 4
 
 
 def test_released_wiring_swaps_the_key_clips_flow_with_the_rotated_query_flow():
     query, key = view(1), view(2)
-    paper = model_of(METHODS["mscl"])._wire(query, key)
-    released = model_of(METHODS["mscl-released"])._wire(query, key)
+    paper = model_of(METHODS["mscl"].switches)._wire(query, key)
+    released = model_of(METHODS["mscl-released"].switches)._wire(query, key)
     rotated_query = colourwheel(rotate_flow(query.flow_B2THW, query.angle_B))
     assert torch.equal(paper[1], rotated_query) and torch.equal(paper[2], key.flow_image())
     assert torch.equal(released[1], key.flow_image()) and torch.equal(released[2], rotated_query)
@@ -68,7 +69,7 @@ def test_released_wiring_swaps_the_key_clips_flow_with_the_rotated_query_flow():
 
 
 def test_momentum_moves_the_key_encoders_once():
-    model = model_of(METHODS["baseline"])
+    model = model_of(METHODS["baseline"].switches)
     with torch.no_grad():
         for p in model.flow.query.parameters():
             p.add_(1.0)
@@ -79,7 +80,7 @@ def test_momentum_moves_the_key_encoders_once():
 
 def test_r50_projects_its_flow_to_the_necks_width():
     net = SimpleNamespace(backbone="slow_r50", width=4, flow_width=4, neck=16, neck_blocks=1, size=64)
-    model = model_of(METHODS["mscl"], net)
+    model = model_of(METHODS["mscl"].switches, net)
     assert model.to_neck.weight.shape == (16, 128, 1, 1, 1)
     losses, _ = model(view(1), view(2))
     assert torch.isfinite(sum(losses.values()))
@@ -88,7 +89,7 @@ def test_r50_projects_its_flow_to_the_necks_width():
 def test_shuffled_groups_come_back_in_order_and_keys_share_no_statistics_with_queries():
     """With statistics frozen (eval) groups change nothing; in training each group has its own, and keys are shuffled."""
     torch.manual_seed(0)
-    grouped = MSCL(NET, Contrast(dim=16, queue=8, bn_groups=2), METHODS["moco"]).rgb
+    grouped = MSCL(NET, Contrast(dim=16, queue=8, bn_groups=2), METHODS["moco"].switches).rgb
     x = view(3).rgb_BCTHW
     grouped.eval()
     assert torch.allclose(grouped.encode_key(x), grouped.key(x)[1], atol=1e-6)

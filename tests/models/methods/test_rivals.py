@@ -48,7 +48,7 @@ def fixed(model, *embeddings):
 @pytest.mark.parametrize("net", [NET, R50], ids=["r18", "r50"])
 @pytest.mark.parametrize("method", RIVALS)
 def test_gradients_reach_every_trained_weight(method, net):
-    switches = METHODS[method]
+    switches = METHODS[method].switches
     model = model_of(switches, net)
     losses, accuracies = model(*(view(n) for n in range(switches.clips)))
     assert set(losses) == set(accuracies)
@@ -58,10 +58,10 @@ def test_gradients_reach_every_trained_weight(method, net):
 
 def test_rho_moco_is_the_mean_over_its_keys_by_hand():
     """q = (1,0), keys at similarity 0.6 and 0; the queue holds (0,1) and (-1,0); τ = 0.5."""
-    model = model_of(METHODS["rho-moco-3"])
+    model = model_of(METHODS["rho-moco-3"].switches)
     model.rgb.queue = queue_of([0.0, 1.0], [-1.0, 0.0])
     q, near, far = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]]), torch.tensor([[0.0, 1.0]])
-    losses, accuracies = fixed(model, q, near, far)(view(0), view(1), view(2), enqueue=False)
+    losses, accuracies = fixed(model, q, near, far)(view(0), view(1), view(2))
     e = lambda s: math.exp(s / 0.5)  # noqa: E731
     first, second = (-math.log(e(s) / (e(s) + e(0) + e(-1))) for s in (0.6, 0.0))
     assert losses["rgb"].item() == pytest.approx((first + second) / 2, abs=1e-6)
@@ -86,18 +86,18 @@ def test_flow_edges_by_hand():
 
 def test_modist_contrasts_within_rgb_and_across_and_sees_edges_by_hand():
     """One video; RGB q = (1,0), k = (0.6,0.8); motion q = (0,1), k = (0.8,0.6); each queue holds one key; τ = 0.5."""
-    model, query, key = model_of(METHODS["modist+flow"]), view(0), view(1)
+    model, query, key = model_of(METHODS["modist+flow"].switches), view(0), view(1)
     fixed(model, torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]]))
     seen = []
     model.flow.encode_query = lambda x: (seen.append(x), ((x,), torch.tensor([[0.0, 1.0]])))[1]
     model.flow.encode_key = lambda x: (seen.append(x), torch.tensor([[0.8, 0.6]]))[1]
     model.rgb.queue, model.flow.queue = queue_of([0.0, 1.0]), queue_of([-1.0, 0.0])
-    losses, _ = model(query, key, enqueue=False)
+    losses, _ = model(query, key)
     loss = lambda positive, negative: math.log(1 + math.exp((negative - positive) / 0.5))  # noqa: E731
     expected = {"rgb": loss(0.6, 0), "flow": loss(0.6, 0), "rgb_to_flow": loss(0.8, -1), "flow_to_rgb": loss(0.8, 1)}
     assert {k: v.item() for k, v in losses.items()} == pytest.approx(expected, abs=1e-6)
     assert torch.equal(seen[0], flow_edges(query.flow_B2THW)) and torch.equal(seen[1], flow_edges(key.flow_B2THW))
-    assert set(model_of(METHODS["modist"])(query, key)[0]) == set(expected) - {"flow"}
+    assert set(model_of(METHODS["modist"].switches)(query, key)[0]) == set(expected) - {"flow"}
 
 
 def test_decoupled_attention_by_hand():
@@ -123,7 +123,7 @@ STARTS = torch.tensor([[5, 9], [4, 4]])  # of the second video the order is not 
 
 def test_corp_f_is_one_question_with_4b_minus_2_answers_by_hand():
     """Two videos of two clips: clip i has 2(2·2-1) = 6 answers (which clip, after or before)."""
-    model, table = model_of(METHODS["corp-f"]), torch.randn(4, 4, 2, generator=torch.Generator().manual_seed(1))
+    model, table = model_of(METHODS["corp-f"].switches), torch.randn(4, 4, 2, generator=torch.Generator().manual_seed(1))
     model.head.forward = lambda a, b: table[: len(a)]
     losses, _ = model.compare(torch.zeros(2, 2, 16), STARTS, slice(0, 2))
     by_hand = []
@@ -137,7 +137,7 @@ def test_corp_f_is_one_question_with_4b_minus_2_answers_by_hand():
 
 def test_corp_m_asks_a_three_way_question_of_every_pair_of_two_videos_by_hand():
     """Two videos of two clips make 2·2(2·2-1) = 12 ordered pairs: 0 different, 1 the second comes after, 2 before."""
-    model, table = model_of(METHODS["corp-m"]), torch.randn(2, 4, 4, 3, generator=torch.Generator().manual_seed(2))
+    model, table = model_of(METHODS["corp-m"].switches), torch.randn(2, 4, 4, 3, generator=torch.Generator().manual_seed(2))
     model.head.forward = lambda a, b: table
     losses, _ = model.compare(torch.zeros(2, 2, 16), STARTS, slice(0, 2))
     # Group 0 is video 0 beside video 1, group 1 video 1 beside video 0: the clips of known order are 0, 1 and then 2, 3.
@@ -152,16 +152,16 @@ def test_corp_m_asks_a_three_way_question_of_every_pair_of_two_videos_by_hand():
 
 def test_corp_refuses_a_single_video():
     with pytest.raises(ValueError, match="CORP tells videos apart, and there is one only"):
-        model_of(METHODS["corp-f"])(view(0, 1), view(1, 1))
+        model_of(METHODS["corp-f"].switches)(view(0, 1), view(1, 1))
 
 
 def test_every_key_of_a_step_enters_the_queue_and_none_before_its_end():
     """Two parts of two videos with two keys each: all of the first keys, then all of the second."""
-    model = model_of(METHODS["rho-moco-3"])
+    model = model_of(METHODS["rho-moco-3"].switches)
     model.rgb.queue, before = queue_of(*[[0.0]] * 8), torch.zeros(8, 1)
     for part in (0, 10):
         keys = [torch.tensor([[part + 1.0], [part + 2.0]]), torch.tensor([[part + 5.0], [part + 6.0]])]
-        fixed(model, torch.ones(2, 1), *keys)(view(0), view(1), view(2), enqueue=False)
+        fixed(model, torch.ones(2, 1), *keys)(view(0), view(1), view(2))
         assert torch.equal(model.rgb.queue.keys_KD, before)
     model.enqueue()
     assert model.rgb.queue.keys_KD[:, 0].tolist() == [1, 2, 11, 12, 5, 6, 15, 16]

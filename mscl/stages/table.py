@@ -1,0 +1,310 @@
+"""The one table of the workflow's stages: what each runs per, is called with, reads, makes, runs of the code, and asks of a machine.
+
+The rules, the plan, run cards, `mscl verify`, the report and the test of dvc.yaml all read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from mscl.config.schema import Config
+from mscl.stages import build, jobs
+from mscl.stages.codehash import file_hashes
+from mscl.stages.jobs import Job, dumps
+from mscl.stages.layout import MADE, Layout
+
+RUN = ("model", "method", "seed")
+Values = dict[str, Any]  # what tells the jobs of a stage apart: {"model": "r18", "method": "mscl", "seed": 0}
+
+
+def _nothing(config: Config, at: Layout, **values: Any) -> dict[str, list[str]]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage. `reads` and `makes` are given the stage's values, wildcards of the workflow included."""
+
+    name: str
+    per: tuple[str, ...]  # there is one job for each of these
+    jobs: Callable[[Config], Iterable[tuple]]  # their values
+    kind: type[Job]
+    job: Callable[..., Job]  # (config, *values of `settings_per`) -> its settings
+    makes: Callable[..., dict[str, str]]  # (layout, **values) -> files by name
+    code: str  # the module that its work starts from
+    settings_per: tuple[str, ...] | None = None  # which of `per` its settings depend on; None: all
+    reads: Callable[..., dict[str, list[str]]] = _nothing  # (config, layout, **values): files that its settings do not name
+    files: tuple[str, ...] = ()  # templates and tables that it reads
+    hours: float = 0.5  # to ask a cluster for
+    memory_mb: int = 4000
+    carded: bool = False  # whether a run card lies with its results
+
+    def settings(self, config: Config, values: Values) -> Job:
+        """The job that a stage is called with."""
+        return self.job(config, *(values[name] for name in (self.per if self.settings_per is None else self.settings_per)))
+
+    def inputs(self, config: Config, at: Layout, values: Values) -> dict[str, list[str]]:
+        """Every file that must be there before it runs, by kind."""
+        named = {kind: [str(p) for p in paths] for kind, paths in self.settings(config, values).reads().items()}
+        return named | self.reads(config, at, **values)
+
+    def code_hashes(self, job: Job) -> dict[str, str]:
+        """Hash of each file of code that it runs for a job, by path."""
+        return file_hashes(self.code, *job.modules(), files=self.files)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One job of the workflow."""
+
+    stage: Stage
+    values: Values
+
+
+def planned(config: Config, *names: str) -> Iterator[Planned]:
+    """Every job that a configuration asks for, in the order of the workflow; of the named stages only where names are given."""
+    for stage in STAGES.values():
+        if not names or stage.name in names:
+            for values in stage.jobs(config):
+                yield Planned(stage, dict(zip(stage.per, values, strict=True)))
+
+
+def made_by(config: Config, *names: str) -> list[str]:
+    """All files that the named stages make."""
+    at = Layout(config)
+    return [path for p in planned(config, *names) for path in p.stage.makes(at, **p.values).values()]
+
+
+# Which jobs there are.
+
+
+def _once(config: Config) -> Iterator[tuple]:
+    yield ()
+
+
+def _datasets(config: Config) -> Iterator[tuple]:
+    return ((d,) for d in build.used_datasets(config))
+
+
+def _downloads(config: Config) -> Iterator[tuple]:
+    return ((d,) for d in build.used_datasets(config) if config.datasets[d].download)
+
+
+def _shards(config: Config, datasets: Iterable[str]) -> Iterator[tuple]:
+    return ((d, f"{n:04d}") for d in datasets for n in range(config.datasets[d].shards))
+
+
+def _runs(config: Config, methods: Iterable[str]) -> Iterator[tuple]:
+    return product(config.models, methods, config.seeds)
+
+
+# What is read that no setting names, and what is made.
+
+
+def _given(config: Config, at: Layout, dataset: str) -> dict[str, list[str]]:
+    return {"given": [at.dataset(d) for d in build.given_datasets(config)]}
+
+
+def _annotations(config: Config, at: Layout, dataset: str) -> dict[str, list[str]]:
+    """Annotation files that the user brought: an edit of one reruns what follows.
+
+    Files that the workflow makes (embedded, downloaded, unpacked) are left out, since a job's inputs must not change because it
+    has run.
+    """
+    data = config.datasets[dataset]
+    if data.embedded:
+        return {}
+    return {"downloaded": [at.download(dataset)] if data.download else [], "brought": [str(f) for f in data.brought_files()]}
+
+
+def _shard(folder: str, shard: str) -> dict[str, str]:
+    return {"index": f"{folder}/{shard}.parquet", "tar": f"{folder}/{shard}.tar"}
+
+
+def _flow_inputs(config: Config, at: Layout, dataset: str, shard: str) -> dict[str, list[str]]:
+    """Frames, and RAFT's file of weights where it lies; where it does not, the job itself says where to get it."""
+    weights = config.flow.weights if config.flow.method == "raft" else None
+    return {kind: [path] for kind, path in _shard(at.frames(dataset), shard).items()} | {
+        "weights": [str(weights)] if weights and Path(weights).exists() else []
+    }
+
+
+def _results(stage: str) -> Callable[..., dict[str, str]]:
+    """What a stage with a run card makes: the files of its folder, and the card elsewhere."""
+
+    def makes(at: Layout, **values: Any) -> dict[str, str]:
+        folder = getattr(at, stage)(**values)
+        return {name: f"{folder}/{file}" for name, file in MADE[stage].items()} | {"card": at.card(folder)}
+
+    return makes
+
+
+def _everything(config: Config, at: Layout) -> dict[str, list[str]]:
+    """What a report is made of."""
+    found: dict[str, list[str]] = {"data": [], "weights": [], "metrics": [], "pairs": [], "gradcam": [], "flow_error": []}
+    for job in planned(config, "data_health", "flow_error", "pretrain", "finetune", "frozen", "analysis"):
+        for name, path in job.stage.makes(at, **job.values).items():
+            if name in found and (name != "weights" or job.stage.name == "pretrain"):
+                found[name].append(path)
+    return found
+
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            "download",
+            per=("dataset",),
+            jobs=_downloads,
+            kind=jobs.DownloadJob,
+            job=build.download_job,
+            reads=_given,
+            makes=lambda at, dataset: {"list": at.download(dataset)},
+            code="mscl.datasets.acquire.download",
+            files=("mscl/datasets/acquire/sources.csv",),
+            hours=7 * 24,
+        ),
+        Stage(
+            "dataset",
+            per=("dataset",),
+            jobs=_datasets,
+            kind=jobs.DatasetJob,
+            job=build.dataset_job,
+            reads=_annotations,
+            makes=lambda at, dataset: {"list": at.dataset(dataset)},
+            code="mscl.datasets.prepare",
+            hours=4,
+            memory_mb=2000,
+        ),
+        Stage(
+            "manifest",
+            per=("dataset",),
+            jobs=_datasets,
+            kind=jobs.ManifestJob,
+            job=build.manifest_job,
+            reads=lambda config, at, dataset: {"list": [at.dataset(dataset)]},
+            makes=lambda at, dataset: {"manifest": at.manifest(dataset)},
+            code="mscl.datasets.manifest",
+        ),
+        Stage(
+            "frames",
+            per=("dataset", "shard"),
+            settings_per=("dataset",),
+            jobs=lambda config: _shards(config, build.used_datasets(config)),
+            kind=jobs.FramesJob,
+            job=build.frames_job,
+            reads=lambda config, at, dataset, shard: {"manifest": [at.manifest(dataset)]},
+            makes=lambda at, dataset, shard: _shard(at.frames(dataset), shard),
+            code="mscl.video.extract",
+            hours=4,
+        ),
+        Stage(
+            "flow",
+            per=("dataset", "shard"),
+            settings_per=(),
+            jobs=lambda config: _shards(config, build.flow_datasets(config)),
+            kind=jobs.FlowJob,
+            job=build.flow_job,
+            reads=_flow_inputs,
+            makes=lambda at, dataset, shard: _shard(at.flow(dataset), shard),
+            code="mscl.flow.shard",
+            hours=8,
+            memory_mb=8000,
+        ),
+        Stage(
+            "data_health",
+            per=(),
+            jobs=_once,
+            kind=jobs.DataJob,
+            job=build.data_job,
+            makes=lambda at: {"data": at.data_health()},
+            code="mscl.datasets.health",
+        ),
+        Stage(
+            "flow_error",
+            per=(),
+            jobs=lambda config: [()] if build.exact_flow_datasets(config) else [],
+            kind=jobs.FlowErrorJob,
+            job=build.flow_error_job,
+            makes=lambda at: {"flow_error": at.flow_error()},
+            code="mscl.flow.error",
+        ),
+        Stage(
+            "pretrain",
+            per=RUN,
+            jobs=lambda config: _runs(config, config.pretrained_methods),
+            kind=jobs.PretrainJob,
+            job=build.pretrain_job,
+            makes=_results("pretrain"),
+            code="mscl.training.pretrain",
+            hours=48,
+            memory_mb=16000,
+            carded=True,
+        ),
+        Stage(
+            "finetune",
+            per=RUN,
+            jobs=lambda config: _runs(config, config.methods),
+            kind=jobs.FinetuneJob,
+            job=build.finetune_job,
+            makes=_results("finetune"),
+            code="mscl.training.finetune",
+            hours=24,
+            memory_mb=16000,
+            carded=True,
+        ),
+        Stage(
+            "frozen",
+            per=RUN,
+            jobs=lambda config: _runs(config, config.methods if config.analysis.measures else []),
+            kind=jobs.FrozenJob,
+            job=build.frozen_job,
+            makes=_results("frozen"),
+            code="mscl.evaluation.frozen",
+            hours=4,
+            memory_mb=16000,
+            carded=True,
+        ),
+        Stage(
+            "analysis",
+            per=("model",),
+            jobs=lambda config: ((m,) for m in config.models),
+            kind=jobs.AnalysisJob,
+            job=build.analysis_job,
+            makes=_results("analysis"),
+            code="mscl.evaluation.analysis",
+            hours=2,
+            memory_mb=8000,
+            carded=True,
+        ),
+        Stage(
+            "report",
+            per=(),
+            jobs=_once,
+            kind=jobs.ReportJob,
+            job=build.report_job,
+            reads=_everything,
+            makes=lambda at: {"html": f"{at.report()}/index.html"},
+            code="mscl.reporting.report",
+            files=("mscl/reporting/published.csv", "mscl/reporting/templates/report.html.j2"),
+        ),
+    )
+}
+
+
+def by_hand(config: Config, stage: str, model: str, method: str, seed: int) -> tuple[str, str, str]:
+    """Where the results of a training run belong, and its run card, and its settings; ValueError for a run that `config` has not."""
+    if stage not in ("pretrain", "finetune"):
+        raise ValueError(f"no training stage '{stage}'; there are pretrain and finetune")
+    for key, value in (("models", model), ("methods", method), ("seeds", seed)):
+        if value not in getattr(config, key):
+            raise ValueError(f"{key}: the configuration has no '{value}', it has {', '.join(map(str, getattr(config, key)))}")
+    if stage == "pretrain" and not config.switches(method).pretrain:
+        raise ValueError(f"methods: '{method}' has no pretraining")
+    run, at = {"model": model, "method": method, "seed": seed}, Layout(config)
+    made = STAGES[stage].makes(at, **run)
+    return str(Path(made["weights"]).parent), str(Path(made["card"]).parent), dumps(STAGES[stage].settings(config, run))

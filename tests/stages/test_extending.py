@@ -1,0 +1,115 @@
+"""docs/extending.md as a newcomer follows it: every example on the page, in files of one's own, with nothing here edited."""
+
+import re
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mscl.config.module_path import load
+from mscl.config.schema import load_config
+from mscl.datasets.manifest import build_manifest
+from mscl.stages.rules import Rules
+from mscl.stages.table import STAGES
+from mscl.training.finetune import finetune
+from mscl.training.pretrain import pretrain
+from tests.conftest import ROOT, tiny_config
+
+PAGE = (ROOT / "docs" / "extending.md").read_text()
+EXAMPLES = {name: text for name, text in re.findall(r"```python\n# (\w+)\.py\n(.*?)```", PAGE, re.S)}
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A working folder with the page's files; forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, text in EXAMPLES.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    yield tmp_path
+    for name in EXAMPLES:
+        sys.modules.pop(name, None)
+
+
+def own_config(prepared, **changes) -> dict:
+    return tiny_config(prepared.paths.data.parent) | changes
+
+
+def test_the_page_has_an_example_of_each():
+    assert list(EXAMPLES) == ["my_method", "my_net", "my_format", "my_measure"]
+
+
+def test_a_method_and_a_backbone_of_ones_own_train_and_measure_themselves(prepared, mine):
+    values = own_config(
+        prepared,
+        methods=["moco", "simclr"],
+        method_settings={"simclr": {
+            "title": "SimCLR", "switches": {"family": "my_method:SimCLR", "options": {"temperature": 0.1}}, "pretrain": {"lr": 0.001},
+        }},
+        analysis={"measures": ["knn", "my_measure:centroid"]},
+    )  # fmt: skip
+    values["models"]["r18"] |= {"backbone": "my_net:Tiny", "width": 8}
+    config = load_config(values)
+    run = {"model": "r18", "method": "simclr", "seed": 0}
+    job = STAGES["pretrain"].settings(config, run)
+    assert job.optim.lr == 0.001 and config.pretrain_of("r18", "moco").lr == 0.002 and config.title("simclr") == "SimCLR"
+    pretrain(job, mine / "pre")
+    history = pd.read_csv(mine / "pre" / "history.csv")
+    assert np.isfinite(history.loss).all() and {"loss_rgb", "acc_rgb"} <= set(history)
+    weights = {"weights": mine / "pre" / "weights.safetensors"}
+    finetune(STAGES["finetune"].settings(config, run).model_copy(update=weights), mine / "fine")
+    from mscl.evaluation.frozen import evaluate_frozen
+
+    evaluate_frozen(STAGES["frozen"].settings(config, run).model_copy(update=weights), mine / "frozen")
+    measured = pd.read_json(mine / "frozen" / "metrics.json", typ="series")["measures"]
+    assert 0 <= measured["my_measure:centroid"]["top1"] <= 1 and set(measured) == {"knn", "my_measure:centroid"}
+
+
+def test_a_file_of_ones_own_counts_for_its_own_jobs_alone(prepared, mine):
+    values = own_config(prepared, methods=["moco", "simclr"], method_settings={"simclr": {"switches": {"family": "my_method:SimCLR"}}})
+    (mine / "my_parts.py").write_text("X = 1\n")
+    (mine / "my_method.py").write_text("import my_parts\n" + EXAMPLES["my_method"])
+
+    def code(method):
+        rules = Rules(load_config(values))
+        found = [of({"model": "r18", "method": method, "seed": "0"}) for of in rules.code("pretrain")]
+        return {line.split(" = ")[0]: line.split(" = ")[1] for line in found if line}
+
+    before = {method: code(method) for method in ("moco", "simclr")}
+    assert {"my_method.py", "my_parts.py"} <= set(before["simclr"]) and "mscl/models/methods/mscl.py" not in before["simclr"]
+    assert "my_method.py" not in before["moco"]
+    (mine / "my_parts.py").write_text("X = 22\n")
+    after = {method: code(method) for method in ("moco", "simclr")}
+    assert after["moco"] == before["moco"]
+    assert {path for path in after["simclr"] if after["simclr"][path] != before["simclr"][path]} == {"my_parts.py"}
+
+
+def test_a_backbone_without_stages_is_refused_by_lmcl_alone(prepared, mine):
+    values = own_config(prepared)
+    values["models"]["r18"] |= {"backbone": "my_net:Tiny", "width": 8}
+    job = STAGES["pretrain"].settings(load_config(values), {"model": "r18", "method": "mscl", "seed": 0})
+    with pytest.raises(ValueError, match="my_net:Tiny has no stages for LMCL's neck; take methods without lmcl"):
+        pretrain(job, mine / "pre")
+
+
+def test_a_format_of_ones_own_becomes_a_manifest(prepared, mine):
+    (mine / "videos").mkdir()
+    for split in ("train", "test"):
+        (mine / "videos" / f"{split}.txt").write_text(f"{split}1.mp4 0\n{split}2.mp4 1\n")
+        (mine / "videos" / f"{split}1.mp4").write_bytes(b"a video")
+    dataset = {"format": "my_format:read_annotations", "root": "videos", "annotations": {"train": "train.txt", "test": "test.txt"},
+               "shards": 1}  # fmt: skip
+    values = own_config(prepared)
+    values["datasets"]["mine"] = dataset
+    table = build_manifest("mine", load_config(values).datasets["mine"])
+    assert table[["clip_id", "split", "label", "status"]].values.tolist() == [
+        ["test1", "test", 0, "ok"], ["test2", "test", 1, "missing"], ["train1", "train", 0, "ok"], ["train2", "train", 1, "missing"],
+    ]  # fmt: skip
+
+
+def test_what_is_not_there_is_a_sentence(mine):
+    with pytest.raises(ValueError, match="my_methods:SimCLR: no module 'my_methods' in"):
+        load("my_methods:SimCLR")
+    with pytest.raises(ValueError, match="my_method.py has no 'SimCRL'; correct the name after the colon"):
+        load("my_method:SimCRL")
