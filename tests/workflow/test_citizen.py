@@ -42,7 +42,7 @@ def test_snakemakes_own_report_holds_page_tables_figures_and_captions(finished, 
         "finetune_top1.png",
     }
     assert expected <= names
-    for said in ("numbers of papers", "confuses", "last residual stage", "cannot be compared between methods"):
+    for said in ("copied from papers", "confuses", "last residual stage", "cannot be compared between methods"):
         assert said in text
 
 
@@ -58,7 +58,7 @@ def test_every_job_is_measured_and_the_report_counts_it(finished):
     used = (folder / "results/report/cards/used.csv").read_text()
     assert "finetune,4," in used and "frames,3," in used
     page = (folder / "results/report/index.html").read_text()
-    assert "Compute used" in page and "left no measurement" not in page
+    assert "Compute used" in page and "measurement in results/benchmarks" not in page
 
 
 def test_as_a_module_of_another_workflow(finished, tmp_path):
