@@ -1,22 +1,25 @@
-"""k-nearest-neighbour classification of features, by cosine similarity."""
+"""k-nearest-neighbour classification of features by cosine similarity."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-CHUNK = 1024  # rows of similarities in memory at a time
-K, TEMPERATURE = 20, 0.07
+CHUNK = 1024  # test videos per block of the similarity matrix, to limit memory
+K, TEMPERATURE = 20, 0.07  # of Wu et al., CVPR 2018
+
+Weight = Callable[[np.ndarray], np.ndarray]  # similarities -> weights of the votes
 
 
 def _unit(features_ND: np.ndarray) -> np.ndarray:
+    """L2-normalised rows, float32 (N, D)."""
     features = np.asarray(features_ND, np.float32)
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
-def _votes(similarity_MN: np.ndarray, labels_N: np.ndarray, k: int, classes: int, weight) -> np.ndarray:
-    """For each row, the sum over its k most similar of `weight(similarity)`, by class: (M, classes)."""
+def _votes(similarity_MN: np.ndarray, labels_N: np.ndarray, k: int, classes: int, weight: Weight) -> np.ndarray:
+    """Votes (M, classes): for each of the M rows, `weight(similarity)` summed over its k most similar neighbours, by class."""
     near = np.argpartition(-similarity_MN, k - 1, axis=1)[:, :k]
     rows = np.arange(len(near))[:, None]
     votes = np.zeros((len(near), classes))
@@ -25,7 +28,10 @@ def _votes(similarity_MN: np.ndarray, labels_N: np.ndarray, k: int, classes: int
 
 
 def leave_one_out(features_ND: np.ndarray, labels_N: np.ndarray, k: int = 5) -> float:
-    """Share of videos whose k nearest others (each a vote of its similarity + 1) name their class."""
+    """Leave-one-out k-NN accuracy in [0, 1] of features (N, D) with labels (N,).
+
+    Each video is classified by its k nearest neighbours among the others; the weight of a vote is its cosine similarity + 1.
+    """
     z, labels = _unit(features_ND), np.asarray(labels_N)
     similarity = z @ z.T
     np.fill_diagonal(similarity, -np.inf)
@@ -34,9 +40,10 @@ def leave_one_out(features_ND: np.ndarray, labels_N: np.ndarray, k: int = 5) -> 
 
 
 def knn(train_x: np.ndarray, train_y: Sequence[int], test_x: np.ndarray, test_y: Sequence[int], k: int = K) -> dict[str, float]:
-    """{"top1"}: share of test videos whose class wins among their k nearest of train, each a vote of exp(similarity / .07).
+    """Weighted k-NN classification (Wu et al., CVPR 2018): {"top1": accuracy in [0, 1]} on the test features.
 
-    The usual form (Wu et al., CVPR 2018): cosine similarity, k = 20; fewer where train is smaller.
+    Features are (N, D) and (M, D), labels (N,) and (M,). Each test video is classified by its k nearest training videos by cosine
+    similarity; the weight of a vote is exp(similarity / 0.07). k is 20, or the number of training videos if that is smaller.
     """
     gallery, labels, truth = _unit(train_x), np.asarray(train_y), np.asarray(test_y)
     classes, right = int(max(labels.max(), truth.max())) + 1, 0
