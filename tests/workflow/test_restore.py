@@ -58,7 +58,7 @@ def test_a_fresh_clone_is_restored_without_videos_and_nothing_is_left_to_do(push
     assert "nothing to be done" in run(folder, *RESTORE) and not (folder / "data/demo/videos").exists()
     assert "Nothing to be done" in run(folder, "snakemake", "--cores", "1", "-n")
     assert "Data and pipelines are up to date" in run(folder, "dvc", "status")
-    assert "0 differ, 0 inputs are not here" in run(folder, "python", "-m", "mscl", "verify", "results/demo")
+    assert "differences: 0, missing inputs: 0" in run(folder, "python", "-m", "mscl", "verify", "results/demo")
     run(folder, "snakemake", "--cores", "1", "--forcerun", "report", "--quiet", "all")
     assert "Data and pipelines are up to date" in run(folder, "dvc", "status")  # the same report, byte for byte
     config = yaml.safe_load((folder / "config.yaml").read_text())
@@ -165,7 +165,7 @@ def verify(folder: Path, *arguments: str) -> tuple[int, str]:
 
 
 def test_verify_names_what_differs(copy):
-    """One byte of weights, one setting, one line of code, a lost output: each by name, with what is expected and found."""
+    """One byte of weights, one setting, one line of code, a missing output: each is named, with the expected and the actual value."""
     assert verify(copy)[0] == 0
     weights = copy / "results/demo/finetune/motion_ssv2/r18/mscl/seed0/weights.safetensors"
     right = weights.read_bytes()
@@ -178,7 +178,7 @@ def test_verify_names_what_differs(copy):
         and f"{weights.relative_to(copy)} (output of results/demo/cards/finetune" in said
         and f"expected {expected}, found " in said
     )
-    assert "2 differ" in said  # the analysis read these weights, too
+    assert "differences: 2," in said  # the analysis has read these weights as well
     weights.unlink()
     assert "found no such file" in verify(copy)[1]
     weights.write_bytes(right)
@@ -190,29 +190,29 @@ def test_verify_names_what_differs(copy):
     settings.write_text(yaml.safe_dump(config))
     code, said = verify(copy)
     assert code == 1 and "contrast.temperature (configuration of results/demo/cards/pretrain" in said
-    assert "expected 0.1, found 0.25" in said and "1 differ," in said
+    assert "expected 0.1, found 0.25" in said and "differences: 1," in said
     settings.write_text(text)
 
     module = copy / "mscl/measures/retrieval.py"
-    module.write_text(module.read_text() + "# a comment is no difference\n")
+    module.write_text(module.read_text() + "# A comment makes no difference.\n")
     assert verify(copy)[0] == 0
     module.write_text(module.read_text() + "EDITED = True\n")
     code, said = verify(copy)
     assert code == 1 and said.count("mscl/measures/retrieval.py (code of results/demo/cards/frozen/") == 2
-    assert "2 differ" in said
+    assert "differences: 2," in said
 
 
-def test_verify_tells_absent_inputs_from_wrong_ones(copy):
+def test_verify_distinguishes_missing_inputs_from_wrong_ones(copy):
     shutil.rmtree(copy / "data/demo/frames")
     code, said = verify(copy)
-    assert code == 0 and "not here: data/demo/frames/" in said and " 0 differ" in said
+    assert code == 0 and "missing: data/demo/frames/" in said and "differences: 0," in said
     assert verify(copy, "--strict")[0] == 1
     code, said = verify(copy, "--config", "config/paper.yaml")
-    assert code == 0 and "checked against no configuration (config/paper.yaml is not of these results" in said
+    assert code == 0 and "checked against no configuration (config/paper.yaml belongs to other results" in said
     (copy / "results/demo/cards/analysis/motion_ssv2/r18/run.json").write_text("{")
     code, said = verify(copy)
-    assert code == 1 and "run.json: not a run card, or a damaged one; run its stage again" in said
+    assert code == 1 and "run.json: not a valid run card; run its stage again" in said
     (copy / "results/demo/cards/finetune/motion_ssv2/r18/mscl/seed0/run.json").unlink()
-    assert "mscl/seed0/run.json: not here; the run that the configuration asks for has not ended" in verify(copy)[1]
+    assert "mscl/seed0/run.json: missing; this run of the configuration has not finished" in verify(copy)[1]
     shutil.rmtree(copy / "results")
-    assert "no run card (run.json) below it" in verify(copy)[1]
+    assert "no run card (run.json) in this folder" in verify(copy)[1]
