@@ -127,7 +127,7 @@ def test_jobs_on_a_workstation_take_turns_at_its_gpus(finished, tmp_path, monkey
     run = run_snakemake(folder, *targets, config=config)
     said = run.stdout + run.stderr
     assert run.returncode == 0, said
-    events = re.findall(r"^(?:Job \d+: (?:Finetuning|Frozen)|Finished jobid: \d+)", said, re.M)
+    events = re.findall(r"^(?:Job \d+: (?:Finetuning|Evaluating)|Finished jobid: \d+)", said, re.M)
     assert [event.split()[0] for event in events] == ["Job", "Finished", "Job", "Finished"], said
 
 
@@ -138,7 +138,7 @@ def test_more_gpus_than_there_are_is_a_sentence_before_anything_runs(tmp_path, m
     run = run_snakemake(tmp_path, "pretrained", config=config)
     said = run.stdout + run.stderr
     assert run.returncode != 0 and not (tmp_path / "data").exists()
-    assert "a job needs 4 GPU(s) (compute.device: auto, compute.processes: 4) and 3 can be used here" in said
+    assert "a job needs 4 GPU(s) (compute.device: auto, compute.processes: 4), but only 3 can be used here" in said
     assert (
         rules_planned(run_snakemake(tmp_path, "-n", "pretrained", config=config))["pretrain"] == 3
     )  # a plan may be made anywhere
