@@ -67,6 +67,7 @@ class Augment(Strict):
     gray_p: Share = 0.2
     blur_p: Share = 0.5
     blur_sigma: tuple[float, float] = (0.1, 2.0)
+    colours: Literal["clip", "frame"] = "clip"  # whether jitter draws its factors once for a clip, or for each of its frames
 
 
 class Contrast(Strict):
@@ -87,13 +88,14 @@ class Optim(Strict):
     base_batch: Positive | None = None  # the batch that `lr` is meant for; with it lr is scaled linearly to `batch`
     accumulate: Positive = 1  # parts of a batch, one after the other, whose gradients add up to one step
     epochs: Positive
+    warmup: Annotated[float, Field(ge=0)] = 0  # epochs, or a part of one, over which the rate rises linearly to the schedule's
     steps: tuple[Positive, ...] = ()  # lr x 0.1 at these epochs; empty: cosine to 0
     clip_grad: Annotated[float, Field(gt=0)] = 40.0
 
 
 class Finetune(Optim):
     frames: Positive = 16  # uniform over the video
-    area: tuple[Share, Share] = (0.2, 1.0)
+    area: tuple[Share, Share] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: bool = False  # SSv2 labels tell left from right
     dropout: Share = 0.5
@@ -103,6 +105,7 @@ class Finetune(Optim):
 # The same keys, none of them required: what a model or a method changes of the settings that all share.
 ContrastChanges = partial(Contrast)
 OptimChanges = partial(Optim)
+AugmentChanges = partial(Augment)
 
 
 class Model(Strict):
@@ -127,6 +130,7 @@ class MethodSettings(Strict):
     title: str = ""  # in tables and figures; its name where empty
     contrast: ContrastChanges = ContrastChanges()
     pretrain: OptimChanges = OptimChanges()
+    augment: AugmentChanges = AugmentChanges()
 
     @model_validator(mode="after")
     def possible(self) -> MethodSettings:
@@ -220,6 +224,12 @@ class Config(Strict):
         own = self.method_settings.get(method, MethodSettings())
         return changed(changed(self.contrast, self.models[model].contrast), own.contrast)
 
+    def augment_of(self, method: str) -> Augment:
+        """The augmentation of a method: `augment`, as the named method (a released variant has its own) and then the settings change it."""
+        named = METHODS[method].augment if method in METHODS else {}
+        own = self.method_settings.get(method, MethodSettings())
+        return changed(self.augment.model_copy(update=named), own.augment)
+
     def pretrain_of(self, model: str, method: str) -> Optim:
         """The recipe of a pretraining: the model's, as the method changes it."""
         own = self.method_settings.get(method, MethodSettings())
@@ -284,11 +294,25 @@ class Config(Strict):
                 raise ValueError(
                     f"contrast.bn_groups: models.{name}.pretrain.batch {recipe.batch} does not divide into {contrast.bn_groups} groups"
                 )
+            self._check_accumulate(name, method, recipe, contrast)
             if self.switches(method).family in ("corp-m", "corp-f"):
                 _check_corp(name, recipe, contrast)
             if self.clip.frames != 8 and self.switches(method).lmcl:
                 raise ValueError("clip.frames: LMCL pairs 4 times of the neck with 4 of the flow network; set 8")
         self._check_parts(f"models.{name}.finetune", self.models[name].finetune)
+
+    def _check_accumulate(self, name: str, method: str, recipe: Optim, contrast: Contrast) -> None:
+        """A batch that comes in parts keeps its batch-norm groups: each part holds whole ones, and keys are shuffled among them."""
+        if recipe.accumulate == 1:
+            return
+        key, parts = f"models.{name}.pretrain.accumulate", self.compute.processes * recipe.accumulate
+        if contrast.bn_groups % parts or contrast.bn_groups // recipe.accumulate < 2:
+            raise ValueError(
+                f"{key}: contrast.bn_groups {contrast.bn_groups} must be a multiple of {parts} (compute.processes x accumulate), at least"
+                f" {2 * recipe.accumulate}, so that each part of a batch holds whole batch-norm groups to shuffle its keys among"
+            )
+        if self.switches(method).fra == "released":
+            raise ValueError(f"{key}: fra: released puts keys into the queue within a step; set accumulate to 1")
 
     def _check_parts(self, key: str, recipe: Optim) -> None:
         if recipe.batch % (parts := self.compute.processes * recipe.accumulate):

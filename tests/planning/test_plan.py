@@ -240,6 +240,7 @@ def test_runs_share_the_processors():
     assert makespan(runs, 2, processes=2) == 6  # trainings one after the other, each on both: 5 h in all; then the test
     assert makespan(runs, 4, processes=2) == 3  # 2.5 + .5 beside 1.5 + .5, and the test of b on the device that is free first
 
+
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (("--config", "nowhere.yaml"), "error: nowhere.yaml: no such file\n"),
     (("--config", "config/paper.yaml", "--rates", "nowhere.yaml"), "error: nowhere.yaml: no such file\n"),

@@ -92,7 +92,14 @@ def test_what_differs_from_run_to_run_lies_with_the_cards_and_nowhere_else_but_t
     changed = {f.parts[0] for f in files if (shared_report / f).read_bytes() != (tmp_path / "out" / f).read_bytes()}
     assert changed == {"cards", "index.html", "report.md"} and (shared_report / "cards" / "compute.csv").exists()
     measured = json.loads((shared_report / "metrics.json").read_text())["r18"]["mscl"]
-    assert 0.5 < measured["top1"] < 1 and set(measured) == {"top1", "top5", "probe_top1", "retrieval_1", "retrieval_5", "retrieval_10"}
+    assert 0.5 < measured["top1"] < 1 and set(measured) == {
+        "top1",
+        "top5",
+        "probe_top1",
+        "retrieval_1",
+        "retrieval_5",
+        "retrieval_10",
+    }
     assert (shared_report / "curves" / "pretrain" / "r18-mscl-seed1.csv").read_text().startswith("epoch,lr,loss")
 
 

@@ -62,14 +62,18 @@ def modules_of(config, method: str, **how) -> dict:
 
 def test_a_method_counts_for_its_own_family_alone():
     config = load_config(ROOT / "config.yaml")
-    own = {method: {m for m in modules_of(config, method) if ".methods." in m} for method in ("moco", "modist", "corp-f", "simsiam")}
+    own = {
+        method: {m for m in modules_of(config, method) if ".methods." in m} for method in ("moco", "modist", "corp-f", "simsiam")
+    }
     assert own["moco"] == {"mscl.models.methods.mscl"}
     assert own["modist"] == {"mscl.models.methods.mscl", "mscl.models.methods.modist"}  # which is MSCL's on another picture
     assert own["corp-f"] == {"mscl.models.methods.corp"} and own["simsiam"] == {"mscl.models.methods.simsiam"}
 
 
 def test_the_room_of_a_module_decides_whether_its_edit_counts():
-    rooms = {path.parent.relative_to(ROOT / "mscl").parts[0] for path in (ROOT / "mscl").rglob("*.py") if path.parent.name != "mscl"}
+    rooms = {
+        path.parent.relative_to(ROOT / "mscl").parts[0] for path in (ROOT / "mscl").rglob("*.py") if path.parent.name != "mscl"
+    }
     assert set(codehash.NEVER_RERUN) < rooms and {"training", "models", "flow", "store", "video", "datasets", "measures"} < rooms
     assert [p.name for p in sorted((ROOT / "mscl").glob("*.py"))] == ["__init__.py", "__main__.py"]  # nothing lies loose
 

@@ -67,7 +67,9 @@ def test_a_method_and_a_backbone_of_ones_own_train_and_measure_themselves(prepar
 
 
 def test_a_file_of_ones_own_counts_for_its_own_jobs_alone(prepared, mine):
-    values = own_config(prepared, methods=["moco", "simclr"], method_settings={"simclr": {"switches": {"family": "my_method:SimCLR"}}})
+    values = own_config(
+        prepared, methods=["moco", "simclr"], method_settings={"simclr": {"switches": {"family": "my_method:SimCLR"}}}
+    )
     (mine / "my_parts.py").write_text("X = 1\n")
     (mine / "my_method.py").write_text("import my_parts\n" + EXAMPLES["my_method"])
 

@@ -22,6 +22,11 @@ def one_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+def folder(wildcards, output):
+    """Where the outputs lie."""
+    return str(Path(output[0]).parent)
+
+
 # Numbers of processes, of loaders and the like are a matter of the machine, not of the result: resources, not parameters.
 
 
