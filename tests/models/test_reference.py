@@ -52,8 +52,8 @@ def alone():
 class Videos:
     """Videos as the loader gives them: two clips of 8 frames, 4 fields of flow as planes, a factor per field."""
 
-    def __init__(self, count: int):
-        self.count = count
+    def __init__(self, count: int, size: int = 32):
+        self.count, self.block = count, size // 4
 
     def __len__(self) -> int:
         return self.count
@@ -64,8 +64,9 @@ class Videos:
     def __getitem__(self, i: int) -> dict:
         rng, item = np.random.default_rng(i), {}
         for name in ("query", "key"):
-            blocks = np.kron(rng.integers(0, 240, (8, 4, 4, 3)), np.ones((1, 8, 8, 1), int))
-            planes = np.kron(rng.integers(10, 246, (4, 4, 4, 2)), np.ones((1, 8, 8, 1), int))
+            square = np.ones((1, self.block, self.block, 1), int)
+            blocks = np.kron(rng.integers(0, 240, (8, 4, 4, 3)), square)
+            planes = np.kron(rng.integers(10, 246, (4, 4, 4, 2)), square)
             planes += rng.integers(-9, 10, planes.shape)
             scale = rng.uniform(1, 20, 4).astype(np.float32)
             radius = np.sqrt((((planes - 128.0) / 127) ** 2).sum(-1)).max((1, 2)) * scale
@@ -73,7 +74,7 @@ class Videos:
             item[f"{name}_flow"] = planes.astype(np.uint8)
             item[f"{name}_factor"] = (scale / (radius + 1e-5)).astype(np.float32)
             # Another crop of the same fields: here their top half twice, whose largest radius does not matter.
-            item[f"{name}_crossed_flow"] = np.concatenate([planes[:, :16]] * 2, 1).astype(np.uint8)
+            item[f"{name}_crossed_flow"] = np.concatenate([planes[:, : planes.shape[1] // 2]] * 2, 1).astype(np.uint8)
         return item
 
 
@@ -126,15 +127,16 @@ class Watched(pretrain.PretrainStep):
 
 @functools.cache
 def images(planes: bytes, factor: bytes, angles: tuple[float, ...] | None) -> torch.Tensor:
-    """Of four clips' stored fields, mirrored; remembered, since all methods see the same clips.
+    """Of clips' stored fields, mirrored; remembered, since all methods see the same clips.
 
     `factor` is scale / (radius + 1e-5) of the whole field: what a crop holds of it is divided by the radius of the whole.
     """
-    planes_BTHW2 = np.frombuffer(planes, np.uint8).reshape(4, 4, 32, 32, 2)
-    factor_BT111 = np.frombuffer(factor, np.float32).astype(np.float64).reshape(4, 4, 1, 1, 1)
+    factor_BT111 = np.frombuffer(factor, np.float32).astype(np.float64).reshape(-1, 4, 1, 1, 1)
+    batch, side = len(factor_BT111), math.isqrt(len(planes) // (len(factor_BT111) * 4 * 2))
+    planes_BTHW2 = np.frombuffer(planes, np.uint8).reshape(batch, 4, side, side, 2)
     fields = ((planes_BTHW2 - 128.0) / 127 * factor_BT111).transpose(0, 4, 1, 2, 3)
-    out = np.empty((4, 3, 4, 32, 32))
-    for b, t in np.ndindex(4, 4):
+    out = np.empty((batch, 3, 4, side, side))
+    for b, t in np.ndindex(batch, 4):
         field = reference.mirror(fields[b, :, t])
         out[b, :, t] = reference.image(field if angles is None else reference.rotate(field, angles[b]))
     return torch.from_numpy(out)
@@ -168,12 +170,14 @@ def with_gammas(model: MSCL) -> MSCL:
     return model
 
 
-def train(method: str, net=R18, groups: int = 1, steps: int = 3, ready=smooth, clip: float = 2.0) -> SimpleNamespace:
+def train(
+    method: str, net=R18, groups: int = 1, steps: int = 3, ready=smooth, clip: float = 2.0, batch: int = 4, contrast=CONTRAST
+) -> SimpleNamespace:
     """The package's own loop for some steps, and the reference on what it saw: start, package and reference step by step."""
-    contrast = CONTRAST.model_copy(update={"bn_groups": groups})
+    contrast = contrast.model_copy(update={"bn_groups": groups})
     torch.manual_seed(0)
     model = ready(MSCL(net, contrast, METHODS[method].switches))
-    recipe = RECIPE.model_copy(update={"clip_grad": clip})
+    recipe = RECIPE.model_copy(update={"clip_grad": clip, "batch": batch})
     sgd = reference.SGD(recipe.momentum, recipe.weight_decay, recipe.clip_grad)
     out = SimpleNamespace(start=copies(dict(model.named_parameters())), reference=[])
     slow = reference.Reference(model, method, contrast, sgd)
@@ -182,7 +186,7 @@ def train(method: str, net=R18, groups: int = 1, steps: int = 3, ready=smooth, c
         job = SimpleNamespace(augment=NEUTRAL, switches=METHODS[method].switches, contrast=contrast, kernels=Kernels())
         step = Watched(model.to(memory_format=torch.channels_last_3d), job, monkeypatch)
         with tempfile.TemporaryDirectory() as folder:
-            run = Run(model, Videos(4 * steps), recipe, 0, {}, Path(folder) / "checkpoint.pt", DEFAULT)
+            run = Run(model, Videos(batch * steps, net.size), recipe, 0, {}, Path(folder) / "checkpoint.pt", DEFAULT)
             run.optimizer.register_step_post_hook(step.after_optimiser)
             run.fit(step, "package")
     assert len(step.seen) == steps
@@ -293,6 +297,28 @@ def test_r50_one_step():
     check_terms(package.terms, slow.terms, 1e-4)
     names, whole, one = set(slow.gradients), apart(package.gradients, slow.gradients), worst(package.gradients, slow.gradients)
     assert "to_neck.weight" in names and whole < 1e-2 and one < (5e-2, "")
+
+
+PAPER_R18 = SimpleNamespace(backbone="r3d_18", width=64, flow_width=16, neck=128, neck_blocks=2, size=112)
+PAPER_R50 = SimpleNamespace(backbone="slow_r50", width=64, flow_width=8, neck=128, neck_blocks=1, size=224)
+PAPER = Contrast(queue=64)  # the paper's but for the queue's length, which the reference goes through in Python
+
+
+def gaps(net, batch: int) -> tuple[float, float]:
+    """One step of the whole method: the largest gap of a loss term, relative where it is above 1, and that of all gradients together.
+
+    A term near 0 has the error of its logits, which are similarities divided by .07.
+    """
+    run = train("mscl", net, steps=1, ready=with_gammas, clip=1e9, batch=batch, contrast=PAPER)
+    package, slow = run.package[0], run.reference[0]
+    terms = max(abs(package.terms[name] - value) / max(1.0, abs(value)) for name, value in slow.terms.items())
+    return terms, apart(package.gradients, slow.gradients)
+
+
+def test_one_step_at_the_papers_width_and_size():
+    """R18, 8 x 112 x 112, every network at full width; benchmarks/fidelity.py does it with batch 8, and R50 with batch 4."""
+    terms, gradients = gaps(PAPER_R18, batch=2)
+    assert terms < 1e-4 and gradients < 1e-4
 
 
 def test_released_wiring():
