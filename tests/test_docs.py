@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mscl.stages.codehash import NEVER_RERUN
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "config/README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -91,6 +92,13 @@ def test_the_index_lists_every_page():
     linked = {link.partition("#")[0] for link in links_in((ROOT / "docs/README.md").read_text())}
     pages = {page.name for page in PAGES if page.parent.name == "docs"} - {"README.md"}
     assert pages - linked == set()
+
+
+def test_the_tree_shows_every_room_and_what_reruns_nothing():
+    tree = (ROOT / "docs/architecture.md").read_text().split("```")[1]
+    never, counted = (set(re.findall(r"^  (\w+)/", part, re.M)) for part in tree.split("\n\n"))
+    rooms = {folder.name for folder in (ROOT / "mscl").iterdir() if (folder / "__init__.py").is_file()}
+    assert never == set(NEVER_RERUN) and counted == rooms - never
 
 
 def test_the_readme_is_short():
