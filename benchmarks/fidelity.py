@@ -18,7 +18,9 @@ def main() -> None:
     print(f"{machine()}; {versions('torch', 'torchvision')}; {torch.get_num_threads()} thread(s)")
     for name, net, batch in (("R18", PAPER_R18, 8), ("R50", PAPER_R50, 4)):
         terms, gradients = gaps(net, batch)
-        print(f"{name}, {batch} clips of 8 x {net.size} x {net.size}: loss terms {terms:.1e}, gradients {gradients:.1e}", flush=True)
+        print(
+            f"{name}, {batch} clips of 8 x {net.size} x {net.size}: loss terms {terms:.1e}, gradients {gradients:.1e}", flush=True
+        )
 
 
 if __name__ == "__main__":

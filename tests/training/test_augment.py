@@ -1,6 +1,5 @@
 """Augmentation: hand-made pixels, one parameter at a time."""
 
-
 import numpy as np
 import pytest
 import torch
