@@ -32,7 +32,10 @@ def read(results: Path) -> pd.DataFrame:
         frozen = json.loads((results / "frozen" / target / model / method / seed / "metrics.json").read_text())
         card = results / "cards" / "pretrain" / model / method / seed / "run.json"
         minutes = json.loads(card.read_text())["wall_seconds"] / 60 if card.exists() else 0.0
-        values = {"finetune": tuned, "frozen": {f"{m}_{k}": v for m, found in frozen["measures"].items() for k, v in found.items()}}
+        values = {
+            "finetune": tuned,
+            "frozen": {f"{m}_{k}": v for m, found in frozen["measures"].items() for k, v in found.items()},
+        }
         rows.append({
             "model": model, "method": method, "seed": int(seed[4:]),
             **{name: values[stage][key] for name, (stage, key) in MEASURES.items()},

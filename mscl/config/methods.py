@@ -5,7 +5,7 @@ docs/extending.md explains how to add a family or a method.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -102,10 +102,11 @@ class Switches(Strict):
 
 @dataclass(frozen=True)
 class Method:
-    """A built-in method: its switches, and its title in tables and figures (the name in its paper; empty: its own name)."""
+    """A built-in method: its switches, its title in tables and figures, and its changes of `augment`."""
 
     switches: Switches
-    title: str = ""
+    title: str = ""  # the name in its paper; empty: its own name
+    augment: dict[str, str] = field(default_factory=dict)  # keys of `augment` that differ for it
 
 
 METHODS: dict[str, Method] = {
@@ -116,7 +117,7 @@ METHODS: dict[str, Method] = {
     "lmcl+fra": Method(Switches(flow=True, rotated=True, lmcl=True, fra="paper")),
     "lmcl+mds": Method(Switches(flow=True, rotated=True, lmcl=True, mds=True)),
     "mscl": Method(Switches(flow=True, rotated=True, lmcl=True, fra="paper", mds=True)),
-    "mscl-released": Method(Switches(flow=True, rotated=True, lmcl=True, fra="released", mds=True)),
+    "mscl-released": Method(Switches(flow=True, rotated=True, lmcl=True, fra="released", mds=True), augment={"colours": "frame"}),
     "rho-moco-2": Method(Switches(family="rho-moco", clips=2), "ρMoCo (ρ = 2)"),
     "rho-moco-3": Method(Switches(family="rho-moco", clips=3), "ρMoCo (ρ = 3)"),
     "rho-moco-4": Method(Switches(family="rho-moco", clips=4), "ρMoCo (ρ = 4)"),

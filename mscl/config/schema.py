@@ -78,6 +78,7 @@ class Augment(Strict):
     gray_p: Share = 0.2
     blur_p: Share = 0.5
     blur_sigma: tuple[float, float] = (0.1, 2.0)
+    colours: Literal["clip", "frame"] = "clip"  # whether the factors of the jitter are drawn once per clip or for each frame
 
 
 class Contrast(Strict):
@@ -102,6 +103,7 @@ class Optim(Strict):
     base_batch: Positive | None = None  # the batch that `lr` is given for; lr is then scaled linearly to `batch`
     accumulate: Positive = 1  # gradient accumulation: number of parts of a batch
     epochs: Positive
+    warmup: Annotated[float, Field(ge=0)] = 0  # epochs, may be a fraction: lr rises linearly to the value of the schedule
     steps: tuple[Positive, ...] = ()  # multiply lr by 0.1 at these epochs; empty: cosine schedule to 0
     clip_grad: Annotated[float, Field(gt=0)] = 40.0
 
@@ -110,7 +112,7 @@ class Finetune(Optim):
     """The recipe of finetuning and its test."""
 
     frames: Positive = 16  # uniform over the video
-    area: tuple[Share, Share] = (0.2, 1.0)
+    area: tuple[Share, Share] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: bool = False  # off by default: SSv2 has classes that differ in left and right
     dropout: Share = 0.5
@@ -120,6 +122,7 @@ class Finetune(Optim):
 # The same keys, all optional: what a model or a method changes in the shared settings.
 ContrastChanges = partial(Contrast)
 OptimChanges = partial(Optim)
+AugmentChanges = partial(Augment)
 
 
 class Model(Strict):
@@ -144,6 +147,7 @@ class MethodSettings(Strict):
     title: str = ""  # in tables and figures; empty: its name
     contrast: ContrastChanges = ContrastChanges()
     pretrain: OptimChanges = OptimChanges()
+    augment: AugmentChanges = AugmentChanges()
 
     @model_validator(mode="after")
     def possible(self) -> MethodSettings:
@@ -251,6 +255,12 @@ class Config(Strict):
         own = self.method_settings.get(method, MethodSettings())
         return changed(changed(self.contrast, self.models[model].contrast), own.contrast)
 
+    def augment_of(self, method: str) -> Augment:
+        """The settings `augment` of a method: with the changes of the built-in method, then those of `method_settings`."""
+        named = METHODS[method].augment if method in METHODS else {}
+        own = self.method_settings.get(method, MethodSettings())
+        return changed(self.augment.model_copy(update=named), own.augment)
+
     def pretrain_of(self, model: str, method: str) -> Optim:
         """The pretraining recipe of a method on a model: that of the model, with the changes of the method."""
         own = self.method_settings.get(method, MethodSettings())
@@ -317,6 +327,7 @@ class Config(Strict):
                 raise ValueError(
                     f"contrast.bn_groups: models.{name}.pretrain.batch {recipe.batch} is not a multiple of {contrast.bn_groups} groups"
                 )
+            self._check_accumulate(name, method, recipe, contrast)
             if self.switches(method).family in ("corp-m", "corp-f"):
                 _check_corp(name, recipe, contrast)
             if self.clip.frames != 8 and self.switches(method).lmcl:
@@ -324,6 +335,19 @@ class Config(Strict):
                     "clip.frames: LMCL needs 8 frames, since it pairs 4 time steps of the neck with 4 of the flow network; set 8"
                 )
         self._check_parts(f"models.{name}.finetune", self.models[name].finetune)
+
+    def _check_accumulate(self, name: str, method: str, recipe: Optim, contrast: Contrast) -> None:
+        """Check that each part of a batch contains at least 2 whole batch-norm groups, among which its keys are shuffled."""
+        if recipe.accumulate == 1:
+            return
+        key, parts = f"models.{name}.pretrain.accumulate", self.compute.processes * recipe.accumulate
+        if contrast.bn_groups % parts or contrast.bn_groups // recipe.accumulate < 2:
+            raise ValueError(
+                f"{key}: contrast.bn_groups {contrast.bn_groups} must be a multiple of {parts} (compute.processes x accumulate), at least"
+                f" {2 * recipe.accumulate}, so that each part of a batch contains whole batch-norm groups to shuffle its keys among"
+            )
+        if self.switches(method).fra == "released":
+            raise ValueError(f"{key}: fra: released puts keys into the queue within a step; set accumulate to 1")
 
     def _check_parts(self, key: str, recipe: Optim) -> None:
         if recipe.batch % (parts := self.compute.processes * recipe.accumulate):

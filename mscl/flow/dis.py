@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from mscl.config.schema import FlowConfig
-from mscl.flow.grid import Pairs, resize, stored_size, to_grid
+from mscl.flow.grid import Pairs, resize
 
 
 class Dis:
@@ -21,7 +21,6 @@ class Dis:
     def __call__(self, frames: np.ndarray, pairs: Pairs) -> list[np.ndarray]:
         if not hasattr(self._own, "dis"):
             self._own.dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        size = stored_size(frames.shape[1:3], self.flow.short_side)
         brightness = lambda frame: frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)  # noqa: E731
         grey = {k: resize(brightness(frames[k]), self.flow.size) for k in sorted({k for pair in pairs for k in pair})}
-        return [to_grid(self._own.dis.calc(grey[i], grey[j], None), size) for i, j in pairs]
+        return [self._own.dis.calc(grey[i], grey[j], None) for i, j in pairs]

@@ -18,7 +18,7 @@ from mscl.machine.device import pick_device
 class Estimator(Protocol):
     """f(frames, pairs) -> one flow_HW2 float32 per pair (i, j) of positions in `frames`, which are THWC uint8 RGB.
 
-    One that looks at brightness only (`grey`) also takes THW, which is cheaper to decode.
+    Fields have `flow.size` (H, W), and (u, v) is in its pixels: neither depends on how they will be stored. One that looks at brightness only (`grey`) also takes THW, which is cheaper to decode.
     """
 
     grey: bool
@@ -29,8 +29,7 @@ class Estimator(Protocol):
 def make_estimator(flow: FlowConfig, device: str) -> Estimator:
     """The estimator of a configuration.
 
-    Flow is computed at `flow.size` and returned on the grid that is stored (`stored_size`), (u, v) in pixels of that
-    grid. May be called from several threads. Raises ValueError when RAFT's weights or size cannot be used.
+    May be called from several threads. Raises ValueError when RAFT's weights or size cannot be used.
     """
     if flow.method == "dis":
         return Dis(flow)

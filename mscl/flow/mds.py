@@ -1,7 +1,8 @@
 """Motion Differential Sampling: at which starts of a video does the motion change most?
 
-Per stored field t: motion boundaries m_t (Sobel of u and v) -> attention A_t (pooled, upsampled, max 1) -> guided
-colour image G_t = A_t * colourwheel(flow_t). d_t = mean |G_t - G_{t+1}|; a start's score averages d over its clip.
+Per field t, as it was computed, before it is reduced and quantised for the store: motion boundaries m_t (Sobel of u and v) ->
+attention A_t (pooled, upsampled, max 1) -> guided colour image G_t = A_t * colourwheel(flow_t). d_t = mean |G_t - G_{t+1}|; a
+start's score averages d over its clip.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import torch.nn.functional as F
 from mscl.config.schema import MDSConfig
 from mscl.flow.colour import colourwheel, unit_radius
 
+COMPUTED = (384, 640)  # H, W of the paper's field, in whose pixels `pool` is
+
 
 def motion(flow_THW2: np.ndarray) -> np.ndarray:
     """m_t: root of the summed squared 3x3 Sobel responses, x and y, of u and v; (T, H, W) float32. Borders are mirrored."""
@@ -28,16 +31,23 @@ def motion(flow_THW2: np.ndarray) -> np.ndarray:
 
 
 def attention(motion_THW: np.ndarray, pool: int) -> np.ndarray:
-    """A_t: m_t averaged into pool x pool cells (never more than pixels), bilinearly upsampled back, divided by its max.
+    """A_t: m_t average-pooled, bilinearly upsampled back, divided by its max. A field without motion boundaries has A = 0.
 
-    A field without motion boundaries has A = 0.
+    Pooled as by a kernel of `pool` x `pool` pixels with stride `pool` on a field of 384 x 640 (H x W), so for 28 into 13 x 22 cells
+    of its first 364 rows and 616 columns; on a field of another size the kernel scales with it: the same cells.
     """
     m_T1HW = torch.from_numpy(np.ascontiguousarray(motion_THW, np.float32))[:, None]
-    h, w = m_T1HW.shape[-2:]
-    cells = F.adaptive_avg_pool2d(m_T1HW, (min(pool, h), min(pool, w)))
-    a_THW = F.interpolate(cells, size=(h, w), mode="bilinear", align_corners=False)[:, 0]
+    (rows, h), (columns, w) = (_cells(pool, full, n) for full, n in zip(COMPUTED, m_T1HW.shape[-2:]))
+    cells = F.adaptive_avg_pool2d(m_T1HW[..., :h, :w], (rows, columns))
+    a_THW = F.interpolate(cells, size=m_T1HW.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     top = a_THW.amax((1, 2), keepdim=True)
     return torch.where(top > 0, a_THW / top.clamp_min(torch.finfo(torch.float32).tiny), 0.0).numpy()
+
+
+def _cells(pool: int, full: int, pixels: int) -> tuple[int, int]:
+    """(number of cells along an axis of `pixels`, pixels that they cover); the axis has `full` pixels in the paper's field."""
+    count = max(1, full // pool)
+    return min(count, pixels), max(1, round(pixels * min(1.0, count * pool / full)))
 
 
 def guided(flow_THW2: np.ndarray, pool: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mscl.config.schema import FlowConfig
-from mscl.flow.grid import Pairs, resize, stored_size, to_grid
+from mscl.flow.grid import Pairs, resize
 from mscl.machine.files import sha256
 
 AGREE = 0.1  # px at flow.size: mean end-point difference to float32 up to which bfloat16 is taken
@@ -31,7 +31,6 @@ class Raft:
 
     @torch.inference_mode()
     def __call__(self, frames_THWC: np.ndarray, pairs: Pairs) -> list[np.ndarray]:
-        size = stored_size(frames_THWC.shape[1:3], self.flow.short_side)
         used = sorted({k for pair in pairs for k in pair})
         resized = np.stack([resize(frames_THWC[k], self.flow.size) for k in used])
         place = {k: n for n, k in enumerate(used)}
@@ -42,7 +41,7 @@ class Raft:
                 part = pairs[at : at + self.flow.batch]
                 first, second = (frames_TCHW[[place[pair[side]] for pair in part]].float() / 127.5 - 1 for side in (0, 1))
                 fields += list(self._flow(first, second).permute(0, 2, 3, 1).cpu().numpy())
-        return [to_grid(field, size) for field in fields]
+        return fields
 
     def _flow(self, first_BCHW: Tensor, second_BCHW: Tensor) -> Tensor:
         """(B, 2, H, W) float32, by bfloat16 networks where they were asked for and agree on this job's first batch."""

@@ -12,8 +12,9 @@ import pyarrow as pa
 import torch
 
 from mscl.flow.estimate import Estimator, make_estimator
+from mscl.flow.grid import stored_size, to_grid
 from mscl.flow.mds import score_clip
-from mscl.flow.quantise import decode_field, encode_field
+from mscl.flow.quantise import encode_field
 from mscl.machine.files import sha256
 from mscl.stages.codehash import code_hash
 from mscl.stages.jobs import FlowJob
@@ -23,7 +24,7 @@ from mscl.store.shards import Shards
 from mscl.store.writer import ShardWriter, part_key
 from mscl.watch.progress import tqdm
 
-CHUNK = 64  # fields in memory at a time, so that a long video does not fill it
+CHUNK = 16  # fields in memory at a time (2 MB each at 384 x 640), so that a long video does not fill it
 
 SCHEMA = pa.schema([
     ("clip_id", pa.string()), ("status", pa.string()), ("reason", pa.string()),
@@ -82,15 +83,21 @@ def _clip(job: FlowJob, frames: Shards, row: int, estimator: Estimator) -> tuple
             "status": "short",
             "reason": f"last kept frame is {last}, a flow field needs two frames {job.flow.gap} apart",
         }, []
+    size = stored_size((clip["height"], clip["width"]), job.flow.short_side)
+    stored: list[tuple[bytes, float, float]] = []
+
+    def computed() -> Iterator[np.ndarray]:
+        """The fields as they come, which are put away on the way: only what is stored of them stays in memory."""
+        for chunk in _estimate(frames, row, pairs, estimator):
+            stored.extend(encode_field(to_grid(field, size), job.flow.quality) for field in chunk)
+            yield np.stack(chunk)
+
     try:
-        fields = [
-            f for chunk in _estimate(frames, row, pairs, estimator) for f in (encode_field(x, job.flow.quality) for x in chunk)
-        ]
+        score, allowed, note = score_clip(computed(), job.mds)
     except ValueError as error:  # an undecodable frame or a field that is not finite
         return out | {"status": "broken", "reason": str(error)}, []
-    jpegs, scale, radius = (list(part) for part in zip(*fields))
-    score, allowed, note = score_clip(_stored(jpegs, scale), job.mds)
-    height, width = decode_field(jpegs[0], 1.0).shape[:2]
+    jpegs, scale, radius = (list(part) for part in zip(*stored))
+    height, width = size
     kept = frames.frames(row)[[i for i, _ in pairs]]
     out |= {
         "width": width,
@@ -118,9 +125,3 @@ def _estimate(frames: Shards, row: int, pairs: list[tuple[int, int]], estimator:
         first, last = part[0][0], max(b for _, b in part)
         pictures = np.stack([decode(frames.read(row, k)) for k in range(first, last + 1)])
         yield estimator(pictures, [(a - first, b - first) for a, b in part])
-
-
-def _stored(jpegs: list[bytes], scale: list[float]) -> Iterator[np.ndarray]:
-    """The fields as training will see them, in chunks."""
-    for at in range(0, len(jpegs), CHUNK):
-        yield np.stack([decode_field(j, s) for j, s in zip(jpegs[at : at + CHUNK], scale[at : at + CHUNK])])

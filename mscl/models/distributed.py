@@ -7,7 +7,6 @@ with batch norm in N groups computes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from datetime import timedelta
 
 import torch
@@ -77,16 +76,36 @@ def gather_with_gradient(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def mean_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Average the gradients over the processes, in one message. A parameter without one anywhere stays without."""
-    with_gradient = [p for p in parameters if p.grad is not None]
-    if size() == 1 or not with_gradient:
+def mean_gradients(parameters: dict[str, torch.nn.Parameter]) -> None:
+    """Average the gradients over the processes, in one message. A parameter without one in every process stays without.
+
+    Raises ValueError naming the parameters that have a gradient in some processes only: their mean would be wrong, and the
+    message would be of another length in each process.
+    """
+    if size() == 1 or not parameters:
+        return
+    _same_everywhere(parameters)
+    with_gradient = [p for p in parameters.values() if p.grad is not None]
+    if not with_gradient:
         return
     flat = torch.cat([p.grad.flatten() for p in with_gradient])
     dist.all_reduce(flat)
     flat /= size()
     for p, part in zip(with_gradient, flat.split([p.numel() for p in with_gradient])):
         p.grad.copy_(part.view_as(p))
+
+
+def _same_everywhere(parameters: dict[str, torch.nn.Parameter]) -> None:
+    """Raise ValueError unless every process has gradients for the same parameters."""
+    device = next(iter(parameters.values())).device
+    count = torch.tensor([p.grad is not None for p in parameters.values()], dtype=torch.int32, device=device)
+    dist.all_reduce(count)
+    some = [name for name, n in zip(parameters, count.tolist()) if n not in (0, size())]
+    if some:
+        raise ValueError(
+            f"{len(some)} parameters have a gradient in some processes only, such as {some[0]}: every process must compute the "
+            "same terms of the loss"
+        )
 
 
 def mean(values: list[Tensor]) -> list[float]:

@@ -17,8 +17,8 @@ class Method(nn.Module):
 
     encoder: Encoder
 
-    def momentum_update(self, m: float) -> None:
-        """Before each step: move the key encoders by momentum `m`. Nothing to do for a method without any."""
+    def begin(self, progress: float, step: float) -> None:
+        """Before each step: move the key encoders. `progress` of the training in [0, 1), of which the step is the share `step`."""
 
     def forward(self, *views: View) -> tuple[Terms, Terms]:
         """The loss terms of a part of the batch (their sum is minimised), and what else is to be watched, such as accuracies."""

@@ -75,19 +75,23 @@ class MoCo(nn.Module):
     the batch statistics that the two share, which no key of the queue does, and nothing is learnt.
     """
 
-    def __init__(self, encoder: Encoder, queue: Queue, groups: int = 1):
+    def __init__(self, encoder: Encoder, queue: Queue, groups: int = 1, momentum: float = 0.994):
         super().__init__()
         self.query = encoder
         self.key = copy.deepcopy(encoder).requires_grad_(False)
-        self.queue, self.groups = queue, groups
+        self.queue, self.groups, self.momentum = queue, groups, momentum
 
     def encode_query(self, x_BCTHW: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         """Stage maps and embedding of the queries."""
         return in_groups(self.query, x_BCTHW, own_groups(self.groups))
 
     @torch.no_grad()
-    def momentum_update(self, m: float) -> None:
-        """key <- m * key + (1 - m) * query, over parameters; batch-norm statistics are the key's own."""
+    def follow(self, progress: float) -> None:
+        """key <- m * key + (1 - m) * query, over parameters, with the momentum m of this progress of the training.
+
+        Batch-norm statistics are the key's own.
+        """
+        m = key_momentum(progress, self.momentum)
         torch._foreach_lerp_(list(self.key.parameters()), list(self.query.parameters()), 1.0 - m)
 
     @torch.no_grad()
@@ -105,7 +109,7 @@ class MoCo(nn.Module):
 def build_moco(backbone: nn.Module, contrast: Contrast) -> MoCo:
     """An encoder over `backbone`, with the queue that `contrast` describes."""
     encoder = Encoder(backbone, contrast.dim)
-    return MoCo(encoder, Queue(contrast.queue, contrast.dim, contrast.decay), contrast.bn_groups)
+    return MoCo(encoder, Queue(contrast.queue, contrast.dim, contrast.decay), contrast.bn_groups, contrast.momentum)
 
 
 def key_momentum(progress: float, base: float) -> float:

@@ -137,7 +137,7 @@ def _timed(model: nn.Module, step, recipe, data: dict, device: torch.device, sec
     while len(times) < 3 or sum(times) < seconds:
         _wait(device)
         began = time.perf_counter()
-        train_step(step, data, optimizer, recipe, 0.0, 0, 0)
+        train_step(step, data, optimizer, recipe, 0, 0, 1)
         _wait(device)
         times.append(time.perf_counter() - began)
     return sorted(times[1:])[len(times[1:]) // 2]

@@ -17,8 +17,9 @@ from mscl.config.datasets import Dataset
 from mscl.config.schema import Config
 from mscl.datasets.generated.encode import encode
 from mscl.flow.estimate import Estimator, make_estimator
+from mscl.flow.grid import stored_size, to_grid
 from mscl.flow.mds import score_clip
-from mscl.flow.quantise import decode_field, encode_field
+from mscl.flow.quantise import encode_field
 from mscl.flow.shard import field_pairs, one_thread
 from mscl.planning.count import Facts
 from mscl.planning.rates import Rate, VideoRates, measured_settings
@@ -203,8 +204,10 @@ def _fields(video: Decoded, step: int, config: Config, estimator: Estimator, wal
     pictures = np.stack([read_one(jpeg) for jpeg in video.jpegs[first : last + 1]])
     read = (clock() - before) * len(pairs) / len(pictures)  # the stage reads a frame about once a field
     before = clock()
-    stored = [encode_field(f, config.flow.quality) for f in estimator(pictures, [(a - first, b - first) for a, b in pairs])]
-    score_clip([np.stack([decode_field(jpeg, scale) for jpeg, scale, _ in stored])], config.mds)
+    fields = estimator(pictures, [(a - first, b - first) for a, b in pairs])
+    size = stored_size(pictures.shape[1:3], config.flow.short_side)
+    stored = [encode_field(to_grid(field, size), config.flow.quality) for field in fields]
+    score_clip([np.stack(fields)], config.mds)
     return read + clock() - before, [_in_tar(len(jpeg)) for jpeg, _, _ in stored]
 
 

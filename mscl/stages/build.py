@@ -131,19 +131,22 @@ def watched(config: Config) -> Watched | None:
 
 def pretrain_job(config: Config, model: str, method: str, seed: int) -> PretrainJob:
     """One pretraining run."""
-    switches = config.switches(method)
+    switches, optim = config.switches(method), config.pretrain_of(model, method)
+    contrast = config.contrast_of(model, method)
+    # The configuration counts batch-norm groups in the whole batch; the networks see one part of it at a time.
+    contrast = contrast.model_copy(update={"bn_groups": max(1, contrast.bn_groups // optim.accumulate)})
     return PretrainJob(
         method=method,
         seed=seed,
         switches=switches,
         net=net(config.models[model], switches),
-        optim=config.pretrain_of(model, method),
+        optim=optim,
         sources=tuple(source(config, d, flow=switches.flow) for d in config.pretrain.datasets),
         split=config.pretrain.split,
         monitor=watched(config),
         clip=config.clip,
-        augment=config.augment,
-        contrast=config.contrast_of(model, method),
+        augment=config.augment_of(method),
+        contrast=contrast,
         kernels=config.compute.kernels,
         **_machine(config),
     )

@@ -1,8 +1,8 @@
 """Augmentation, batched on the device with per-clip parameters (method.md §2).
 
 The loader crops and resizes; flips, colours and blur happen here. Brightness, contrast, saturation
-and hue are affine in RGB, so one 3x4 matrix per clip applies them all in a fixed order (hue is a
-rotation about the grey axis, the linear form of the YIQ hue shift); values are clamped once, at the end.
+and hue are affine in RGB, so one 3x4 matrix per clip (or per frame, as in the released code: `colours`) applies them all in a
+fixed order (hue is a rotation about the grey axis, the linear form of the YIQ hue shift); values are clamped once, at the end.
 """
 
 from __future__ import annotations
@@ -47,33 +47,32 @@ def flip_flow(flow_B2THW: Tensor, mask_B: Tensor) -> Tensor:
     return torch.where(mask_B[:, None, None, None, None], mirrored, flow_B2THW)
 
 
-def _hue_matrices(turns_B: Tensor) -> Tensor:
-    """Rotations about the grey axis by `turns` of the circle, (B, 3, 3)."""
-    angle = turns_B * 2 * math.pi
-    cos, sin = torch.cos(angle)[:, None, None], torch.sin(angle)[:, None, None]
+def _hue_matrices(turns_BT: Tensor) -> Tensor:
+    """Rotations about the grey axis by `turns` of the circle, (B, T, 3, 3)."""
+    angle = turns_BT * 2 * math.pi
+    cos, sin = torch.cos(angle)[..., None, None], torch.sin(angle)[..., None, None]
     third, root = 1 / 3, math.sqrt(1 / 3)
     cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]])
     return cos * torch.eye(3) + (1 - cos) * third * torch.ones(3, 3) + sin * root * cross
 
 
-def colour_matrices(mean_B3: Tensor, cfg: Augment, draws: Draws) -> tuple[Tensor, Tensor]:
-    """Per-clip affine colour changes: matrices (B, 3, 3) and offsets (B, 3).
+def colour_matrices(mean_BT3: Tensor, cfg: Augment, draws: Draws) -> tuple[Tensor, Tensor]:
+    """Affine colour changes: matrices (B, T, 3, 3) and offsets (B, T, 3), with T = 1 for factors that a clip's frames share.
 
-    brightness and contrast in 1±j, saturation in 1±j, hue in ±j turns, with probability
-    `jitter_p`; grey with `gray_p`. `mean_B3` is the clips' mean colour, which contrast pivots on.
+    Brightness and contrast in 1±j, saturation in 1±j, hue in ±j turns, with probability `jitter_p` for a clip; grey with `gray_p`.
+    `mean_BT3` is the mean colour of each clip (T = 1) or frame, which contrast pivots on.
     """
-    batch = len(mean_B3)
-    brightness, contrast, saturation = (draws.uniform(1 - j, 1 + j) for j in cfg.jitter[:3])
-    hue = draws.uniform(-cfg.jitter[3], cfg.jitter[3])
-    jittered, greyed = draws.chance(cfg.jitter_p), draws.chance(cfg.gray_p)
+    frames = mean_BT3.shape[1]
+    brightness, contrast, saturation = (draws.uniform(1 - j, 1 + j, frames) for j in cfg.jitter[:3])
+    hue = draws.uniform(-cfg.jitter[3], cfg.jitter[3], frames)
+    jittered_B1, greyed_B1 = draws.chance(cfg.jitter_p)[:, None], draws.chance(cfg.gray_p)[:, None]
     eye, grey = torch.eye(3), torch.tensor(GREY).expand(3, 3)
-    one = torch.ones(batch)
-    b, c, s = (torch.where(jittered, v, one)[:, None, None] for v in (brightness, contrast, saturation))
-    h = torch.where(jittered, hue, torch.zeros(batch))
-    pivot_B = (b[:, :, 0] * mean_B3 * torch.tensor(GREY)).sum(1, keepdim=True)
-    matrix, offset = b * c * eye, (1 - c[:, :, 0]) * pivot_B * torch.ones(batch, 3)
-    for step in (s * eye + (1 - s) * grey, _hue_matrices(h), torch.where(greyed[:, None, None], grey, eye)):
-        matrix, offset = step @ matrix, (step @ offset[:, :, None])[:, :, 0]
+    b, c, s = (torch.where(jittered_B1, v, 1.0)[..., None, None] for v in (brightness, contrast, saturation))
+    pivot_BT1 = (b[..., 0] * mean_BT3 * torch.tensor(GREY)).sum(-1, keepdim=True)
+    matrix, offset = b * c * eye, ((1 - c[..., 0]) * pivot_BT1).expand(-1, -1, 3)
+    turned = _hue_matrices(torch.where(jittered_B1, hue, 0.0))
+    for step in (s * eye + (1 - s) * grey, turned, torch.where(greyed_B1[..., None, None], grey, eye)):
+        matrix, offset = step @ matrix, (step @ offset[..., None])[..., 0]
     return matrix, offset
 
 
@@ -89,11 +88,18 @@ def augment_rgb(clip_BTHWC: Tensor, flip_B: Tensor, cfg: Augment, draws: Draws) 
     """uint8 clips -> augmented, normalised (B, 3, T, H, W); parameters are drawn from `draws`."""
     x = flip(to_float(clip_BTHWC), flip_B.to(clip_BTHWC.device))
     B, _, T, H, W = x.shape
-    matrix, offset = colour_matrices(x.mean((2, 3, 4)).cpu(), cfg, draws)
+    mean_BT3 = x.mean((3, 4)).transpose(1, 2)
+    if cfg.colours == "clip":
+        mean_BT3 = mean_BT3.mean(1, keepdim=True)
+    matrix, offset = (part.to(x.device) for part in colour_matrices(mean_BT3.cpu(), cfg, draws))
     sigma, blurred = draws.uniform(*cfg.blur_sigma), draws.chance(cfg.blur_p)
-    x = torch.baddbmm(offset.to(x.device)[:, :, None], matrix.to(x.device), x.flatten(2)).clamp_(0, 1)
+    if cfg.colours == "clip":
+        x = torch.baddbmm(offset[:, 0, :, None], matrix[:, 0], x.flatten(2))
+    else:
+        x = torch.einsum("btij,bjtp->bitp", matrix, x.flatten(3)) + offset.transpose(1, 2)[..., None]
+    x = x.clamp_(0, 1)
     rows, columns = (blur_matrices(n, sigma, blurred).to(x.device) for n in (H, W))
-    x = torch.bmm(x.view(B, 3 * T * H, W), columns.transpose(1, 2))
+    x = torch.bmm(x.reshape(B, 3 * T * H, W), columns.transpose(1, 2))
     x = torch.matmul(rows[:, None], x.view(B, 3 * T, H, W)).view(B, 3, T, H, W)
     return (x - _channels(MEAN, x)) / _channels(STD, x)
 

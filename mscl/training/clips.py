@@ -113,7 +113,8 @@ def batch_shapes(switches: Switches, clip: ClipConfig, size: int) -> dict[str, t
     """What the loader gives of one video to pretraining: name -> (shape, type). The one home of these shapes.
 
     "query_rgb" (T, S, S, 3) uint8 and, with flow, "query_flow" (T/2, S, S, 2) uint8 and "query_factor" (T/2,) float32: the fields
-    at times 0, 2, 4… which the flow network looks at. For a method that asks for the order of the clips, "query_start": the raw
+    at times 0, 2, 4… which the flow network looks at. For the released wiring, "query_crossed_flow": the same fields with the
+    crop of the key. For a method that asks for the order of the clips, "query_start": the raw
     frame at which it starts. And so for "key", "key2"….
     """
     found: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
@@ -125,6 +126,9 @@ def batch_shapes(switches: Switches, clip: ClipConfig, size: int) -> dict[str, t
             found[f"{name}_factor"] = (fields,), np.dtype(np.float32)
         if switches.ordered:
             found[f"{name}_start"] = (), np.dtype(np.int64)
+    if switches.fra == "released":
+        for name in ("query", "key"):
+            found[f"{name}_crossed_flow"] = found[f"{name}_flow"]
     return found
 
 
@@ -164,17 +168,22 @@ class PretrainClips(Dataset):
         starts = possible_starts(grid, allowed, self.clip)
         out: dict = {}
         names, query = clip_names(self.switches.clips), starts[rng.integers(len(starts))]
-        keys = [key_start(rng, query, starts, self.clip.max_shift) for _ in names[1:]]
-        for name, start in zip(names, (query, *keys)):
-            wanted = start + np.arange(self.clip.frames) * self.clip.stride
-            h, w = frames.clips.height[row], frames.clips.width[row]
-            box = crop_box(rng, w / h, self.augment.area, self.augment.ratio)
-            out[f"{name}_rgb"] = read_clip(frames, row, _positions(kept, wanted), box, self.size)
+        begins = (query, *(key_start(rng, query, starts, self.clip.max_shift) for _ in names[1:]))
+        aspect = frames.clips.width[row] / frames.clips.height[row]
+        wanted, boxes = {}, {}
+        for name, start in zip(names, begins):
+            wanted[name] = start + np.arange(self.clip.frames) * self.clip.stride
+            boxes[name] = crop_box(rng, aspect, self.augment.area, self.augment.ratio)
+            out[f"{name}_rgb"] = read_clip(frames, row, _positions(kept, wanted[name]), boxes[name], self.size)
             if flow:
-                fields = _positions(grid, wanted[::FLOW_TEMPORAL_STRIDE])
-                out[f"{name}_flow"], out[f"{name}_factor"] = read_flow(flow, flow_row, fields, box, self.size)
+                fields = _positions(grid, wanted[name][::FLOW_TEMPORAL_STRIDE])
+                out[f"{name}_flow"], out[f"{name}_factor"] = read_flow(flow, flow_row, fields, boxes[name], self.size)
             if self.switches.ordered:
                 out[f"{name}_start"] = int(start)
+        if self.switches.fra == "released":
+            for name, other in (("query", "key"), ("key", "query")):
+                fields = _positions(grid, wanted[name][::FLOW_TEMPORAL_STRIDE])
+                out[f"{name}_crossed_flow"], _ = read_flow(flow, flow_row, fields, boxes[other], self.size)
         return out
 
 

@@ -22,9 +22,10 @@ class Draws:
         self._generator = torch.Generator().manual_seed(mixed)
         self.total, self.rows = total, rows or slice(0, total)
 
-    def uniform(self, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """One number per clip in [low, high), float32."""
-        return (torch.rand(self.total, generator=self._generator, dtype=torch.float32) * (high - low) + low)[self.rows]
+    def uniform(self, low: float = 0.0, high: float = 1.0, frames: int | None = None) -> Tensor:
+        """One number per clip in [low, high), float32, (B,); with `frames`, so many per clip, (B, frames)."""
+        shape = (self.total,) if frames is None else (self.total, frames)
+        return (torch.rand(shape, generator=self._generator, dtype=torch.float32) * (high - low) + low)[self.rows]
 
     def chance(self, p: float) -> Tensor:
         """True with probability p, per clip."""

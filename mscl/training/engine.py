@@ -50,8 +50,10 @@ class Clips(Protocol):
 class Step:
     """What pretraining and finetuning do differently within a step, which has several calls where its batch comes in parts."""
 
-    def begin(self, progress: float) -> None:
-        """Before the first part; `progress` of the whole training in [0, 1)."""
+    model: nn.Module
+
+    def begin(self, progress: float, step: float) -> None:
+        """Before the first part; `progress` of the whole training in [0, 1), of which the step is the share `step`."""
 
     def __call__(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         """Scalars of one part of the batch: `loss`, with gradient, and whatever is to be watched."""
@@ -162,7 +164,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         try:
-            values = train_step(step, batch, self.optimizer, self.recipe, self.at.step / self.total, self.seed, self.at.step)
+            values = train_step(step, batch, self.optimizer, self.recipe, self.seed, self.at.step, self.total)
         except TrainingError as error:
             raise TrainingError(f"{error}; last good checkpoint: {self.checkpoint}") from None
         for name, value in values.items():
@@ -214,22 +216,22 @@ class Run:
 
 
 def train_step(
-    step: Step, batch: Batch, optimizer: torch.optim.Optimizer, recipe: Optim, progress: float, seed: int, number: int
+    step: Step, batch: Batch, optimizer: torch.optim.Optimizer, recipe: Optim, seed: int, number: int, total: int
 ) -> dict[str, float]:
-    """Forward, backward, one move of the optimiser. `batch` holds this process's rows of the whole batch.
+    """Step `number` of `total`: forward, backward, one move of the optimiser. `batch` holds this process's rows of the whole batch.
 
     Returns the means of the step's scalars over parts and processes. Raises TrainingError, before anything has
     moved, when one is not finite.
     """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    step.begin(progress)
+    step.begin(number / total, 1 / total)
     optimizer.zero_grad(set_to_none=True)
     sums = _backward(step, batch, recipe.accumulate, seed, number)
-    distributed.mean_gradients(parameters)
+    trained = {name: p for name, p in step.model.named_parameters() if p.requires_grad}
+    distributed.mean_gradients(trained)
     values = dict(zip(sums, distributed.mean(list(sums.values()))))
     if not math.isfinite(values["loss"]):
         raise TrainingError(f"loss is not finite at step {number} ({', '.join(f'{k}={v:.4g}' for k, v in values.items())})")
-    nn.utils.clip_grad_norm_(parameters, recipe.clip_grad)
+    nn.utils.clip_grad_norm_(trained.values(), recipe.clip_grad)
     optimizer.step()
     step.end()
     return values

@@ -26,7 +26,7 @@ from mscl.training.augment import flip, normalise
 from mscl.training.checkpoint import digest, save_weights
 from mscl.training.clips import FinetuneClips, UniformClips
 from mscl.training.draws import Draws
-from mscl.training.engine import DEFAULT, Machine, Run, Step
+from mscl.training.engine import DEFAULT, Batch, Machine, Run, Step
 from mscl.training.hardware import autocast, memory_format, place, prepare_device
 from mscl.watch.flops import finetune_flops, mfu
 
@@ -68,7 +68,7 @@ class FinetuneStep(Step):
     def __init__(self, model: Classifier, job: FinetuneJob):
         self.model, self.job = model, job
 
-    def __call__(self, batch: dict, draws: Draws) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         x = normalise(batch["clip"])
         if self.job.finetune.flip:
             x = flip(x, draws.chance(0.5).to(x.device))

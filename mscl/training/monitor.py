@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from mscl.measures.knn import leave_one_out
+from mscl.measures.neighbours import leave_one_out
 from mscl.models import distributed
 from mscl.models.moco import Encoder
 from mscl.stages.jobs import PretrainJob

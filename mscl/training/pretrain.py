@@ -25,24 +25,35 @@ from mscl.training.augment import augment_rgb, flip_flow, flow_from_planes
 from mscl.training.checkpoint import digest, save_weights
 from mscl.training.clips import PretrainClips, clip_names, pretrain_rows
 from mscl.training.draws import Draws
-from mscl.training.engine import DEFAULT, Machine, Run, Step
+from mscl.training.engine import DEFAULT, Batch, Machine, Run, Step
 from mscl.training.hardware import memory_format, place, prepare_device
 from mscl.training.monitor import Monitor
 from mscl.watch.flops import mfu, pretrain_flops
 
 
-def make_view(batch: dict, name: str, job: PretrainJob, draws: Draws) -> View:
-    """Augment one of the clips of every video; a flip is shared by its frames and its flow."""
-    rgb = batch[f"{name}_rgb"]
-    flipped_B = draws.chance(job.augment.flip)
-    view = View(augment_rgb(rgb, flipped_B, job.augment, draws).contiguous(memory_format=memory_format(job.kernels)))
-    angle_B = angles(draws.integers(8)).to(rgb.device)  # drawn for every method: it moves no other draw
-    if job.switches.flow:
-        flow = flow_from_planes(batch[f"{name}_flow"], batch[f"{name}_factor"])
-        view.flow_B2THW, view.angle_B = flip_flow(flow, flipped_B.to(rgb.device)), angle_B
-    if job.switches.ordered:
-        view.start_B = batch[f"{name}_start"]
-    return view
+def make_views(batch: Batch, job: PretrainJob, draws: Draws) -> list[View]:
+    """Augment every clip of every video; a flip is shared by a clip's frames and its flow, FRA's angle by a video's clips."""
+    names, device = clip_names(job.switches.clips), batch["query_rgb"].device
+    angle_B = angles(draws.integers(8)).to(device)  # drawn for every method: it moves no other draw
+    flips = {name: draws.chance(job.augment.flip) for name in names}
+    views = {}
+    for name in names:
+        rgb = augment_rgb(batch[f"{name}_rgb"], flips[name], job.augment, draws)
+        views[name] = view = View(rgb.contiguous(memory_format=memory_format(job.kernels)))
+        if job.switches.flow:
+            view.flow_B2THW, view.angle_B = _flow(batch, name, name, flips[name]), angle_B
+        if job.switches.ordered:
+            view.start_B = batch[f"{name}_start"]
+    if job.switches.fra == "released":
+        for name, other in (("query", "key"), ("key", "query")):
+            views[name].crossed_B2THW = _flow(batch, f"{name}_crossed", name, flips[other])
+    return list(views.values())
+
+
+def _flow(batch: Batch, planes: str, name: str, flipped_B: Tensor) -> Tensor:
+    """The fields of clip `name`, cropped as in `planes`, flipped: (B, 2, T, H, W) of radius at most 1."""
+    flow = flow_from_planes(batch[f"{planes}_flow"], batch[f"{name}_factor"])
+    return flip_flow(flow, flipped_B.to(flow.device))
 
 
 class PretrainStep(Step):
@@ -51,13 +62,13 @@ class PretrainStep(Step):
     def __init__(self, model: Method, job: PretrainJob):
         self.model, self.job = model, job
 
-    def begin(self, progress: float) -> None:
+    def begin(self, progress: float, step: float) -> None:
         self.momentum = key_momentum(progress, self.job.contrast.momentum)
-        self.model.momentum_update(self.momentum)
+        self.model.begin(progress, step)
 
-    def __call__(self, batch: dict, draws: Draws) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         with torch.autocast(batch["query_rgb"].device.type, enabled=False):
-            views = [make_view(batch, name, self.job, draws) for name in clip_names(self.job.switches.clips)]
+            views = make_views(batch, self.job, draws)
         losses, accuracies = self.model(*views)
         loss = sum(losses.values())
         terms = {"loss": loss, "momentum": torch.full_like(loss, self.momentum)}

@@ -12,8 +12,13 @@ from mscl.config.schema import Optim
 
 
 def learning_rate(recipe: Optim, step: int, steps_per_epoch: int) -> float:
-    """Cosine to 0 over all steps, or x 0.1 at each epoch of `recipe.steps`; scaled linearly where `base_batch` is given."""
+    """Cosine to 0 over all steps, or x 0.1 at each epoch of `recipe.steps`; scaled linearly where `base_batch` is given.
+
+    Over the first `recipe.warmup` epochs it rises linearly to that: at step s of w by the factor (s + 1) / (w + 1).
+    """
     lr = recipe.lr * (recipe.batch / recipe.base_batch if recipe.base_batch else 1)
+    if step < (rising := recipe.warmup * steps_per_epoch):
+        lr *= (step + 1) / (rising + 1)
     if recipe.steps:
         return lr * 0.1 ** sum(step // steps_per_epoch >= e for e in recipe.steps)
     return lr * 0.5 * (1 + math.cos(math.pi * step / (steps_per_epoch * recipe.epochs)))

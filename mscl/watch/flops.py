@@ -35,7 +35,7 @@ class _Images(View):
         batch, channels, times, height, width = self.rgb_BCTHW.shape
         return torch.empty(batch, channels, times // FLOW_TEMPORAL_STRIDE, height, width)
 
-    rotated_image = edge_image = flow_image
+    rotated_image = edge_image = crossed_image = rotated_crossed_image = flow_image
 
 
 @contextmanager

@@ -99,6 +99,9 @@ def test_shipped_configurations_are_valid(path):
     ("method_settings", {"moco": {"contrast": {"queue": 30}}}, "contrast.queue: 30 is not a multiple of models.r18.pretrain.batch 8"),
     ("method_settings", {"odd": {"switches": {"family": "nowhere.at:All"}}}, "family 'nowhere.at:All': no module 'nowhere.at' in"),
     ("analysis/measures", ["prob"], "analysis.measures.0: unknown measure 'prob'; did you mean 'probe'?"),
+    ("models/r18/pretrain/accumulate", 2, "models.r18.pretrain.accumulate: contrast.bn_groups 1 must be a multiple of 2 (compute.processes"),
+    ("models/r18", tiny_config(Path("x"))["models"]["r18"] | {"contrast": {"bn_groups": 3}}, "contrast.bn_groups: models.r18.pretrain.batch 8"),
+    ("models/r18/pretrain/warmup", -1, "models.r18.pretrain.warmup: input should be greater than or equal to 0 (got -1)"),
     ("clip/frames", 16, "clip.frames: LMCL needs 8 frames, since it pairs 4 time steps of the neck with 4 of the flow network; set 8"),
 ])  # fmt: skip
 def test_each_mistake_is_one_sentence(path, value, sentence):
@@ -135,7 +138,11 @@ def test_unreadable_files_are_named(tmp_path):
 
 def test_built_in_methods_have_the_switches_of_the_paper():
     on = {
-        name: {k for k, v in s.model_dump(exclude={"family", "clips", "flow_contrast", "options"}).items() if v not in (False, "none")}
+        name: {
+            k
+            for k, v in s.model_dump(exclude={"family", "clips", "flow_contrast", "options"}).items()
+            if v not in (False, "none")
+        }
         for name, s in ((n, m.switches) for n, m in METHODS.items())
     }
     assert on["scratch"] == set()
@@ -172,3 +179,27 @@ def test_every_key_is_documented():
 def test_the_json_schema_follows_the_typed_configuration():
     kept = json.loads((ROOT / "workflow" / "schemas" / "config.schema.json").read_text())
     assert kept == schema.Config.model_json_schema(), "run: python -m mscl schema > workflow/schemas/config.schema.json"
+
+
+def test_groups_of_batch_norm_keep_their_size_where_a_batch_comes_in_parts():
+    """8 clips in 4 groups of 2; in 2 parts of 4 clips the networks see 2 groups of 2."""
+    values = changed("contrast/bn_groups", 4)
+    values["models"]["r18"]["pretrain"]["accumulate"] = 2
+    assert build.pretrain_job(load_config(values), "r18", "moco", 0).contrast.bn_groups == 2
+    with pytest.raises(
+        ConfigError, match="accumulate: fra: released puts keys into the queue within a step; set accumulate to 1"
+    ):
+        load_config(values | {"methods": ["mscl-released"]})
+
+
+def test_a_method_has_its_own_recipe_and_the_released_one_its_own_colours():
+    own = {
+        "moco": {"contrast": {"temperature": 0.2}, "pretrain": {"epochs": 5}},
+        "mine": {"like": "mscl", "augment": {"flip": 0.0}},
+    }
+    config = load_config(changed("method_settings", own) | {"methods": ["moco", "mine", "mscl", "mscl-released"]})
+    jobs_of = {m: build.pretrain_job(config, "r18", m, 0) for m in config.methods}
+    assert [j.contrast.temperature for j in jobs_of.values()] == [0.2, 0.1, 0.1, 0.1]
+    assert [j.optim.epochs for j in jobs_of.values()] == [5, 2, 2, 2]
+    assert [j.augment.colours for j in jobs_of.values()] == ["clip", "clip", "clip", "frame"]
+    assert jobs_of["mine"].augment.flip == 0 and jobs_of["mine"].switches == jobs_of["mscl"].switches

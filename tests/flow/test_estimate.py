@@ -21,11 +21,11 @@ def shifted(dx, dy, h=96, w=128, seed=0):
 
 @pytest.mark.parametrize(("dx", "dy"), [(4, 0), (-3, 5), (0, -6)])
 def test_dis_finds_a_known_shift(dx, dy):
-    flow = FlowConfig(method="dis", size=(192, 256), short_side=48)  # computed at twice, stored at half the frame
+    flow = FlowConfig(method="dis", size=(192, 256))  # computed at twice, stored at half the frame
     field = make_estimator(flow, "cpu")(shifted(dx, dy), [(0, 1)])[0]
-    assert field.shape == (48, 64, 2) and field.dtype == np.float32
-    inner = field[8:-8, 8:-8].reshape(-1, 2)
-    assert np.median(inner, axis=0) == pytest.approx((dx / 2, dy / 2), abs=0.1)
+    assert field.shape == (192, 256, 2) and field.dtype == np.float32
+    stored = to_grid(field, (48, 64))
+    assert np.median(stored[8:-8, 8:-8].reshape(-1, 2), axis=0) == pytest.approx((dx / 2, dy / 2), abs=0.1)
 
 
 def test_dis_directions_and_order_of_pairs():
@@ -62,7 +62,7 @@ def test_raft_loads_and_runs(tmp_path, raft_state):
     base = FlowConfig(method="raft", weights="raft.pth", size=(128, 128), short_side=48, iterations=2, batch=2)
     one = make_estimator(base.model_copy(update={"weights": tmp_path / "raft.pth", "sha256": sha.upper()}), "cpu")
     fields = one(frames, [(0, 1), (1, 0), (0, 0)])  # one batch of two, one of one
-    assert [f.shape for f in fields] == [(48, 64, 2)] * 3 and all(np.isfinite(f).all() for f in fields)
+    assert [f.shape for f in fields] == [(128, 128, 2)] * 3 and all(np.isfinite(f).all() for f in fields)
     two = make_estimator(base.model_copy(update={"weights": tmp_path / "raft.safetensors"}), "cpu")
     assert np.allclose(two(frames, [(0, 1)])[0], fields[0], atol=1e-4)
 

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
 from mscl.config.schema import MDSConfig
 from mscl.flow.mds import allowed_starts, attention, differences, guided, motion, score_clip, start_scores
@@ -18,18 +20,33 @@ def test_motion_of_a_single_pixel_by_hand():
 
 
 def test_attention_by_hand():
-    m = np.zeros((1, 4, 4), np.float32)
-    m[0, :2, :2] = 8  # one of 2x2 cells
-    a = attention(m, 2)[0]
-    # bilinear, corners not aligned: cell centres lie at pixels 0.5 and 2.5, so the weights of the first cell are 1 .75 .25 0
-    assert a == pytest.approx(np.outer([1, 0.75, 0.25, 0], [1, 0.75, 0.25, 0]))
+    """A kernel of 192 px: 2 x 3 cells, which cover all rows and 9/10 of the columns; here 2 rows and 6 columns each."""
+    m = np.zeros((1, 4, 20), np.float32)
+    m[0, :2, :6] = 8  # one cell
+    m[0, :, 18:] = 99  # right of the last whole kernel: dropped
+    a = attention(m, 192)[0]
+    # Bilinear: of two cells in 4 rows the first weighs 1, .75, .25, 0; of three in 20 columns it fades from column 3 to 9.
+    columns = [1, 1, 1, 0.975, 0.825, 0.675, 0.525, 0.375, 0.225, 0.075, *[0] * 10]
+    assert a == pytest.approx(np.outer([1, 0.75, 0.25, 0], columns), abs=1e-6)
+
+
+def test_pooling_is_by_pixels_of_the_computed_field():
+    """At 384 x 640 it is average pooling by 28 x 28 pixels with stride 28, so 13 x 22 cells and the rest dropped."""
+    m = torch.from_numpy(np.random.default_rng(0).uniform(size=(2, 384, 640)).astype(np.float32))
+    cells = F.avg_pool2d(m[:, None], 28, 28)
+    assert cells.shape[-2:] == (13, 22)
+    expected = F.interpolate(cells, size=(384, 640), mode="bilinear", align_corners=False)[:, 0]
+    assert attention(m.numpy(), 28) == pytest.approx((expected / expected.amax((1, 2), keepdim=True)).numpy(), abs=1e-5)
+    half = F.avg_pool2d(m[:, None], 2)[:, 0]  # the same field at half the size has the same cells
+    expected = F.interpolate(cells, size=(192, 320), mode="bilinear", align_corners=False)[:, 0]
+    assert attention(half.numpy(), 28) == pytest.approx((expected / expected.amax((1, 2), keepdim=True)).numpy(), abs=1e-5)
 
 
 def test_attention_pools_no_finer_than_pixels_and_survives_zero():
     m = np.random.default_rng(0).uniform(size=(2, 6, 5)).astype(np.float32)
     m[1] = 0
-    a = attention(m, 28)
-    assert a[0] == pytest.approx(m[0] / m[0].max())
+    a = attention(m, 28)  # 6 x 5 pixels hold no 13 x 22 cells
+    assert a[0] == pytest.approx(m[0] / m[0].max(), abs=1e-6)
     assert not a[1].any()
 
 

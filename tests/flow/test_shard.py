@@ -7,10 +7,12 @@ import simplejpeg
 import mscl.flow.error
 from mscl.config.schema import FlowConfig, MDSConfig
 from mscl.flow.error import flow_error
+from mscl.flow.estimate import make_estimator
 from mscl.flow.mds import score_clip
 from mscl.flow.quantise import decode_field
 from mscl.flow.shard import field_pairs, flow_shard
 from mscl.stages.jobs import FlowErrorJob, FlowJob
+from mscl.store.jpeg import decode_gray
 from mscl.store.shards import Shards
 from tests.store.shards import write_frames
 
@@ -33,9 +35,9 @@ def frames_index(tmp_path):
     return write_frames(tmp_path / "frames" / "0000.parquet", clips, gone=("missing", "no file"))
 
 
-def run(tmp_path, frames_index, workers=1, name="flow"):
+def run(tmp_path, frames_index, workers=1, name="flow", **flow):
     out = tmp_path / name / "0000.parquet"
-    job = FlowJob(flow=FLOW, mds=MDSConfig(stride=1, fields=3), device="cpu")
+    job = FlowJob(flow=FLOW.model_copy(update=flow), mds=MDSConfig(stride=1, fields=3), device="cpu")
     flow_shard(job, frames_index, frames_index.with_suffix(".tar"), out.with_suffix(".tar"), out, workers)
     return Shards([out])
 
@@ -55,10 +57,26 @@ def test_a_shard_of_flow(tmp_path, frames_index):
     ) == pytest.approx(0, abs=0.1)
     radius = np.linalg.norm(fields, axis=-1).max((1, 2))
     assert flow.column("radius", row) == pytest.approx(radius, abs=0.3)
-    scores, allowed, _ = score_clip([fields], MDSConfig(stride=1, fields=3))
+    scores, allowed, _ = score_clip([computed_fields(frames_index, row)], MDSConfig(stride=1, fields=3))
     assert flow.column("score", row) == pytest.approx(scores)
     assert flow.column("allowed", row).tolist() == allowed.tolist() and allowed.sum() == 4
     assert clips.loc["good", "note"] == "" and "only one flow field" in clips.loc["tiny", "note"]
+
+
+def computed_fields(frames_index, row) -> np.ndarray:
+    """The fields of a clip as DIS computes them, from its stored frames."""
+    frames = Shards([frames_index])
+    grey = np.stack([decode_gray(frames.read(row, k)) for k in range(len(frames.frames(row)))])
+    return np.stack(make_estimator(FLOW, "cpu")(grey, field_pairs(frames.frames(row), FLOW.gap)))
+
+
+def test_storage_settings_change_no_start(tmp_path, frames_index):
+    """Scores are of the fields as computed: a coarse, badly compressed store allows exactly the same starts."""
+    fine, row = run(tmp_path, frames_index), 0
+    coarse = run(tmp_path, frames_index, name="coarse", short_side=12, quality=20)
+    assert (coarse.clips.height[row], fine.clips.height[row]) == (12, 48)
+    assert np.array_equal(coarse.column("score", row), fine.column("score", row))
+    assert np.array_equal(coarse.column("allowed", row), fine.column("allowed", row))
 
 
 def test_threads_do_not_change_the_bytes(tmp_path, frames_index):
@@ -100,7 +118,9 @@ def test_flow_error_against_the_truth(tmp_path, frames_index, monkeypatch):
         return field, valid
 
     monkeypatch.setattr(mscl.flow.error, "exact_flow", exact)
-    job = FlowErrorJob.model_construct(source=flow_source(flow), dataset=type("D", (), {"format": "ssv2"}), embedded=None, flow=FLOW)
+    job = FlowErrorJob.model_construct(
+        source=flow_source(flow), dataset=type("D", (), {"format": "ssv2"}), embedded=None, flow=FLOW
+    )
     flow_error(job, tmp_path / "deep" / "error.json")
     report = json.loads((tmp_path / "deep" / "error.json").read_text())
     assert (report["clips"], report["fields"], report["grid"], report["method"]) == (2, 9, [48, 64], "dis")

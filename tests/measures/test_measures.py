@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mscl.measures.knn import knn
 from mscl.measures.probe import linear_probe
 from mscl.measures.retrieval import retrieval
 from mscl.measures.topk import metrics_from_predictions, top_k_accuracy
@@ -72,3 +73,11 @@ def test_metrics_without_videos_are_nan_and_a_foreign_class_is_an_error():
     assert np.isnan(empty["top1"]) and (empty["videos"], empty["skipped"]) == (0, 1)
     with pytest.raises(ValueError, match="class 7 is not one of 4"):
         metrics_from_predictions(predictions([("a", 0, [7])]), 4)
+
+
+def test_knn_by_hand():
+    """Three neighbours: two of class 1 at similarity .6 weigh less than one of class 0 at similarity 1, by exp(.4 / .07) to 2."""
+    train = np.array([[1.0, 0.0], [0.6, 0.8], [0.6, -0.8], [-1.0, 0.0]])
+    assert knn(train, [0, 1, 1, 2], np.array([[5.0, 0.0], [-3.0, 0.0]]), [0, 2], k=3) == {"top1": 1.0}
+    assert knn(train, [0, 1, 1, 2], np.array([[5.0, 0.0]]), [1], k=3) == {"top1": 0.0}
+    assert knn(train[:2], [0, 1], np.array([[0.6, 0.8]]), [1]) == {"top1": 1.0}  # fewer than 20 in train

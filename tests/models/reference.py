@@ -115,30 +115,36 @@ def motion(field_2HW: np.ndarray) -> np.ndarray:
     return np.sqrt(sum(d**2 for plane in field_2HW for d in sobel(plane)))
 
 
-def pooled(plane_HW: np.ndarray, cells: int) -> np.ndarray:
-    """Means over cells x cells cells; cell i covers rows floor(i H / cells) to ceil((i + 1) H / cells) - 1."""
+def pooled(plane_HW: np.ndarray, pool: int) -> np.ndarray:
+    """Means by a kernel of pool x pool pixels, stride pool, of a field of 384 x 640; the rest is dropped.
+
+    On a field of another size the kernel scales with it: as many cells, which cover the same share of it. Cell i covers rows
+    floor(i R / n) to ceil((i + 1) R / n) - 1 of the R rows that n cells cover.
+    """
     height, width = plane_HW.shape
-    edges = lambda i, n: (i * n // cells, -(-(i + 1) * n // cells))
-    out = np.empty((cells, cells))
-    for i in range(cells):
-        for j in range(cells):
-            (top, bottom), (left, right) = edges(i, height), edges(j, width)
+    rows, columns = min(384 // pool, height), min(640 // pool, width)
+    covered = round(height * (384 // pool) * pool / 384), round(width * (640 // pool) * pool / 640)
+    edges = lambda i, n, size: (i * size // n, -(-(i + 1) * size // n))
+    out = np.empty((rows, columns))
+    for i in range(rows):
+        for j in range(columns):
+            (top, bottom), (left, right) = edges(i, rows, covered[0]), edges(j, columns, covered[1])
             out[i, j] = plane_HW[top:bottom, left:right].mean()
     return out
 
 
-def upsampled(cells_NN: np.ndarray, height: int, width: int) -> np.ndarray:
+def upsampled(cells_NM: np.ndarray, height: int, width: int) -> np.ndarray:
     """Bilinear: pixel y lies at (y + 1/2) N / H - 1/2 among the cells' centres, clamped to the outermost centres."""
-    n = len(cells_NN)
-    at = lambda i, size: min(max((i + 0.5) * n / size - 0.5, 0.0), n - 1.0)
+    n, m = cells_NM.shape
+    at = lambda i, size, cells: min(max((i + 0.5) * cells / size - 0.5, 0.0), cells - 1.0)
     out = np.empty((height, width))
     for y in range(height):
         for x in range(width):
-            r, c = at(y, height), at(x, width)
+            r, c = at(y, height, n), at(x, width, m)
             r0, c0 = math.floor(r), math.floor(c)
-            r1, c1 = min(r0 + 1, n - 1), min(c0 + 1, n - 1)
-            above = (1 - (c - c0)) * cells_NN[r0, c0] + (c - c0) * cells_NN[r0, c1]
-            below = (1 - (c - c0)) * cells_NN[r1, c0] + (c - c0) * cells_NN[r1, c1]
+            r1, c1 = min(r0 + 1, n - 1), min(c0 + 1, m - 1)
+            above = (1 - (c - c0)) * cells_NM[r0, c0] + (c - c0) * cells_NM[r0, c1]
+            below = (1 - (c - c0)) * cells_NM[r1, c0] + (c - c0) * cells_NM[r1, c1]
             out[y, x] = (1 - (r - r0)) * above + (r - r0) * below
     return out
 
@@ -268,11 +274,16 @@ METHODS = {  # method.md §7; MDS chooses clips and is no part of a step
 
 @dataclass
 class Clip:
-    """One view of B videos: normalised RGB (B, 3, T, H, W), colour-wheel images of its flow and of its rotated flow."""
+    """One view of B videos: normalised RGB (B, 3, T, H, W), colour-wheel images of its flow and of its rotated flow.
+
+    `crossed` and `crossed_rotated`: the same, with the crop and flip of the other view.
+    """
 
     rgb: Tensor
     flow: Tensor | None = None
     rotated: Tensor | None = None
+    crossed: Tensor | None = None
+    crossed_rotated: Tensor | None = None
 
 
 def pooled_clip(map_CTHW: Tensor) -> Tensor:
@@ -332,12 +343,17 @@ class Reference:
         terms, fresh = {"rgb": nce(q, k, "rgb")}, {"rgb": k}
         if "flow" not in self.parts:
             return terms, fresh
-        # Released: of the four clips of flow (query, rotated query, key, rotated key) the middle two have changed places.
-        rotated_query, flow_key = (key.flow, query.rotated) if "released" in self.parts else (query.rotated, key.flow)
+        rotated_query, flow_key = query.rotated, key.flow
+        if "released" in self.parts:  # the key's unrotated flow is cropped as the query, the query's rotated flow as the key
+            rotated_query, flow_key = key.crossed, query.crossed_rotated
         maps, f = encode(self.mocos["flow"].query, query.flow, groups)
         g = self.encode_keys("flow", flow_key, orders)
-        terms |= {"flow": nce(f, g, "flow"), "rgb_to_flow": nce(q, g, "flow"), "flow_to_rgb": nce(f, k, "rgb")}
-        fresh["flow"] = g  # rotated keys are never enqueued
+        terms["flow"] = nce(f, g, "flow")
+        if "released" in self.parts:  # this step's keys are in the queue when the other terms look at it
+            self.queues["flow"].enqueue(g)
+        else:
+            fresh["flow"] = g  # rotated keys are never enqueued
+        terms |= {"rgb_to_flow": nce(q, g, "flow"), "flow_to_rgb": nce(f, k, "rgb")}
         rotated_maps, r = encode(self.mocos["flow"].query, rotated_query, groups)
         s = self.encode_keys("flow", key.rotated, orders)
         terms |= {"rotated": nce(r, s, "flow"), "rgb_to_rotated": nce(q, s, "flow"), "rotated_to_rgb": nce(r, k, "rgb")}
@@ -360,16 +376,21 @@ class Reference:
         return {name: g for name, g in zip(self.weights, found) if g is not None}
 
     @torch.no_grad()
-    def move_keys(self, progress: float) -> None:
-        """Once per step, before its keys are encoded: key <- m key + (1 - m) query. Batch-norm statistics are the key's own."""
-        m = key_momentum(progress, self.contrast.momentum)
-        for moco in self.mocos.values():
-            for k, q in zip(moco.key.parameters(), moco.query.parameters()):
-                k.copy_(m * k + (1 - m) * q)
+    def move_keys(self, number: int, total: int) -> None:
+        """Before the keys of a step are encoded: key <- m key + (1 - m) query. Batch-norm statistics are the key's own.
+
+        Released: the flow encoder moves twice a step, and each time counts the samples of a step, so that m reaches 1 half-way.
+        """
+        for name, moco in self.mocos.items():
+            twice = "released" in self.parts and name == "flow"
+            for count in (2 * number, 2 * number + 1) if twice else (number,):
+                m = key_momentum(min(1.0, count / total), self.contrast.momentum)
+                for k, q in zip(moco.key.parameters(), moco.query.parameters()):
+                    k.copy_(m * k + (1 - m) * q)
 
     def step(self, query: Clip, key: Clip, orders: list[list[int]], number: int, total: int, rate: float) -> dict[str, dict]:
         """One whole step. Returns what there is to compare: terms, clipped gradients."""
-        self.move_keys(number / total)
+        self.move_keys(number, total)
         terms, fresh = self.losses(query, key, orders)
         gradients = self.gradients(terms)
         self.optimiser.step(self.weights, gradients, cosine_rate(rate, number, total))

@@ -233,3 +233,17 @@ def test_what_a_library_cannot_build_is_not_exported(tmp_path, to, out, says):
 
 def test_importing_mscl_does_not_wait_for_torch():
     subprocess.run([sys.executable, "-c", "import sys, mscl; assert 'torch' not in sys.modules"], check=True, cwd=ROOT)
+
+
+def test_r2plus1d_18_comes_from_torchvision_and_goes_back(tmp_path):
+    theirs = trained(torchvision.models.video.r2plus1d_18(weights=None, num_classes=5))
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    net = mscl.load_backbone(tmp_path / "theirs.pth")
+    with torch.inference_mode():
+        torch.testing.assert_close(theirs.fc(net(CLIP)), theirs(CLIP))
+    assert "r2plus1d_18 of width 64, with its classifier of 5 classes" in export_weights(
+        tmp_path / "theirs.pth", "torchvision", tmp_path / "again.pth"
+    )
+    again = torchvision.models.video.r2plus1d_18(weights=None, num_classes=5).eval()
+    again.load_state_dict(torch.load(tmp_path / "again.pth"))
+    assert torch.equal(features(again), features(theirs))

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from mscl.machine.torchvision import torchvision
+from mscl.models.networks.blocks import Bottleneck
 from mscl.models.networks.build import build_backbone, load_backbone_weights
 from mscl.models.networks.flow_resnet import FlowResNet
 from mscl.models.networks.neck import Neck
+from mscl.models.networks.r2plus1d_18 import R2Plus1D18
 from mscl.models.networks.r3d_18 import R3D18
 from mscl.models.networks.slow_r50 import SlowR50
 
@@ -60,3 +62,32 @@ def test_foreign_weights_are_refused_by_name(tmp_path):
     save_file(R3D18(width=4).state_dict(), tmp_path / "thin.safetensors")
     with pytest.raises(ValueError, match="thin.safetensors: not the weights of this backbone"):
         load_backbone_weights(build_backbone(SimpleNamespace(backbone="r3d_18", width=8)), tmp_path / "thin.safetensors")
+
+
+def test_initialisation_of_r50_and_neck():
+    """Every bottleneck starts as the identity; R18 has torchvision's gammas; the neck is Xavier-uniform with zero biases."""
+    net, flow, r18 = SlowR50(width=8), FlowResNet("bottleneck", 8), R3D18(width=8)
+    last = [m.bn3.weight for part in (net, flow) for m in part.modules() if isinstance(m, Bottleneck)]
+    assert len(last) == 2 * (3 + 4 + 6 + 3) and not any(gamma.any() for gamma in last)
+    others = [m.weight for name, m in net.named_modules() if isinstance(m, torch.nn.BatchNorm3d) and not name.endswith("bn3")]
+    assert all((gamma == 1).all() for gamma in others)
+    assert all((m.weight == 1).all() for m in r18.modules() if isinstance(m, torch.nn.BatchNorm3d))
+    neck = Neck((16, 32, 64), 32, 2, (2, 2, 2))
+    for conv in (m for m in neck.modules() if isinstance(m, torch.nn.Conv3d)):
+        fan = conv.weight[0].numel() + conv.weight[:, 0].numel()  # inputs and outputs of a position
+        bound = (6 / fan) ** 0.5
+        assert conv.weight.abs().max() <= bound and conv.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+        assert not conv.bias.any()
+
+
+def test_r2plus1d_18_is_torchvisions():
+    """Width 64 loads straight into torchvision's network and computes the same."""
+    torch.manual_seed(0)
+    ours, theirs = R2Plus1D18().eval(), torchvision.models.video.r2plus1d_18(weights=None).eval()
+    missing = theirs.load_state_dict(ours.state_dict(), strict=False)
+    assert missing.missing_keys == ["fc.weight", "fc.bias"] and not missing.unexpected_keys
+    theirs.fc = torch.nn.Identity()
+    x = torch.randn(1, 3, 8, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(ours(x), theirs(x), atol=1e-5)
+    assert tuple(m.shape[2] for m in R2Plus1D18(width=8).maps(x)) == (4, 2, 1)

@@ -79,7 +79,9 @@ def test_a_sample_has_frames_and_flow_of_the_same_times_and_depends_on_the_epoch
     assert sample["key_flow"].shape == (4, 32, 32, 2) and sample["key_factor"].shape == (4,)  # of times 0, 2, 4, 6
     shapes = batch_shapes(job.switches, job.clip, 32)
     assert {k: (np.shape(v), np.asarray(v).dtype) for k, v in sample.items()} == shapes
-    assert {k: tuple(v.shape) for k, v in random_batch(job.switches, job.clip, 32, 5).items()} == {k: (5, *s) for k, (s, _) in shapes.items()}
+    assert {k: tuple(v.shape) for k, v in random_batch(job.switches, job.clip, 32, 5).items()} == {
+        k: (5, *s) for k, (s, _) in shapes.items()
+    }
     assert np.array_equal(sample["query_rgb"], clips[3]["query_rgb"])
     clips.set_epoch(1)
     assert not np.array_equal(sample["query_rgb"], clips[3]["query_rgb"])

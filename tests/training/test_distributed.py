@@ -43,7 +43,7 @@ def test_two_processes_follow_the_losses_of_one(prepared, tmp_path):
 
 
 def test_a_batch_in_parts_gives_the_step_of_the_whole(prepared, tmp_path):
-    """Gradient accumulation: each part is a group of batch norm, all keys enter the queue together."""
+    """Gradient accumulation: each part holds a whole group of batch norm, all keys enter the queue together."""
     pretrain(job_of(prepared, "moco", groups=1, epochs=1, accumulate=2), tmp_path / "parts")
     history = pd.read_csv(tmp_path / "parts" / "history.csv")
     assert history.loss[0] == pytest.approx(history.loss_rgb[0]) and 1 < history.loss[0] < 10

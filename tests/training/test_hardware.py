@@ -29,7 +29,7 @@ def drawn(folder) -> dict[str, list[tuple[int, float]]]:
 
 def test_a_stopped_and_resumed_run_draws_each_step_once(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(watching, "POINT_SECONDS", 0.0)
-    machine, step = Machine(curves=tmp_path / "curves"), engine.Run._one
+    machine, step = Machine(curves=tmp_path / "curves"), engine.Run._step
 
     def stops(run, *arguments):
         if run.at.step == 2:
@@ -38,10 +38,10 @@ def test_a_stopped_and_resumed_run_draws_each_step_once(prepared, tmp_path, monk
             raise KeyboardInterrupt
         return step(run, *arguments)
 
-    monkeypatch.setattr(engine.Run, "_one", stops)
+    monkeypatch.setattr(engine.Run, "_step", stops)
     with pytest.raises(KeyboardInterrupt):
         pretrain(job_of(prepared), tmp_path / "run", machine)
-    monkeypatch.setattr(engine.Run, "_one", step)
+    monkeypatch.setattr(engine.Run, "_step", step)
     pretrain(job_of(prepared), tmp_path / "run", machine)
     curves, history = drawn(tmp_path / "curves"), pd.read_csv(tmp_path / "run/history.csv")
     assert [at for at, _ in curves["step/loss"]] == list(range(1, 7))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mscl.measures.knn import leave_one_out
+from mscl.measures.neighbours import leave_one_out
 from mscl.stages import build, jobs
 from mscl.training.monitor import Monitor, choose, spread
 from mscl.training.pretrain import pretrain

@@ -202,7 +202,7 @@ def test_a_signal_after_the_training_ends_at_once_and_loses_nothing(prepared, tm
         with pytest.raises(SystemExit, match="143"):
             finetune(job, tmp_path / "stopped")
     assert torch.load(tmp_path / "stopped/checkpoint.pt", weights_only=True)["at"]["step"] > 0
-    monkeypatch.setattr(engine.Run, "_one", lambda *_: pytest.fail("it was trained already"))
+    monkeypatch.setattr(engine.Run, "_step", lambda *_: pytest.fail("it was trained already"))
     finetune(job, tmp_path / "stopped")
     names = ("weights.safetensors", "predictions.parquet", "metrics.json", "history.csv")
     assert all((tmp_path / "whole" / n).read_bytes() == (tmp_path / "stopped" / n).read_bytes() for n in names)

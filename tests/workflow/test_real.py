@@ -26,7 +26,7 @@ def real_config(folder, videos) -> dict:
     model = config["models"]["r18"]
     model["pretrain"] |= {"batch": 32, "epochs": 1}
     model["finetune"] |= {"epochs": 1}
-    config["analysis"] = {"probe": False, "gradcam": ["Turning the camera left while filming something"]}
+    config["analysis"] = {"measures": [], "gradcam": ["Turning the camera left while filming something"]}
     return config
 
 

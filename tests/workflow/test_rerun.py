@@ -105,6 +105,21 @@ CODE = {
     "flow": ("mscl/flow/estimate.py", statement, {"flow": 2} | AFTER_FLOW),
     "a loss": ("mscl/models/losses/lmcl.py", statement, PRETRAINED),
     "another family's network": ("mscl/models/methods/corp.py", statement, {}),
+    "a family's own network": ("mscl/models/methods/mscl.py", statement, PRETRAINED),
+    "another backbone": ("mscl/models/networks/slow_r50.py", statement, {}),
+    "the backbone": ("mscl/models/networks/r3d_18.py", statement, TRAINED),
+    "the table of backbones": ("mscl/config/backbones.py", statement, {}),
+    "a measure that is not asked for": ("mscl/measures/knn.py", statement, {}),
+    "a measure": ("mscl/measures/probe.py", statement, {"frozen": 4, "report": 1}),
+    "the table of measures": ("mscl/config/measures.py", statement, {}),
+    "another format": ("mscl/datasets/formats/ucf101.py", statement, {}),
+    "the format of the target data": (
+        "mscl/datasets/formats/ssv2.py",
+        statement,
+        {"dataset": 1, "manifest": 1, "frames": 1, "data_health": 1} | TRAINED | {"pretrain": 0},
+    ),
+    "the table of formats": ("mscl/config/formats.py", statement, {}),
+    "the table of stages": ("mscl/stages/table.py", statement, {}),
     "the definitions of the methods, whose switches are settings": ("mscl/config/methods.py", statement, {}),
     "finetuning": ("mscl/training/finetune.py", statement, {"finetune": 4, "analysis": 1, "report": 1}),
     "GradCAM": ("mscl/evaluation/gradcam.py", statement, {"analysis": 1, "report": 1}),
@@ -124,7 +139,25 @@ def test_a_file(tree, what):
     folder, _ = tree
     name, change, expected = CODE[what]
     with edited(folder / name, change):
-        assert planned(folder) == expected
+        assert planned(folder) == {rule: jobs for rule, jobs in expected.items() if jobs}
+
+
+NEW = (
+    "mscl/models/methods/mine.py",
+    "mscl/models/networks/mine.py",
+    "mscl/datasets/formats/mine.py",
+    "mscl/measures/mine.py",
+    "mine.py",
+)
+
+
+def test_a_new_file_of_any_kind_reruns_nothing(tree):
+    folder, _ = tree
+    for name in NEW:
+        (folder / name).write_text(statement(""))
+    assert planned(folder) == {}
+    for name in NEW:
+        (folder / name).unlink()
 
 
 def test_a_dry_run_names_the_setting_and_the_file_that_changed(tree):

@@ -24,6 +24,11 @@ def one_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+def folder(wildcards, output):
+    """The folder of the outputs."""
+    return str(Path(output[0]).parent)
+
+
 # Numbers of processes and loaders depend on the machine and do not change results, so they are resources and not parameters:
 # a change of them reruns nothing.
 

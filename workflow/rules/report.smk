@@ -124,7 +124,7 @@ rule report:
         *stage.settings("report"),
         *stage.code("report"),
         job=stage.job("report"),
-        out=at.report(),
+        out=folder,
     message:
         "Writing the report"
     shell:

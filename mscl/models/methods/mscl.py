@@ -34,6 +34,7 @@ class MSCL(Method):
     def __init__(self, net: Net, contrast: Contrast, switches: Switches):
         super().__init__()
         self.switches, self.temperature = switches, contrast.temperature
+        self.released = switches.fra == "released"
         self._waiting: list[tuple[Tensor, Tensor | None]] = []  # keys (RGB, flow) of this step
         rgb = build_backbone(net)
         self.rgb = build_moco(rgb, contrast)
@@ -49,11 +50,14 @@ class MSCL(Method):
     def encoder(self) -> Encoder:
         return self.rgb.query
 
-    def momentum_update(self, m: float) -> None:
+    def begin(self, progress: float, step: float) -> None:
         """Move every key encoder, once per step."""
-        self.rgb.momentum_update(m)
-        if self.switches.flow:
-            self.flow.momentum_update(m)
+        self.rgb.follow(progress)
+        if self.switches.flow and not self.released:
+            self.flow.follow(progress)
+        elif self.switches.flow:  # twice, and each time it counts the samples of a whole step
+            self.flow.follow(min(1.0, 2 * progress))
+            self.flow.follow(min(1.0, 2 * progress + step))
 
     def forward(self, query: View, key: View) -> tuple[Terms, Terms]:
         rgb_maps, q = self.rgb.encode_query(query.rgb_BCTHW)
@@ -74,19 +78,22 @@ class MSCL(Method):
                 losses["lmcl"], accuracies["lmcl"] = self._local(rgb_maps, flow_maps[-1], extra)
         for name, (a, b, queue) in pairs.items():
             losses[name], accuracies[name] = info_nce(a, b, queue, self.temperature)
-        self._waiting.append((k, flow_k))
+            if self.released and name == "flow":  # so that the terms that follow find their positive among the negatives, too
+                queue.enqueue(gather(b))
+        self._waiting.append((k, None if self.released else flow_k))
         return losses, accuracies
 
     def _wire(self, query: View, key: View) -> tuple[Tensor | None, ...]:
         """Flow images (query, rotated query, key, rotated key).
 
-        `fra: released` repeats the released code's wiring, in which the key clip's unrotated flow
-        stands where the rotated query flow belongs, and the rotated query flow is MoCo's key.
+        `fra: released` repeats the released code's wiring: the key clip's unrotated flow, with the query's crop and flip, stands
+        where the rotated query flow belongs, and the rotated query flow, with the key's crop and flip, is MoCo's key.
         """
+        if self.released:
+            return query.flow_image(), key.crossed_image(), query.rotated_crossed_image(), key.rotated_image()
         rotated = self.switches.rotated or self.switches.fra != "none"
-        q, k = query.flow_image(), key.flow_image()
         rq, rk = (query.rotated_image(), key.rotated_image()) if rotated else (None, None)
-        return (q, k, rq, rk) if self.switches.fra == "released" else (q, rq, k, rk)
+        return query.flow_image(), rq, key.flow_image(), rk
 
     def _clip_pairs(self, q: Tensor, k: Tensor, flow_q: Tensor, flow_k: Tensor) -> dict:
         within = {"flow": (flow_q, flow_k, self.flow.queue)} if self.switches.flow_contrast else {}

@@ -33,8 +33,8 @@ class RhoMoCo(Method):
     def encoder(self) -> Encoder:
         return self.rgb.query
 
-    def momentum_update(self, m: float) -> None:
-        self.rgb.momentum_update(m)
+    def begin(self, progress: float, step: float) -> None:
+        self.rgb.follow(progress)
 
     def forward(self, query: View, *keys: View) -> tuple[Terms, Terms]:
         q = self.rgb.encode_query(query.rgb_BCTHW)[1]

@@ -44,9 +44,14 @@ def stage(block, inplanes: int, planes: int, blocks: int, stride: tuple[int, int
 
 
 def initialise(net: nn.Module) -> None:
-    """Kaiming-normal convolutions (fan out), unit batch norms: torchvision's own initialisation."""
+    """Kaiming-normal convolutions (fan out) and unit batch norms, as in torchvision; the last batch norm of a bottleneck starts at 0.
+
+    So each bottleneck starts as the identity (docs/method.md §8).
+    """
     for module in net.modules():
         if isinstance(module, nn.Conv3d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+        if isinstance(module, Bottleneck):
+            nn.init.zeros_(module.bn3.weight)

@@ -10,8 +10,6 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mscl.models.networks.blocks import initialise
-
 
 def _conv3(channels: int, stride: tuple[int, int, int] = (1, 1, 1)) -> nn.Conv3d:
     return nn.Conv3d(channels, channels, 3, stride, padding=1)
@@ -44,7 +42,10 @@ class Neck(nn.Module):
         self.laterals = nn.ModuleList(nn.Conv3d(c, channels, 1) for c in map_dims)
         self.outputs = nn.ModuleList(nn.Conv3d(channels, channels, (1, 3, 3), padding=(0, 1, 1)) for _ in map_dims)
         self.pyramid = nn.Sequential(*(PyramidConv(channels, stride) for _ in range(blocks)))
-        initialise(self)
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
 
     def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
         levels = [lateral(x) for lateral, x in zip(self.laterals, maps)]

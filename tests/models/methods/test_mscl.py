@@ -25,7 +25,8 @@ def model_of(switches: Switches, net=NET) -> MSCL:
 def view(seed: int) -> View:
     g = torch.Generator().manual_seed(seed)
     flow = torch.rand(4, 2, 4, 32, 32, generator=g) - 0.5  # every second of 8 fields
-    return View(torch.randn(4, 3, 8, 32, 32, generator=g), flow, torch.full((4,), 1.2566))
+    crossed = torch.rand(4, 2, 4, 32, 32, generator=g) - 0.5
+    return View(torch.randn(4, 3, 8, 32, 32, generator=g), flow, torch.full((4,), 1.2566), crossed_B2THW=crossed)
 
 
 @pytest.mark.parametrize(
@@ -64,17 +65,30 @@ def test_released_wiring_swaps_the_key_clips_flow_with_the_rotated_query_flow():
     released = model_of(METHODS["mscl-released"].switches)._wire(query, key)
     rotated_query = colourwheel(rotate_flow(query.flow_B2THW, query.angle_B))
     assert torch.equal(paper[1], rotated_query) and torch.equal(paper[2], key.flow_image())
-    assert torch.equal(released[1], key.flow_image()) and torch.equal(released[2], rotated_query)
+    # Each in the place of the other, with the crop and flip of the view whose place it takes.
+    assert torch.equal(released[1], colourwheel(key.crossed_B2THW))
+    assert torch.equal(released[2], colourwheel(rotate_flow(query.crossed_B2THW, query.angle_B)))
     assert torch.equal(paper[0], released[0]) and torch.equal(paper[3], released[3])
+
+
+def test_released_flow_keys_are_negatives_of_their_own_step():
+    """They are in the queue before the rotated and cross-modal terms; RGB keys wait for the end of the step, as ever."""
+    model, before = model_of(METHODS["mscl-released"].switches), model_of(METHODS["mscl-released"].switches)
+    model(view(1), view(2))
+    assert model.flow.queue.age_K.tolist() == [0] * 4 + [1] * 4
+    assert torch.equal(model.rgb.queue.keys_KD, before.rgb.queue.keys_KD)
+    model.enqueue()
+    assert model.flow.queue.age_K.tolist() == model.rgb.queue.age_K.tolist() == [0] * 4 + [1] * 4
 
 
 def test_momentum_moves_the_key_encoders_once():
     model = model_of(METHODS["baseline"].switches)
+    model.flow.momentum = 0.9
     with torch.no_grad():
         for p in model.flow.query.parameters():
             p.add_(1.0)
     before = [p.clone() for p in model.flow.key.parameters()]
-    model.momentum_update(0.9)
+    model.begin(0.0, 0.1)
     assert all(torch.allclose(b + 0.1, k, atol=1e-6) for b, k in zip(before, model.flow.key.parameters()))
 
 
