@@ -56,7 +56,7 @@ class MDSConfig(Strict):
 
     stride: Positive = 4  # in stored fields
     fields: Positive = 8  # terms per start
-    pool: Positive = 28  # cells per side
+    pool: Positive = 28  # pixels; side and stride of the pooling kernel of the motion attention, for a field of 384 x 640
 
 
 class ClipConfig(Strict):
