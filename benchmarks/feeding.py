@@ -2,9 +2,10 @@
 
     python -m benchmarks.feeding [--config config.yaml] [--model r18] [--method mscl] [--workers 0] [--epochs 2]
 
-The stores of `--config` must exist (`make demo` makes those of config.yaml). Both runs use the loop of the engine with the same loader.
-One reads and decodes clips, the other returns copies of one sample. They take turns, one epoch each. The benchmark also prints how many
-samples per second one core reads, and how many cores are needed for one device at the measured rate, or at `--rate` samples per second.
+The stores of `--config` must exist (`make demo` makes those of config.yaml). Both runs use the loop of the engine with the same
+loader. One reads and decodes clips, the other returns copies of one sample. They take turns, one epoch each. The benchmark also
+prints how many samples per second one core reads, and how many cores are needed for one device at the measured rate, or at
+`--rate` samples per second.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python -m benchmarks.fidelity
 
 R18 with 8 clips of 8 x 112 x 112, R50 with 4 clips of 8 x 224 x 224, full width, on a CPU. The queue has only 64 keys, since the
-reference loops over it in Python. Prints the largest difference of a loss term (relative for terms above 1), and the relative difference
-of all gradients together.
+reference loops over it in Python. Prints the largest difference of a loss term (relative for terms above 1), and the relative
+difference of all gradients together.
 """
 
 from __future__ import annotations

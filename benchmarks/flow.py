@@ -2,9 +2,9 @@
 
     python -m benchmarks.flow [--clips 12] [--repeats 3] [--raft WEIGHTS]
 
-The plain loop is the usual code: read a JPEG as grey, resize, DISOpticalFlow.calc (medium preset), one thread. `with storing` also
-resizes u and v to the stored size, clips them to 20 pixels, and encodes two JPEGs. Ours is `flow_shard`: the same without clipping, plus
-motion scores (MDS), tar, index and checksum.
+The plain loop is the usual code: read a JPEG as grey, resize, DISOpticalFlow.calc (medium preset), one thread. `with storing`
+also resizes u and v to the stored size, clips them to 20 pixels, and encodes two JPEGs. Ours is `flow_shard`: the same without
+clipping, plus motion scores (MDS), tar, index and checksum.
 """
 
 from __future__ import annotations

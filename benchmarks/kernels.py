@@ -2,9 +2,10 @@
 
     python -m benchmarks.kernels [--config config/paper.yaml] [--model r18] [--method mscl] [--batch 8] [--threads 2] [--seconds 90]
 
-Kernels: as shipped, without channels_last, compiled, and on a GPU with cudnn.benchmark. References: a plain training step (forward,
-backward, SGD) of torchvision's r3d_18 on clips of the same size, and the rate of a matrix product in the data type of the networks
-(bfloat16 on a GPU), which gives the shortest possible time for the counted operations of a step. All measurements take turns.
+Kernels: as shipped, without channels_last, compiled, and on a GPU with cudnn.benchmark. References: a plain training step
+(forward, backward, SGD) of torchvision's r3d_18 on clips of the same size, and the rate of a matrix product in the data type of
+the networks (bfloat16 on a GPU), which gives the shortest possible time for the counted operations of a step. All measurements
+take turns.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     python -m benchmarks.overhead [--config config.yaml] [--repeats 1] [--keep FOLDER]
 
-Both run the same commands one after another, each in its own folder, from generated videos to the report: Snakemake with one core, and a
-shell in the order of Snakemake's plan. The paths of the configuration must be relative and its data sets generated (embedded).
+Both run the same commands one after another, each in its own folder, from generated videos to the report: Snakemake with one
+core, and a shell in the order of Snakemake's plan. The paths of the configuration must be relative and its data sets generated
+(embedded).
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
     python -m benchmarks.quantisation VIDEO...
 
-Reference: DIS at 384 x 640, as float32 at the size of the extracted frames (short side 256). Each stored form is decoded, resized to the
-grid of the reference, and compared there. MDS: rank correlation (Spearman) of the scores of a video with those of the reference, and the
-share of the allowed starts of the reference that are still allowed. Numbers are means over the fields, then over the videos.
+Reference: DIS at 384 x 640, as float32 at the size of the extracted frames (short side 256). Each stored form is decoded, resized
+to the grid of the reference, and compared there. MDS: rank correlation (Spearman) of the scores of a video with those of the
+reference, and the share of the allowed starts of the reference that are still allowed. Numbers are means over the fields, then
+over the videos.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     python -m benchmarks.reading [--samples 200]        (needs `pip install av`; uses torchcodec if it can be loaded)
 
-A sample is what pretraining reads: two clips of 8 frames at stride 16, with 4 flow fields each, short side 128, at starts allowed by MDS,
-cropped and resized to 112 pixels by `PretrainClips`. The other decoders read the same 16 frames, without flow, crop or resizing, from the
-340 x 256 H.264 file with one thread. `only JPEG decoding` decodes the 24 JPEGs of one sample from memory.
+A sample is what pretraining reads: two clips of 8 frames at stride 16, with 4 flow fields each, short side 128, at starts allowed
+by MDS, cropped and resized to 112 pixels by `PretrainClips`. The other decoders read the same 16 frames, without flow, crop or
+resizing, from the 340 x 256 H.264 file with one thread. `only JPEG decoding` decodes the 24 JPEGs of one sample from memory.
 """
 
 from __future__ import annotations

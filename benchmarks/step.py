@@ -2,9 +2,10 @@
 
     python -m benchmarks.step [--model r18] [--config config/paper.yaml] [--batch 4] [--methods moco baseline mscl] [--seconds 30]
 
-The step is that of the engine: augmentation of uint8 clips on the device, every loss with the full queue, backward, gradient clipping,
-optimiser, EMA, queue. The comparison runs the same networks on prepared float tensors: query encoders (and neck) forward and backward
-from a plain sum, key encoders forward. Both run on the device that torch finds, with `--threads` threads on a CPU.
+The step is that of the engine: augmentation of uint8 clips on the device, every loss with the full queue, backward, gradient
+clipping, optimiser, EMA, queue. The comparison runs the same networks on prepared float tensors: query encoders (and neck)
+forward and backward from a plain sum, key encoders forward. Both run on the device that torch finds, with `--threads` threads on
+a CPU.
 """
 
 from __future__ import annotations

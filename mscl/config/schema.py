@@ -1,8 +1,8 @@
 """The typed, validated configuration.
 
 One YAML file describes one whole experiment (`config.yaml`: the demo; `config/paper.yaml`: the paper). `load_config` returns a
-`Config`, or raises `ConfigError` with one sentence per mistake. Lengths in time are in frames of the original video unless a comment
-says otherwise. This module imports only pydantic and PyYAML, so that the Snakefile can validate without loading torch.
+`Config`, or raises `ConfigError` with one sentence per mistake. Lengths in time are in frames of the original video unless a
+comment says otherwise. This module imports only pydantic and PyYAML, so that the Snakefile can validate without loading torch.
 """
 
 from __future__ import annotations

@@ -61,8 +61,8 @@ class Rules:
     def job(self, stage: str) -> Callable[..., str]:
         """The JSON of the job: exactly the settings that the stage uses.
 
-        Snakemake does not compare a parameter whose function takes `output`. It compares the parameters of `settings` instead, which
-        contain the same values one by one.
+        Snakemake does not compare a parameter whose function takes `output`. It compares the parameters of `settings` instead,
+        which contain the same values one by one.
         """
         return lambda wildcards, output: self._json(stage, *self._key(stage, wildcards))
 

@@ -112,8 +112,8 @@ def _given(config: Config, at: Layout, dataset: str) -> dict[str, list[str]]:
 def _annotations(config: Config, at: Layout, dataset: str) -> dict[str, list[str]]:
     """The annotation files that the user provides: an edit of one reruns the stages that depend on it.
 
-    Files that the workflow makes itself (generated, downloaded, unpacked) are left out: the inputs of a job must not change because
-    the job ran.
+    Files that the workflow makes itself (generated, downloaded, unpacked) are left out: the inputs of a job must not change
+    because the job ran.
     """
     data = config.datasets[dataset]
     if data.embedded:
