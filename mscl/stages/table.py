@@ -47,14 +47,18 @@ class Stage:
         """The job that a stage is called with."""
         return self.job(config, *(values[name] for name in (self.per if self.settings_per is None else self.settings_per)))
 
-    def inputs(self, config: Config, at: Layout, values: Values) -> dict[str, list[str]]:
-        """Every file that must be there before it runs, by kind."""
-        named = {kind: [str(p) for p in paths] for kind, paths in self.settings(config, values).reads().items()}
+    def inputs(self, config: Config, at: Layout, values: Values, job: Job) -> dict[str, list[str]]:
+        """Every file that must be there before `job`, which has these values, runs; by kind."""
+        named = {kind: [str(p) for p in paths] for kind, paths in job.reads().items()}
         return named | self.reads(config, at, **values)
 
     def code_hashes(self, job: Job) -> dict[str, str]:
         """Hash of each file of code that it runs for a job, by path."""
-        return file_hashes(self.code, *job.modules(), files=self.files)
+        return self.hashes_with(job.modules())
+
+    def hashes_with(self, modules: tuple[str, ...]) -> dict[str, str]:
+        """The same for all jobs that name these modules."""
+        return file_hashes(self.code, *modules, files=self.files)
 
 
 @dataclass(frozen=True)
