@@ -79,7 +79,7 @@ def _rng(embedded_seed: int, *names: object) -> np.random.Generator:
 
 
 def clips(embedded: Embedded, format: str) -> tuple[Clip, ...]:
-    """All clips, split by split. Classes are balanced within a split; ids are shuffled, so that an id does not reveal the class."""
+    """All clips, split by split. Classes are balanced within a split; ids are shuffled, so an id does not reveal the class."""
     return _clips(embedded.model_dump_json(), format)
 
 
@@ -160,7 +160,7 @@ def write_dataset(dataset: Dataset, workers: int = 2) -> None:
 
 
 def _start_or_resume(folder: Path, dataset: Dataset, names: set[str]) -> None:
-    """Keep videos of the same settings and code, and delete videos of other ones. Raises ValueError for videos not generated here."""
+    """Keep videos of the same settings and code, delete videos of others. Raises ValueError for videos not generated here."""
     code = hashlib.sha256()
     for module in ("motion", "render", "encode", "embedded"):
         code.update((Path(__file__).parent / f"{module}.py").read_bytes())
