@@ -65,7 +65,7 @@ def plan(
     gpu_tflops: Annotated[float | None, typer.Option(help="Sustained TFLOP/s of one GPU in training.")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write the plan to this JSON file.")] = None,
 ) -> None:
-    """Estimate the cost of a configuration before it runs: jobs, disk space, CPU and GPU hours, with the origin of each number."""
+    """Estimate the cost of a configuration before it runs: jobs, disk space, CPU and GPU hours, each with its origin."""
     from mscl.planning.command import run_plan
 
     run_plan(config, cpus=cpus, gpus=gpus, probe=probe, rates=rates, save=save_rates, gpu_tflops=gpu_tflops, json_out=json_out)

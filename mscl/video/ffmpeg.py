@@ -53,7 +53,7 @@ def _keep_timing() -> str:
 
 @dataclass
 class Decoded:
-    """The decoded frames of one video. `jpegs[k]` is raw frame k * step; `pts` (s, NaN if unknown) has one entry per raw frame."""
+    """The decoded frames of a video. `jpegs[k]` is raw frame k * step; `pts` (s, NaN if unknown) has one entry per raw frame."""
 
     jpegs: list[bytes] = field(default_factory=list)
     pts: list[float] = field(default_factory=list)

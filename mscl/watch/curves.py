@@ -117,7 +117,7 @@ class Window:
 
 
 def _curves(folder: Path, step: int) -> SummaryWriter | None:
-    """A TensorBoard writer that discards what an interrupted run wrote after `step`; None, with a warning, without TensorBoard."""
+    """A TensorBoard writer that discards points of an interrupted run after `step`; None, with a warning, without TensorBoard."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
