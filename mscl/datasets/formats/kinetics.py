@@ -48,7 +48,7 @@ def _read_split(path: Path, split: str) -> pd.DataFrame:
             "it must be label,youtube_id,time_start,time_end,split"
         )
     for name in ("youtube_id",) if split == "test" else ("youtube_id", "label"):
-        refuse(path, rows, name, rows[name].str.strip() == "", "is empty; fill it in or drop the row")
+        refuse(path, rows, name, rows[name].str.strip() == "", "is empty; fill it in or remove the row")
     seconds = {}
     for name in ("time_start", "time_end"):
         value = pd.to_numeric(rows[name], errors="coerce")
