@@ -12,7 +12,7 @@ import yaml
 from mscl.config.schema import load_config
 from mscl.planning import command, network
 from mscl.planning.count import count_jobs, count_videos, facts_of
-from mscl.planning.plan import HOURS, make_plan
+from mscl.planning.plan import make_plan
 from mscl.planning.rates import Rates, load_rates
 from mscl.planning.training import makespan
 from mscl.stages import build
@@ -227,15 +227,6 @@ def test_runs_share_the_devices():
     assert makespan(runs, 9) == 6  # a frozen test waits for its training
     assert makespan(runs, 2, processes=2) == 6  # trainings one after the other, each on both devices: 5 h in total; then the test
     assert makespan(runs, 4, processes=2) == 3  # 2.5 + 0.5 in parallel with 1.5 + 0.5, and the test of b on the first free device
-
-
-def test_it_knows_the_time_that_the_rules_ask_for():
-    text = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
-    asked = {
-        rule: int(minutes) / 60 for rule, minutes in re.findall(r"\nrule (\w+):(?:(?!\nrule ).)*?runtime=(\d+),", text, re.S)
-    }
-    assert {kind: asked[kind] for kind in HOURS} == HOURS
-
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (("--config", "nowhere.yaml"), "error: nowhere.yaml: no such file\n"),
