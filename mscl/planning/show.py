@@ -88,7 +88,7 @@ def _disk(plan: dict) -> Table:
 
 def _hours(plan: dict) -> Table:
     hours = plan["hours"]
-    table = _table("stage", "CPU hours", "GPU hours", "at once", "wall clock", "origin ")
+    table = _table("stage", "CPU hours", "GPU hours", "in parallel", "wall clock", "origin ")
     for stage, found in hours["stages"].items():
         if not found["device_hours"]:
             continue

@@ -223,10 +223,11 @@ def test_runs_share_the_devices():
         run("frozen", "b", 1),
     ]
     assert makespan(runs, 1) == 11  # one after the other
-    assert makespan(runs, 2) == 6  # 5 + 1 beside 3 + 1 + 1
+    assert makespan(runs, 2) == 6  # 5 + 1 in parallel with 3 + 1 + 1
     assert makespan(runs, 9) == 6  # a frozen test waits for its training
     assert makespan(runs, 2, processes=2) == 6  # trainings one after the other, each on both devices: 5 h in total; then the test
     assert makespan(runs, 4, processes=2) == 3  # 2.5 + 0.5 in parallel with 1.5 + 0.5, and the test of b on the first free device
+
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (("--config", "nowhere.yaml"), "error: nowhere.yaml: no such file\n"),

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from mscl.datasets.acquire.fetch import PATIENCE, Patience, fetch
 from mscl.datasets.acquire.sources import File, listed, table, wanted
@@ -88,13 +89,13 @@ def _each(
     return done, failed
 
 
-def _file(row: File, root: Path, **say) -> dict:
+def _file(row: File, root: Path, **say: Any) -> dict:
     """Download an annotation or list file; an existing file is used as it is."""
     got = fetch(row.url, root / row.path, bytes=row.bytes, sha256=row.sha256, **say)
     return {"path": row.path, "url": got.url, "bytes": got.bytes, "sha256": got.sha256}
 
 
-def _archive(row: File, root: Path, keep: bool, **say) -> dict:
+def _archive(row: File, root: Path, keep: bool, **say: Any) -> dict:
     """Download an archive, unpack it and write its receipt; skip what an earlier run finished.
 
     The receipt is written before the folder gets its final name. A folder without a receipt was not made here and is not changed.

@@ -42,7 +42,7 @@ def unpack_parts(name: str, dataset: Dataset) -> None:
         usual = dataset.root / STEM
         if usual.is_dir() and usual != folder and next(usual.glob("*.webm"), None):
             raise ValueError(
-                f"data set '{name}': the videos lie in {usual}; set datasets.{name}.videos to {STEM}, or rename the folder to "
+                f"data set '{name}': the videos are in {usual}; set datasets.{name}.videos to {STEM}, or rename the folder to "
                 f"{folder.name}"
             )
         if openers:
@@ -107,7 +107,7 @@ class Joined(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: bytearray | memoryview) -> int:
         while self._file is not None:
             data = self._file.read(len(buffer))
             if data:
