@@ -1,7 +1,7 @@
-"""`python -m mscl <stage>`: one thin command per stage; every workflow rule calls one.
+"""`python -m mscl <stage>`: one short command per stage; every workflow rule calls one of them.
 
-A stage reads its settings from `--job` (JSON text or a JSON file, see `mscl.stages.jobs`) and nowhere else.
-Imports happen inside the commands, so that a stage loads only what it needs.
+A stage reads its settings only from `--job` (JSON text or a JSON file, see `mscl.stages.jobs`).
+Modules are imported inside the commands, so that a stage loads only what it needs.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 app.add_typer(store, name="store")
 
 Job = Annotated[str, typer.Option("--job", help="The stage's settings: JSON text or a JSON file.")]
-Workers = Annotated[int, typer.Option(help="Processes or threads beside the main one.")]
-Processes = Annotated[int, typer.Option(help="Processes, one per GPU, that share each batch; torchrun starts them.")]
-Curves = Annotated[Path | None, typer.Option("--curves", help="Folder for curves that TensorBoard shows; none without it.")]
-Anyway = Annotated[bool, typer.Option("--resume-anyway", help="Resume from a checkpoint of other settings, code or data.")]
-Out = Annotated[Path, typer.Option("--out", help="Where results go.")]
-Records = Annotated[Path | None, typer.Option(help="Where the run card goes, which differs from run to run; else to OUT.")]
+Workers = Annotated[int, typer.Option(help="Number of worker processes or threads.")]
+Processes = Annotated[int, typer.Option(help="Number of processes, one per GPU, that share each batch; torchrun starts them.")]
+Curves = Annotated[Path | None, typer.Option("--curves", help="Folder for TensorBoard curves; without it none are written.")]
+Anyway = Annotated[bool, typer.Option("--resume-anyway", help="Resume even if the checkpoint has other settings, code or data.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder or file for the results.")]
+Records = Annotated[Path | None, typer.Option(help="Folder for the run card, which differs between runs; by default OUT.")]
 
 
-STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGUSR1)  # how training ends that was told to stop and has saved
+STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGUSR1)  # exit codes of training that was asked to stop and has saved a checkpoint
 
 
 @app.command()
-def check(config: Annotated[Path, typer.Argument(help="A whole configuration.")] = Path("config.yaml")) -> None:
-    """Validate a configuration and say what it asks for."""
+def check(config: Annotated[Path, typer.Argument(help="A complete configuration file.")] = Path("config.yaml")) -> None:
+    """Validate a configuration and print the number of models, methods and seeds."""
     from mscl.config.schema import load_config
 
     cfg = load_config(config)
@@ -54,18 +54,18 @@ def check(config: Annotated[Path, typer.Argument(help="A whole configuration.")]
 
 @app.command()
 def plan(
-    config: Annotated[Path, typer.Option(help="A whole configuration.")] = Path("config.yaml"),
+    config: Annotated[Path, typer.Option(help="A complete configuration file.")] = Path("config.yaml"),
     cpus: Annotated[
-        int | None, typer.Option(help="CPUs at once, for the wall clock; those of this machine where not given.")
+        int | None, typer.Option(help="Number of CPUs for the wall-clock estimate; default: those of this machine.")
     ] = None,
-    gpus: Annotated[int | None, typer.Option(help="GPUs at once, for the wall clock; 1 where not given.")] = None,
-    probe: Annotated[bool, typer.Option(help="Measure this machine, about a minute; else assume what no file gives.")] = True,
-    rates: Annotated[Path | None, typer.Option(help="Use the rates of this YAML file instead of measuring.")] = None,
-    save_rates: Annotated[Path | None, typer.Option(help="Write the rates to this file, to use them again.")] = None,
-    gpu_tflops: Annotated[float | None, typer.Option(help="TFLOP/s that a GPU sustains in training.")] = None,
-    json_out: Annotated[Path | None, typer.Option("--json", help="Write the plan to this file, too.")] = None,
+    gpus: Annotated[int | None, typer.Option(help="Number of GPUs for the wall-clock estimate; default: 1.")] = None,
+    probe: Annotated[bool, typer.Option(help="Measure this machine (about 1 minute); else use assumed rates.")] = True,
+    rates: Annotated[Path | None, typer.Option(help="Use the rates in this YAML file instead of measuring.")] = None,
+    save_rates: Annotated[Path | None, typer.Option(help="Write the rates to this file for later use.")] = None,
+    gpu_tflops: Annotated[float | None, typer.Option(help="Sustained TFLOP/s of one GPU in training.")] = None,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Also write the plan to this JSON file.")] = None,
 ) -> None:
-    """Say what a configuration will cost before it runs: jobs, disk, CPU and GPU hours, and how each figure is known."""
+    """Estimate the cost of a configuration before it runs: jobs, disk space, CPU and GPU hours, each with its origin."""
     from mscl.planning.command import run_plan
 
     run_plan(config, cpus=cpus, gpus=gpus, probe=probe, rates=rates, save=save_rates, gpu_tflops=gpu_tflops, json_out=json_out)
@@ -85,9 +85,9 @@ def show_job(
     model: Annotated[str, typer.Option(help="A name under `models`.")],
     method: Annotated[str, typer.Option(help="One of `methods`.")],
     seed: Annotated[int, typer.Option(help="One of `seeds`.")],
-    config: Annotated[Path, typer.Option(help="A whole configuration.")] = Path("config.yaml"),
+    config: Annotated[Path, typer.Option(help="A complete configuration file.")] = Path("config.yaml"),
 ) -> None:
-    """Print what starts a training run by hand: the values of --out, --records and --job, a line each."""
+    """Print the arguments to start a training run by hand: the values of --out, --records and --job, one per line."""
     from mscl.config.schema import load_config
     from mscl.stages.table import by_hand
 
@@ -96,7 +96,7 @@ def show_job(
 
 @app.command()
 def download(job: Job, out: Out, workers: Workers = 4) -> None:
-    """Download a data set, WORKERS archives at a time, and unpack it; OUT lists its files. Run it again to go on."""
+    """Download a data set, WORKERS archives at a time, and unpack it; OUT lists its files. Run it again to resume."""
     from mscl.datasets.acquire.download import download as fetch_all
 
     fetch_all(jobs.loads(jobs.DownloadJob, job), out, workers)
@@ -104,7 +104,7 @@ def download(job: Job, out: Out, workers: Workers = 4) -> None:
 
 @app.command()
 def dataset(job: Job, out: Out) -> None:
-    """Generate an embedded data set, or check that a given one is there; OUT lists its annotation files."""
+    """Generate an embedded data set, or check that another one exists; OUT lists its annotation files."""
     from mscl.datasets.prepare import prepare
 
     prepare(jobs.loads(jobs.DatasetJob, job), out)
@@ -112,7 +112,7 @@ def dataset(job: Job, out: Out) -> None:
 
 @app.command()
 def manifest(job: Job, out: Out) -> None:
-    """List a data set's videos in one table; missing ones are rows."""
+    """List all videos of a data set in one table, including missing ones."""
     from mscl.datasets.manifest import write_manifest
 
     write_manifest(jobs.loads(jobs.ManifestJob, job), out)
@@ -120,7 +120,7 @@ def manifest(job: Job, out: Out) -> None:
 
 @app.command()
 def frames(job: Job, manifest: Path, shard: int, out: Out, workers: Workers = 1) -> None:
-    """Extract one shard's frames: OUT.parquet and the tar beside it."""
+    """Extract the frames of one shard into OUT (.parquet) and the .tar file beside it."""
     from mscl.video.extract import extract_shard
 
     extract_shard(jobs.loads(jobs.FramesJob, job), manifest, shard, out.with_suffix(".tar"), out, workers)
@@ -128,7 +128,7 @@ def frames(job: Job, manifest: Path, shard: int, out: Out, workers: Workers = 1)
 
 @app.command()
 def flow(job: Job, frames: Path, out: Out, workers: Workers = 1) -> None:
-    """Compute flow and motion scores of one shard of frames: OUT.parquet and the tar beside it."""
+    """Compute optical flow and motion scores of one shard of frames into OUT (.parquet) and the .tar file beside it."""
     from mscl.flow.shard import flow_shard
 
     flow_shard(jobs.loads(jobs.FlowJob, job), frames, frames.with_suffix(".tar"), out.with_suffix(".tar"), out, workers)
@@ -136,7 +136,7 @@ def flow(job: Job, frames: Path, out: Out, workers: Workers = 1) -> None:
 
 @app.command()
 def flow_error(job: Job, out: Out) -> None:
-    """Compare stored flow with the renderer's exact flow."""
+    """Compare the stored flow with the exact flow of generated videos."""
     from mscl.flow.error import flow_error as measure
 
     settings = jobs.loads(jobs.FlowErrorJob, job)
@@ -145,7 +145,7 @@ def flow_error(job: Job, out: Out) -> None:
 
 @app.command()
 def data(job: Job, out: Out) -> None:
-    """Count usable and unusable videos of every data set, with reasons."""
+    """Count the usable and unusable videos of every data set, with the reasons."""
     from mscl.datasets.health import write_health
 
     write_health(jobs.loads(jobs.DataJob, job), out)
@@ -183,7 +183,7 @@ def finetune(
     curves: Curves = None,
     records: Records = None,
 ) -> None:
-    """Finetune and test one pretrained backbone, or train from scratch where the job names no weights."""
+    """Finetune and test one pretrained backbone, or train from scratch if the job names no weights."""
     settings = jobs.loads(jobs.FinetuneJob, job)
     launch(processes, settings.device)
     from mscl.training.engine import Machine
@@ -195,7 +195,7 @@ def finetune(
 
 @app.command()
 def frozen(job: Job, out: Out, workers: Workers = 0, records: Records = None) -> None:
-    """Measure the frozen features of a backbone: linear probe, retrieval, whatever `analysis.measures` names."""
+    """Evaluate the frozen features of a backbone with the measures in `analysis.measures` (linear probe, retrieval, …)."""
     from mscl.evaluation.frozen import evaluate_frozen
 
     settings = jobs.loads(jobs.FrozenJob, job)
@@ -205,7 +205,7 @@ def frozen(job: Job, out: Out, workers: Workers = 0, records: Records = None) ->
 
 @app.command()
 def analysis(job: Job, out: Out, records: Records = None) -> None:
-    """Confused pairs and GradCAM of the two compared methods."""
+    """Find the confused class pairs and make GradCAM images of the two compared methods."""
     from mscl.evaluation.analysis import run_analysis
 
     settings = jobs.loads(jobs.AnalysisJob, job)
@@ -215,7 +215,7 @@ def analysis(job: Job, out: Out, records: Records = None) -> None:
 
 @app.command()
 def report(job: Job, out: Out) -> None:
-    """Write every table and figure and the HTML page."""
+    """Write all tables, figures and the HTML page."""
     from mscl.reporting.report import build_report
 
     settings = jobs.loads(jobs.ReportJob, job)
@@ -224,11 +224,11 @@ def report(job: Job, out: Out) -> None:
 
 @app.command()
 def export(
-    weights: Annotated[Path, typer.Argument(help="A file of weights, mscl's or another's.")],
-    to: Annotated[str, typer.Option("--to", help="Whose names: torchvision, mmaction2 or pyslowfast.")],
+    weights: Annotated[Path, typer.Argument(help="A weights file of mscl or of another library.")],
+    to: Annotated[str, typer.Option("--to", help="Target library: torchvision, mmaction2 or pyslowfast.")],
     out: Annotated[Path, typer.Option("--out", help="The file to write: .safetensors, .pth, .pt or .pyth.")],
 ) -> None:
-    """Write a backbone, and its classifier if it has one, under the names of another library."""
+    """Write a backbone, and its classifier if there is one, with the parameter names of another library."""
     from mscl.models.export import export_weights
 
     print(export_weights(weights, to, out))
@@ -237,10 +237,10 @@ def export(
 @app.command()
 def verify(
     results: Annotated[Path, typer.Argument(help="A folder of results, or any folder with run cards.")],
-    config: Annotated[Path, typer.Option(help="The configuration that they should be of.")] = Path("config.yaml"),
-    strict: Annotated[bool, typer.Option("--strict", help="Absent inputs count as differences.")] = False,
+    config: Annotated[Path, typer.Option(help="The configuration to compare with.")] = Path("config.yaml"),
+    strict: Annotated[bool, typer.Option("--strict", help="Count missing inputs as differences.")] = False,
 ) -> None:
-    """Recheck results against their run cards: inputs, outputs, code, configuration. Exit code 1 where something differs."""
+    """Check results against their run cards: inputs, outputs, code, configuration. Exit code 1 if anything differs."""
     from mscl.stages.verify import verify as recheck
 
     raise SystemExit(recheck(results, config, strict))
@@ -248,7 +248,7 @@ def verify(
 
 @app.command()
 def tables(out: Annotated[Path, typer.Argument(help="The folder of a report.")]) -> None:
-    """Print a report's tables and the path of its page."""
+    """Print the tables of a report and the path of its HTML page."""
     from mscl.reporting.report import print_tables
 
     print_tables(out)
@@ -256,7 +256,7 @@ def tables(out: Annotated[Path, typer.Argument(help="The folder of a report.")])
 
 @contextlib.contextmanager
 def carded(stage: str, job: jobs.Job, out: Path, records: Path | None) -> Iterator[None]:
-    """Write the run card of a stage when the body has ended well, to `records` or else to `out`."""
+    """Write the run card of a stage to `records` (default: `out`) if the body succeeds."""
     from mscl.stages.runcard import run_card
 
     with run_card(records or out, stage, job, [out / file for name, file in MADE[stage].items() if name != "figures"]):
@@ -264,27 +264,27 @@ def carded(stage: str, job: jobs.Job, out: Path, records: Path | None) -> Iterat
 
 
 def launch(processes: int, device: str) -> None:
-    """Become torchrun, which starts this same command `processes` times on this machine; do nothing for one, or under torchrun.
+    """Replace this process by torchrun, which starts the same command `processes` times on this machine.
 
-    Raises ValueError when there are GPUs, but too few.
+    Does nothing for one process or if torchrun started this process. Raises ValueError if there are GPUs but too few.
     """
     if processes > 1 and "LOCAL_RANK" not in os.environ:
         if device != "cpu":
             claim_for_processes(processes)
         run = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "mscl"]
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # what torchrun sets anyway, with a warning
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun sets the same value, but with a warning
         os.execv(sys.executable, [sys.executable, *run, *sys.argv[1:]])
 
 
 def main() -> None:
-    """Run a command; a mistake that mscl itself found is one sentence on stderr and exit code 1.
+    """Run a command. An error that mscl detects is printed as one sentence on stderr, with exit code 1.
 
-    Anything else, and everything where MSCL_TRACE is set, keeps its traceback.
+    Any other error keeps its traceback; with MSCL_TRACE set, every error does.
     """
     try:
         app()
     except SystemExit as stop:
-        if stop.code in STOPPED and not int(os.environ.get("RANK", 0)):  # of several processes the first speaks
+        if stop.code in STOPPED and not int(os.environ.get("RANK", 0)):  # only the first of several processes
             requeue_when_time_is_up()
         raise
     except Exception as error:
@@ -296,9 +296,9 @@ def main() -> None:
 
 
 def _sentence(error: Exception) -> str | None:
-    """What to tell of a mistake that mscl itself found, or of a full disk; None for anything else."""
+    """The message of an error that mscl detected or of a full disk; None for any other error."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" for {error.filename}" if error.filename else ""
-        return f"no space left{where}; make room and run the same command again: what is whole is kept, and gone on from"
+        return f"no space left{where}; free some space and run the same command again: it resumes from the finished parts"
     raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
     return str(error) if isinstance(error, ValueError) and Path(__file__).parents[1] in raised_in.parents else None

@@ -1,4 +1,4 @@
-"""`python -m mscl store ...`: look into a store of frames or flow, and check that it is whole."""
+"""`python -m mscl store ...`: show the content of a store of frames or flow, and check it for damage."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Folder = Annotated[Path, typer.Argument(help="A store: a folder of shards, such 
 @store.command()
 def verify(
     folder: Folder,
-    quick: Annotated[bool, typer.Option(help="Leave out decoding every picture.")] = False,
-    workers: Annotated[int, typer.Option(help="Shards at a time.")] = 2,
+    quick: Annotated[bool, typer.Option(help="Do not decode the images.")] = False,
+    workers: Annotated[int, typer.Option(help="Number of shards checked at a time.")] = 2,
 ) -> None:
-    """Check every shard: checksums, counts, names, decodability. Exit code 1 when something is wrong."""
+    """Check every shard: checksums, counts, names, and that every image can be decoded. Exit code 1 if there is an error."""
     from mscl.store import check
     from mscl.watch.progress import tqdm
 
@@ -34,8 +34,8 @@ def verify(
     for sentence in wrong:
         print(sentence, file=sys.stderr)
     for shard in check.leftovers(folder):
-        print(f"{shard}: begun and not finished; its rule goes on with it")
-    print(f"{folder}: {len(found)} shards, " + (f"{len(wrong)} faults" if wrong else "all whole"))
+        print(f"{shard}: not finished; the next run of its rule resumes it")
+    print(f"{folder}: {len(found)} shards, " + (f"{len(wrong)} errors" if wrong else "no errors"))
     if wrong:
         raise SystemExit(1)
 
@@ -43,8 +43,8 @@ def verify(
 @store.command()
 def ls(
     folder: Folder,
-    clips: Annotated[bool, typer.Option(help="List clips, not shards.")] = False,
-    status: Annotated[str, typer.Option(help="Only clips of this status: ok, broken, missing, ...")] = "",
+    clips: Annotated[bool, typer.Option(help="List clips instead of shards.")] = False,
+    status: Annotated[str, typer.Option(help="List only clips with this status: ok, broken, missing, ...")] = "",
 ) -> None:
     """List the shards of a store, or its clips with status and reason (tab-separated)."""
     from mscl.store import check
@@ -59,19 +59,23 @@ def ls(
         return
     table = check.listing(found)
     print(table.to_string(index=False))
-    whole = table[["clips", "ok", "frames", "MB"]].sum()
-    print(f"{len(table)} shards: {whole.clips:.0f} clips, {whole.ok:.0f} usable, {whole.frames:.0f} frames, {whole.MB:.1f} MB")
+    total = table[["clips", "ok", "frames", "MB"]].sum()
+    print(f"{len(table)} shards: {total.clips:.0f} clips, {total.ok:.0f} usable, {total.frames:.0f} frames, {total.MB:.1f} MB")
 
 
 @store.command()
 def show(
     folder: Folder,
     clip: Annotated[str, typer.Argument(help="A clip_id; `store ls --clips` lists them.")],
-    out: Annotated[Path | None, typer.Option("--out", help="The PNG to write; default: <clip>.png here.")] = None,
-    flow: Annotated[Path | None, typer.Option(help="The store of its flow; default: flow/ beside frames/.")] = None,
-    count: Annotated[int, typer.Option(help="Frames to show.")] = 16,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The PNG file to write; default: <clip>.png in the working directory.")
+    ] = None,
+    flow: Annotated[
+        Path | None, typer.Option(help="The store of its optical flow; default: the folder flow/ beside frames/.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="Number of frames to show.")] = 16,
 ) -> None:
-    """Write a contact sheet of one clip: frames, flow, and the starts that its motion allows."""
+    """Write an overview image of one clip: frames, optical flow, and the allowed start frames."""
     from mscl.flow.sheet import contact_sheet
     from mscl.store import check
     from mscl.store.shards import Shards

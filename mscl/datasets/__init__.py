@@ -1,1 +1,1 @@
-"""Data sets: the formats people have, read into one manifest, and generated videos written in those formats."""
+"""Data sets: common formats read into one manifest, and generated videos written in those formats."""

@@ -1,6 +1,6 @@
-"""Where annotated videos lie: each folder is listed once, and only a file that a listing shows is asked for its size.
+"""Find the annotated videos on disk: each folder is listed once, and `stat` is called only for files that a listing shows.
 
-On a network file system a question per name takes hours for 400,000 names; a listing takes seconds.
+On a network file system, one `stat` call per name takes hours for 400,000 names; a listing takes seconds.
 """
 
 from __future__ import annotations
@@ -29,34 +29,38 @@ SUFFIXES = (
     ".m2ts",
 )
 MISSING = "missing"
-USABLE = 10  # in the rank of a found file, outranks every difference between names
+USABLE = 10  # added to the rank of a file with status ok: more than any difference between names
 
 
 class Found(NamedTuple):
+    """Result of the search for one video."""
+
     path: str
     status: str  # ok, missing or empty
-    reason: str  # "" when ok
+    reason: str  # why the video cannot be used; "" if ok
 
 
 def shown(name: str) -> str:
-    """A file's name as text that can be stored; bytes that are not UTF-8 are written as \\x…"""
+    """A file name as valid UTF-8 text; other bytes are written as \\x…"""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def is_folder(entry: os.DirEntry) -> bool:
+    """Whether `entry` is a folder or a link to one; False if that cannot be determined."""
     try:
         return entry.is_dir()
-    except OSError:  # a link in a circle
+    except OSError:  # a circular link
         return False
 
 
 def walk(
     folder: str | Path, deepest: int | None = None, blocked: list[str] | None = None, inside: str = "", above: tuple = ()
 ) -> Iterator[tuple[str, list[os.DirEntry]]]:
-    """(place below the first folder, entries in order of name) of a folder, then of its subfolders, at most `deepest` levels down.
+    """Yield (path relative to the first folder, entries sorted by name) of `folder`, then of its subfolders.
 
-    Hidden folders, and links back to a folder above, are left out. A folder that cannot be listed is added to `blocked`, or
-    raises ValueError where that is None.
+    At most `deepest` levels down (None: no limit). Hidden folders and links to a parent folder are skipped. A folder that
+    cannot be listed is appended to `blocked`, or raises ValueError if `blocked` is None. `inside` and `above` are for the
+    recursion.
     """
     try:
         this = os.stat(folder)
@@ -79,28 +83,28 @@ def walk(
 
 
 def look(path: str, ask: Callable[[], os.stat_result]) -> Found:
-    """What lies at `path`, by one question for its size."""
+    """The status of the file at `path`; `ask` is called once and returns its `os.stat_result`."""
     if (name := shown(path)) != path:
         return Found(name, MISSING, "its name is not UTF-8; rename it")
     try:
         answer = ask()
     except FileNotFoundError:
-        return Found(path, MISSING, "a link of this name leads nowhere")
+        return Found(path, MISSING, "it is a broken link")
     except OSError as error:
-        return Found(path, MISSING, f"it cannot be looked at: {error.strerror}")
+        return Found(path, MISSING, f"it cannot be accessed: {error.strerror}")
     if not stat.S_ISREG(answer.st_mode):
-        return Found(
-            path, MISSING, f"a {'folder' if stat.S_ISDIR(answer.st_mode) else 'special file'} has this name, not a video"
-        )
+        kind = "folder" if stat.S_ISDIR(answer.st_mode) else "special file"
+        return Found(path, MISSING, f"it is a {kind}, not a video")
     return Found(path, "ok", "") if answer.st_size else Found(path, "empty", "the file has 0 bytes")
 
 
 def by_name(folder: Path, files: Sequence[str], *, classes: bool) -> list[Found]:
-    """Find each of `files`, relative names that are unique without their suffix; another video suffix will do.
+    """Find each of `files`, relative names that are unique without their suffix; any other video suffix is accepted.
 
-    With `classes` they are `class/name` right below `folder`: the exact path comes first, then another suffix, then a name
-    that differs in case only. Without, they are names anywhere below `folder`: the first in order of folders wins, files before
-    subfolders. A file that cannot be used never hides one that can.
+    With `classes`, the files are `class/name` directly below `folder`. Order of preference: the exact path, another suffix, a
+    name that differs only in case. Without `classes`, the files may be anywhere below `folder`; the first in sorted folder
+    order is used, files before subfolders. A file with status ok is always preferred to a missing or empty one. Returns one
+    `Found` per file, in the order of `files`.
     """
     rows = {os.path.splitext(file)[0]: row for row, file in enumerate(files)}
     any_case: dict[str, int | None] = {}
@@ -125,12 +129,12 @@ def by_name(folder: Path, files: Sequence[str], *, classes: bool) -> list[Found]
                 rank += USABLE * (found.status == "ok")
                 if rank > held:
                     best[row] = rank, found
-    why = f"no {suffixes[0]} file of this name under {folder}, nor with another video suffix" + _not_listed(blocked)
+    why = f"no {suffixes[0]} file with this name under {folder}, and none with another video suffix" + _not_listed(blocked)
     return [best[row][1] if row in best else Found(str(folder / file), MISSING, why) for row, file in enumerate(files)]
 
 
 def _videos(entries: list[os.DirEntry], suffixes: tuple[str, ...]) -> list[tuple[os.DirEntry, str]]:
-    """The entries that are named like videos, with their stems, the first suffix first."""
+    """(entry, stem) of the entries with a video suffix, in the order of `suffixes`."""
     found = []
     for entry in entries:
         stem, suffix = os.path.splitext(entry.name)
@@ -140,11 +144,11 @@ def _videos(entries: list[os.DirEntry], suffixes: tuple[str, ...]) -> list[tuple
 
 
 def _not_listed(blocked: list[str]) -> str:
-    return f"; {len(blocked)} folder(s) there cannot be listed, such as {blocked[0]}" if blocked else ""
+    return f"; {len(blocked)} folder(s) there cannot be listed, for example {blocked[0]}" if blocked else ""
 
 
 def by_path(folder: Path, files: Sequence[str]) -> list[Found]:
-    """Find each of `files` at exactly its path, below `folder` or absolute; each folder is listed once."""
+    """Find each of `files` at its exact path, relative to `folder` or absolute; each folder is listed once."""
     listings: dict[str, dict[str, os.DirEntry] | str] = {}
     found = []
     for file in files:
@@ -158,12 +162,12 @@ def by_path(folder: Path, files: Sequence[str]) -> list[Found]:
         elif name in listing:
             found.append(look(path, listing[name].stat))
         else:
-            found.append(Found(path, MISSING, f"no file of this name in {parent or 'the working folder'}"))
+            found.append(Found(path, MISSING, f"no file with this name in {parent or 'the working directory'}"))
     return found
 
 
 def _listing(folder: str) -> dict[str, os.DirEntry] | str:
-    """{name: entry}, or why there is none."""
+    """{name: entry} of a folder, or the reason why it cannot be listed."""
     try:
         with os.scandir(folder) as listing:
             return {entry.name: entry for entry in listing}
@@ -174,5 +178,5 @@ def _listing(folder: str) -> dict[str, os.DirEntry] | str:
 
 
 def as_listed(folder: Path, files: Sequence[str]) -> list[Found]:
-    """`files` that a listing has just shown: only their sizes are asked for."""
+    """Find `files` that a listing has just shown: only their status is checked."""
     return [look(path, lambda path=path: os.stat(path)) for path in (str(folder / file) for file in files)]

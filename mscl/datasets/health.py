@@ -1,4 +1,4 @@
-"""Which videos can be used and which cannot, with the reason for each."""
+"""Count which videos are usable (status ok) and which are not, with the reasons."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from mscl.store.shards import Shards
 
 
 def health(source: Source) -> dict:
-    """Counts by split and status of one data set, and a row for every video that is not whole."""
+    """Counts per split and status of one data set, and one entry per video that has a status other than ok or a reason.
+
+    Keys: videos, counts {split: {status: n}}, frames (stored frames in total) and not_ok; with flow also flow {status: n},
+    flow_not_ok (status of the frames ok, of the flow not) and no_allowed_start (clips with no allowed start frame).
+    """
     manifest = pd.read_parquet(source.manifest)
     frames = Shards(source.frame_indexes()).clips.set_index("clip_id")
     status = frames.status.reindex(manifest.clip_id).fillna("missing").to_numpy()
@@ -35,4 +39,5 @@ def health(source: Source) -> dict:
 
 
 def write_health(job: DataJob, out: Path) -> None:
+    """Write {data set: its health} to the JSON file `out`."""
     write_json(out, {source.name: health(source) for source in job.sources})

@@ -1,8 +1,13 @@
-"""The manifest: one table of every used video of a data set, whatever format it came in.
+"""The manifest: one table of all selected videos of a data set, independent of its format.
 
-Columns, one row per video, sorted by clip_id:
-clip_id | path | split | label int32 (-1 unknown) | class_name | start, end float64 (s; NaN: the video's own) |
-shard int32 | status ok, missing or empty | reason ("" when ok)
+One row per video, sorted by clip_id. Columns:
+clip_id, path, split: text
+label: int32, -1 if unknown
+class_name: text
+start, end: float64, in seconds; NaN: the start or end of the file
+shard: int32
+status: ok, missing or empty
+reason: why the video cannot be used; "" if status is ok
 """
 
 from __future__ import annotations
@@ -22,23 +27,24 @@ COLUMNS = ["clip_id", "path", "split", "label", "class_name", "start", "end", "s
 
 
 def annotated_videos(name: str, dataset: Dataset) -> pd.DataFrame:
-    """The videos of data set `name` that are used, after holdout and subset, without a look for their files.
+    """The selected videos of data set `name`, after holdout and subset. The video files are not looked for.
 
-    One row per video (`annotations.COLUMNS`). Raises ValueError naming file, row and mend when the annotations cannot be used.
+    One row per video (columns: `annotations.COLUMNS`). Raises ValueError that names the file and the row and says how to fix it
+    if the annotations cannot be used.
     """
     table = formats.reader_of(dataset).read_annotations(dataset)
     for split in dataset.annotated:
         if not (table["split"] == split).any():
-            raise ValueError(f"data set '{name}': {dataset.root / dataset.annotations[split]} annotates no video for split '{split}'; "
-                             "get its annotation files again")  # fmt: skip
+            path = dataset.root / dataset.annotations[split]
+            raise ValueError(f"data set '{name}': {path} has no video for split '{split}'; download the annotation files again")
     return subset.choose(name, table, dataset)
 
 
 def build_manifest(name: str, dataset: Dataset) -> pd.DataFrame:
     """Read the annotations of data set `name` and look for its videos.
 
-    An absent or empty video is a row with a status and a reason. Raises ValueError naming file, row and mend when
-    the annotations cannot be used, or the folder of videos does not exist.
+    A missing or empty video is a row with a status and a reason. Raises ValueError that names the file and the row and says how
+    to fix it if the annotations cannot be used or the video folder does not exist.
     """
     table = annotated_videos(name, dataset).sort_values("clip_id", ignore_index=True)
     table[["path", "status", "reason"]] = find_videos(dataset, table["file"].tolist())
@@ -47,7 +53,7 @@ def build_manifest(name: str, dataset: Dataset) -> pd.DataFrame:
 
 
 def find_videos(dataset: Dataset, files: list[str]) -> list[find.Found]:
-    """Where each expected file is, what state it is in, and why; raises ValueError without a folder of videos."""
+    """(path, status, reason) of each expected file, in the order of `files`. Raises ValueError if there is no video folder."""
     videos = dataset.root / dataset.videos
     if not videos.is_dir():
         raise ValueError(f"{videos}: no such folder; put the videos there or correct root and videos in the configuration")
@@ -55,12 +61,12 @@ def find_videos(dataset: Dataset, files: list[str]) -> list[find.Found]:
 
 
 def shard_of(clip_id: str, shards: int) -> int:
-    """The shard of a clip: the same on every machine, whatever other clips there are."""
+    """The shard of a clip, from a hash of its id: the same on every machine and independent of the other clips."""
     return int.from_bytes(hashlib.sha1(clip_id.encode(), usedforsecurity=False).digest(), "big") % shards
 
 
 def summary(name: str, table: pd.DataFrame, splits: list[str]) -> str:
-    """One line of a manifest: how many videos each split has, how many of them are missing or empty."""
+    """One line about a manifest: how many videos each split has, and how many of them are missing or empty."""
     parts = []
     for split in splits:
         status = table["status"][table["split"] == split].value_counts()
@@ -70,7 +76,10 @@ def summary(name: str, table: pd.DataFrame, splits: list[str]) -> str:
 
 
 def write_manifest(job: ManifestJob, out: Path) -> None:
-    """Build the manifest of `job`, write it to the parquet file `out`, whole or not at all, and print its summary."""
+    """Build the manifest of `job`, write it atomically to the parquet file `out`, and print its summary.
+
+    Raises ValueError as `build_manifest` does.
+    """
     table = build_manifest(job.name, job.dataset)
     with atomic_write(out) as draft:
         table.to_parquet(draft, index=False)
@@ -78,7 +87,7 @@ def write_manifest(job: ManifestJob, out: Path) -> None:
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
-    """Read a manifest; raises ValueError naming the file when it is absent or is none."""
+    """Read a manifest. Raises ValueError that names the file if it is missing or is not a manifest."""
     try:
         table = pd.read_parquet(path)
     except FileNotFoundError:
@@ -89,5 +98,5 @@ def read_manifest(path: Path) -> pd.DataFrame:
         ) from None
     absent = [column for column in COLUMNS if column not in table]
     if absent:
-        raise ValueError(f"{path}: no column '{absent[0]}', so this is no manifest; delete it and run the manifest stage again")
+        raise ValueError(f"{path}: not a manifest (no column '{absent[0]}'); delete it and run the manifest stage again")
     return table

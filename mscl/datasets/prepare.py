@@ -1,4 +1,4 @@
-"""The first stage: a data set's annotation files are there, or one sentence says what to do."""
+"""The first stage: check that the annotation files of a data set exist, or say how to get them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from mscl.stages.jobs import DatasetJob
 
 
 def prepare(job: DatasetJob, out: Path) -> None:
-    """Write `out`: the annotation files with their sha256. Embedded data sets are generated first, SSv2's parts unpacked.
+    """Write the annotation files and their sha256 to `out` (JSON).
 
-    Raises ValueError naming the files that are missing, where they come from and where to put them.
+    Embedded data sets are generated first, and the parts of SSv2 are unpacked first. Raises ValueError that names the missing
+    files and says where to get them and where to put them.
     """
     dataset, reader = job.dataset, reader_of(job.dataset)
     if dataset.embedded:
@@ -28,7 +29,7 @@ def prepare(job: DatasetJob, out: Path) -> None:
     how = how_to_get(dataset).format(root=dataset.root, name=job.name)
     if missing:
         raise ValueError(
-            f"data set '{job.name}': {', '.join(missing)} not found; {how}; the annotations belong there and the videos into "
+            f"data set '{job.name}': {', '.join(missing)} not found; {how}; put the annotations there and the videos into "
             f"{dataset.root / dataset.videos}; or correct datasets.{job.name}.root or annotations"
         )
     if not (dataset.root / dataset.videos).is_dir():
@@ -39,7 +40,7 @@ def prepare(job: DatasetJob, out: Path) -> None:
 
 
 def _found(dataset: Dataset, key: str) -> dict | None:
-    """What is there of one annotation: a file's path and sha256, or a folder's path and what is in it; None if nothing."""
+    """A file's path and sha256, or a folder's path and its content (number of files, or sha256 per file); None if missing."""
     path = dataset.root / dataset.annotations[key]
     if dataset.row.folders and key != "labels":
         count = sum(1 for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")) if path.is_dir() else 0
@@ -47,6 +48,6 @@ def _found(dataset: Dataset, key: str) -> dict | None:
     files = list(dataset.model_copy(update={"annotations": {key: dataset.annotations[key]}}).annotation_files())
     if not files:
         return None
-    if path.is_dir():  # as HMDB51's are
+    if path.is_dir():  # as in HMDB51
         return {"path": str(path), "files": {p.name: sha256(p) for p in files}}
     return {"path": str(files[0]), "sha256": sha256(files[0])}

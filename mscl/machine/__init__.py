@@ -1,1 +1,1 @@
-"""The machine that a stage runs on: processors, signals, files, Slurm."""
+"""The machine that a stage runs on: CPU and GPUs, signals, files, Slurm."""

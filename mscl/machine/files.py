@@ -1,4 +1,4 @@
-"""Files that are whole or absent."""
+"""Atomic file writing: a file is either complete or absent."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any
 
 
 def sha256(path: Path) -> str:
+    """The sha256 of a file, as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`; rename it to `path` when the body ends well, else remove it."""
+    """Yield a temporary path beside `path`; rename it to `path` if the body succeeds, else delete it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -30,5 +31,6 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON to `path`, atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Inside a Slurm job: training whose time is nearly up puts its job back into the queue, and goes on from its checkpoint there."""
+"""Requeue a Slurm job whose time limit is nearly reached; training then resumes from its checkpoint."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import subprocess
 import sys
 from datetime import datetime, timedelta
 
-NEAR = timedelta(minutes=15)  # Slurm's word that time is nearly up comes with minutes to spare
-RESTARTS = 50  # of one job; then its end is a failure, for something keeps it from getting on
+NEAR = timedelta(minutes=15)  # Slurm sends its signal a few minutes before the time limit
+RESTARTS = 50  # most restarts of one job; after that something prevents progress, and the job fails
 
 
 def requeue_when_time_is_up(now: datetime | None = None) -> bool:
-    """Put this process's Slurm job back into the queue when it was stopped because its time is up; says so on stderr.
+    """Put this process's Slurm job back into the queue if it was stopped at its time limit, with a message on stderr.
 
-    False, and nothing done: outside Slurm, when it was stopped for another reason, or when the job may not be requeued.
+    Returns whether the job was requeued. It is not requeued outside Slurm, if it was stopped for another reason, or if it may
+    not be requeued. `now` is the current time by default.
     """
     if not (job := os.environ.get("SLURM_JOB_ID")):
         return False
@@ -26,20 +27,20 @@ def requeue_when_time_is_up(now: datetime | None = None) -> bool:
         _scontrol("requeue", job)
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
-        print(f"could not put Slurm job {job} back into the queue ({said.strip()}); start it again to go on", file=sys.stderr)
+        print(f"could not put Slurm job {job} back into the queue ({said.strip()}); start it again to resume", file=sys.stderr)
         return False
-    print(f"time is up: Slurm job {job} is back in the queue and goes on from its checkpoint", file=sys.stderr)
+    print(f"time limit reached: Slurm job {job} is back in the queue and will resume from its checkpoint", file=sys.stderr)
     return True
 
 
 def out_of_time(shown: str, now: datetime) -> bool:
-    """Whether `scontrol show job` tells of a running job that has only minutes left and may be requeued."""
+    """Whether the output of `scontrol show job` describes a running job with less than NEAR left that may be requeued."""
     job = dict(re.findall(r"(\w+)=(\S*)", shown))
     if job.get("JobState") != "RUNNING" or job.get("Requeue") != "1" or int(job.get("Restarts", 0)) >= RESTARTS:
         return False
     try:
         return datetime.fromisoformat(job.get("EndTime", "")) - now < NEAR
-    except ValueError:  # a job without a limit ends at an unknown time
+    except ValueError:  # a job without a time limit has no end time
         return False
 
 

@@ -1,7 +1,7 @@
-"""`from mscl.machine.torchvision import torchvision`: torchvision, also beside a torch that it was not built for.
+"""`from mscl.machine.torchvision import torchvision`: import torchvision, also with a torch that it was not built for.
 
-PyPI's torchvision beside a CPU-only torch fails to import because its compiled operators do not load
-("operator torchvision::nms does not exist"). Nothing here uses them, so declaring their schemas is enough.
+PyPI's torchvision with a CPU-only torch fails to import because its compiled operators do not load
+("operator torchvision::nms does not exist"). mscl does not use these operators, so declaring their schemas is sufficient.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_library: torch.library.Library | None = None  # the schemas live as long as this object
+_library: torch.library.Library | None = None  # the schemas exist as long as this object
 
 try:
     import torchvision
@@ -23,7 +23,7 @@ except RuntimeError as error:
     if "torchvision::" not in str(error):
         raise
     for name in [n for n in sys.modules if n == "torchvision" or n.startswith("torchvision.")]:
-        del sys.modules[name]  # halves left by the failed import
+        del sys.modules[name]  # partly imported modules of the failed import
     _library = torch.library.Library("torchvision", "DEF")
     for schema in SCHEMAS:
         _library.define(schema)

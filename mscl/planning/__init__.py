@@ -1,1 +1,1 @@
-"""Plan before you pay: jobs, disk, CPU and GPU hours of a configuration, each figure with its origin."""
+"""Estimate the cost of a configuration before it runs: jobs, disk space, CPU and GPU hours, each with its origin."""

@@ -1,4 +1,4 @@
-"""The command: measure or read rates, make the plan, print it."""
+"""The command `plan`: measure or read the rates, make the plan and print it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,25 @@ from mscl.machine.files import write_json
 from mscl.planning.rates import Rate, Rates, load_rates, save_rates
 from mscl.stages import build
 
-SECONDS = 40.0  # of a probe, about: a part for frames and flow of every data set, a part for training steps
+SECONDS = 40.0  # approximate duration of the measurement: half for frames and flow of all data sets, the rest for training steps
 
 
 def run_plan(
-    path: Path, *, cpus: int | None = None, gpus: int | None = None, probe: bool = True, rates: Path | None = None,
-    save: Path | None = None, gpu_tflops: float | None = None, json_out: Path | None = None,
-) -> None:  # fmt: skip
-    """Print the plan of a configuration and write it to `json_out`; measure this machine first, unless `rates` are given.
+    path: Path,
+    *,
+    cpus: int | None = None,
+    gpus: int | None = None,
+    probe: bool = True,
+    rates: Path | None = None,
+    save: Path | None = None,
+    gpu_tflops: float | None = None,
+    json_out: Path | None = None,
+) -> None:
+    """Print the plan of the configuration file `path`, and write it to `json_out` if given.
 
-    `gpus` or `gpu_tflops` plan for a GPU where the configuration leaves the device open. Raises ValueError with one
-    sentence when the configuration or the rates cannot be used, or videos cannot be counted.
+    This machine is measured first if `probe` is true and no file of `rates` is given. The rates are written to `save` if given.
+    `gpus` or `gpu_tflops` (sustained TFLOP/s of one GPU) select a GPU if compute.device is auto. Raises ValueError with one
+    sentence if the configuration or the rates cannot be used or the videos cannot be counted.
     """
     from mscl.planning.plan import make_plan
     from mscl.planning.show import show
@@ -31,9 +39,9 @@ def run_plan(
     config = load_config(path)
     for name, value in (("--cpus", cpus), ("--gpus", gpus)):
         if value is not None and value < 1:
-            raise ValueError(f"{name}: {value} is no number of processors; give 1 or more")
+            raise ValueError(f"{name}: {value} is not a valid number; give 1 or more")
     if gpu_tflops is not None and gpu_tflops <= 0:
-        raise ValueError(f"--gpu-tflops: {gpu_tflops} is no speed; give the TFLOP/s that a GPU sustains in training")
+        raise ValueError(f"--gpu-tflops: {gpu_tflops} is not a valid speed; give the sustained TFLOP/s of one GPU in training")
     found = load_rates(rates, config) if rates else Rates()
     found = found.model_copy(update={"device": _device(config, found, gpus, gpu_tflops)})
     if gpu_tflops is not None:
@@ -49,7 +57,7 @@ def run_plan(
 
 
 def _device(config: Config, rates: Rates, gpus: int | None, gpu_tflops: float | None) -> str:
-    """Where training is planned: as the configuration says; where it says `auto`, as asked, measured, or found here."""
+    """The training device, `gpu` or `cpu`: from the configuration; for `auto`, from the options, the rates or this machine."""
     from mscl.planning.network import trains_on
 
     if config.compute.device == "cpu" and gpu_tflops is not None:
@@ -60,7 +68,7 @@ def _device(config: Config, rates: Rates, gpus: int | None, gpu_tflops: float | 
 
 
 def _probed(config: Config, rates: Rates) -> Rates:
-    """`rates` with what this machine measures."""
+    """`rates` with the rates measured on this machine."""
     from mscl.planning.count import facts_of
     from mscl.planning.loading import make_store, measured_loading
     from mscl.planning.network import is_here, measured_steps
@@ -74,13 +82,13 @@ def _probed(config: Config, rates: Rates) -> Rates:
         for name in tqdm(used, "probe", unit="data set"):
             samples, raw = samples_of(config, name, facts_of(name, config.datasets[name]), Path(folder))
             datasets[name] = probe_dataset(config, name, samples, raw, name in flow, part)
-            with contextlib.redirect_stderr(io.StringIO()):  # the stages' own progress
+            with contextlib.redirect_stderr(io.StringIO()):  # hide the progress output of the stages
                 stores[name] = make_store(config, name, samples, name in flow, Path(folder))
         loading = measured_loading(config, stores, SECONDS / 8)
     steps = {}
     if is_here(rates.device) and rates.tflops is None:
         steps = measured_steps(config, classes_of(config), rates.device, SECONDS / 2)
-    where = {"steps": processor() if rates.device == "cpu" else "the GPU here", "loading": processor()}
+    where = {"steps": processor() if rates.device == "cpu" else "the GPU of this machine", "loading": processor()}
     found = {
         kind: {key: Rate(value=value, origin="measured here", note=where[kind]) for key, value in values.items()}
         for kind, values in (("steps", steps), ("loading", loading))

@@ -1,4 +1,4 @@
-"""What a configuration asks for, counted and not run: videos, jobs, training runs."""
+"""Count the videos, jobs and training runs of a configuration without running it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from mscl.config.datasets import PUBLISHED_SPLIT, Dataset
 from mscl.config.schema import Config, Optim
 from mscl.planning.rates import Origin
@@ -16,35 +18,41 @@ from mscl.stages.table import planned
 
 FACTS = Path(__file__).with_name("facts.csv")
 ALIASES = {
-    "kinetics400": "kinetics400", "k400": "kinetics400", "kinetics": "kinetics400",
-    "ssv2": "ssv2", "sthv2": "ssv2", "somethingsomethingv2": "ssv2", "somethingv2": "ssv2",
-    "ucf101": "ucf101", "hmdb51": "hmdb51",
-}  # fmt: skip
+    "kinetics400": "kinetics400",
+    "k400": "kinetics400",
+    "kinetics": "kinetics400",
+    "ssv2": "ssv2",
+    "sthv2": "ssv2",
+    "somethingsomethingv2": "ssv2",
+    "somethingv2": "ssv2",
+    "ucf101": "ucf101",
+    "hmdb51": "hmdb51",
+}
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Published figures of one data set; `videos` and `split_bytes` by published split (of one fold)."""
+    """Published numbers of one data set; `videos` and `split_bytes` per published split (of one fold)."""
 
     name: str
     videos: dict[str, int]
     split_bytes: dict[str, int]
-    bytes: int  # of everything that is downloaded
+    bytes: int  # size of the complete download
     classes: int
     seconds: float  # mean length of a video
     fps: float
-    width: int
-    height: int
+    width: int  # pixels
+    height: int  # pixels
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Videos per split of the configuration, after subset and holdout."""
+    """Number of videos per split of the configuration, after subset and holdout."""
 
     videos: dict[str, int]
     origin: Origin
-    note: str  # where the counts come from, for the reader
-    missing: int = 0  # annotated, but without a usable file
+    note: str  # where the counts come from, for display
+    missing: int = 0  # annotated videos whose file is missing or empty
 
     @property
     def total(self) -> int:
@@ -53,24 +61,24 @@ class Counts:
 
 @dataclass(frozen=True)
 class Training:
-    """One training or evaluation job: what it looks at, and how often."""
+    """One training or evaluation job, and how many videos and clips it processes."""
 
     kind: str  # pretrain, finetune or frozen
     model: str
     method: str
     seed: int
     steps: int  # optimiser steps; 0 for frozen
-    trained: int  # videos, counted with repetition, forward and backward
-    seen: int  # clips, forward only
+    trained: int  # videos processed forward and backward, over all epochs
+    seen: int  # clips processed forward only
 
     @property
     def key(self) -> str:
-        """The network that it trains: what a rate belongs to."""
+        """The network, as in the keys of the rates: "<model>/<method>" for pretraining, else "<model>/finetune"."""
         return f"{self.model}/{self.method}" if self.kind == "pretrain" else f"{self.model}/finetune"
 
 
 def facts_of(name: str, dataset: Dataset) -> Facts | None:
-    """The published figures of a configured data set, known by its download or its name; None for one of your own."""
+    """The published numbers of a configured data set, found by its download or its name; None if there are none."""
     plain = "".join(c for c in name.lower() if c.isalnum())
     known = dataset.download.source if dataset.download else ALIASES.get(plain)
     if known is None or dataset.embedded:
@@ -93,10 +101,10 @@ def facts_of(name: str, dataset: Dataset) -> Facts | None:
 
 
 def count_videos(config: Config, name: str, given: dict[str, int] | None = None) -> Counts:
-    """Usable videos per split of data set `name`, from the best source there is.
+    """Usable videos (status ok) per split of data set `name`, from the first available source.
 
-    In this order: `given`, the manifest, the configuration (embedded), the annotation files, published counts. Raises
-    ValueError when there is none of them, or when a file that is there cannot be read.
+    Sources in this order: `given`, the manifest, the configuration (embedded), the annotation files, published counts. Raises
+    ValueError if there is none of them, or if an existing file cannot be read.
     """
     dataset, manifest = config.datasets[name], Path(Layout(config).manifest(name))
     if given is not None:
@@ -116,23 +124,23 @@ def count_videos(config: Config, name: str, given: dict[str, int] | None = None)
 
 
 def _annotated(dataset: Dataset) -> bool:
-    """Whether every annotation file or folder is there (SSv2's older names count)."""
+    """Whether every annotation file or folder exists (also under the older file names of SSv2)."""
     paths = [dataset.root / name for name in dataset.annotations.values()]
     return all(path.exists() or dataset.row.files(path, dataset.fold) for path in paths)
 
 
 def _of_annotations(name: str, dataset: Dataset) -> Counts:
-    """The counts that the manifest stage would find; where the videos are not there yet, all annotated ones."""
+    """The counts that the manifest stage would find; if there is no video folder yet, all annotated videos."""
     from mscl.datasets.manifest import build_manifest
 
     if (dataset.root / dataset.videos).is_dir():
         return _of_table(build_manifest(name, dataset), dataset, f"annotation files below {dataset.root}")
     with tempfile.TemporaryDirectory() as empty:
         table = build_manifest(name, dataset.model_copy(update={"videos": empty}))
-    return _of_table(table.assign(status="ok"), dataset, f"annotation files below {dataset.root}; the videos are not there yet")
+    return _of_table(table.assign(status="ok"), dataset, f"annotation files below {dataset.root}; no videos yet")
 
 
-def _of_table(table, dataset: Dataset, note: str) -> Counts:
+def _of_table(table: pd.DataFrame, dataset: Dataset, note: str) -> Counts:
     usable = table[table["status"] == "ok"]["split"].value_counts()
     return Counts({s: int(usable.get(s, 0)) for s in dataset.splits}, "measured here", note, int((table["status"] != "ok").sum()))
 
@@ -142,16 +150,16 @@ def _published(name: str, dataset: Dataset, manifest: Path) -> Counts:
     if facts is None:
         files = ", ".join(str(dataset.root / a) for a in dataset.annotations.values())
         raise ValueError(
-            f"datasets.{name}: its videos cannot be counted: there is no manifest {manifest}, not every annotation file ({files}), "
-            f"and no published count for this name (there is for kinetics400, ssv2, ucf101 and hmdb51); put the annotation files "
-            f"there, or give counts in a rates file: videos: {{{name}: {{{', '.join(f'{s}: 1000' for s in dataset.splits)}}}}}"
+            f"datasets.{name}: the videos cannot be counted: there is no manifest {manifest}, an annotation file is missing ({files}), "
+            f"and there is no published count for this name (only for kinetics400, ssv2, ucf101 and hmdb51); put the annotation "
+            f"files there, or give counts in a rates file: videos: {{{name}: {{{', '.join(f'{s}: 1000' for s in dataset.splits)}}}}}"
         )
     found = {}
     for split in dataset.annotated:
         published = facts.videos.get(PUBLISHED_SPLIT.get(split, split))
         if published is None:
             raise ValueError(
-                f"datasets.{name}.annotations: no published count for a split '{split}' of {facts.name} (there is for "
+                f"datasets.{name}.annotations: no published count for split '{split}' of {facts.name} (only for "
                 f"{', '.join(facts.videos)}); put the annotation files there"
             )
         found[split] = published
@@ -161,7 +169,7 @@ def _published(name: str, dataset: Dataset, manifest: Path) -> Counts:
 
 
 def _filtered(videos: dict[str, int], dataset: Dataset, classes: int) -> dict[str, int]:
-    """Counts after holdout and subset, as far as shares tell: the filters themselves look at each clip_id."""
+    """Counts after holdout and subset, estimated from the shares; the actual filters use each clip_id."""
     videos, first = dict(videos), dataset.holdout_from
     videos |= {s: round(videos[first] * share) for s, share in dataset.holdout.items()}
     videos[first] -= sum(videos[s] for s in dataset.holdout)
@@ -176,12 +184,12 @@ def _filtered(videos: dict[str, int], dataset: Dataset, classes: int) -> dict[st
 
 
 def count_jobs(config: Config) -> dict[str, int]:
-    """Rule -> jobs of a run that starts from nothing, as `snakemake -n` counts them."""
+    """{rule: number of jobs} of a run without any existing results, as `snakemake -n` counts them."""
     return dict(Counter(job.stage.name for job in planned(config))) | {"all": 1}
 
 
 def trainings(config: Config, videos: dict[str, Counts]) -> list[Training]:
-    """Every pretraining, finetuning and frozen evaluation: steps as `mscl.training.recipe.epoch_batches` cuts them."""
+    """Every pretraining, finetuning and frozen evaluation, with steps as in `mscl.training.recipe.epoch_batches`."""
     use, target, found = config.pretrain, videos[config.finetune.dataset].videos, []
     many = sum(videos[d].videos[use.split] for d in use.datasets)
     train, test = target[config.finetune.train], target[config.finetune.test]
@@ -200,6 +208,6 @@ def trainings(config: Config, videos: dict[str, Counts]) -> list[Training]:
 
 
 def _steps(videos: int, recipe: Optim) -> tuple[int, int]:
-    """(steps, videos seen with repetition) of a training: whole batches only; fewer videos than one batch are one batch."""
+    """(steps, videos processed over all epochs) of a training: complete batches only; fewer videos than a batch are one batch."""
     per_epoch = max(1, videos // recipe.batch)
     return per_epoch * recipe.epochs, per_epoch * min(recipe.batch, videos) * recipe.epochs

@@ -1,4 +1,4 @@
-"""What reading costs: training samples drawn from a small store of the videos at hand, by the loader's own code."""
+"""Measure the CPU time to load training samples, with the data loader's own code on a small store of available videos."""
 
 from __future__ import annotations
 
@@ -15,19 +15,24 @@ from mscl.store.shards import Shards
 from mscl.training.clips import FinetuneClips, PretrainClips, pretrain_rows
 from mscl.video.extract import extract_shard
 
-VIDEOS = 3  # in the store
-QUICK = (48, 64)  # flow.size: fields are stored at the same size whatever they were computed at
+VIDEOS = 3  # number of videos in the store
+QUICK = (48, 64)  # a small flow.size: the stored fields have the same size, whatever size they are computed at
 
 
 def make_store(config: Config, name: str, samples: list[Sample], flow: bool, folder: Path) -> jobs.Source:
-    """Frames, and flow if `flow`, of a few videos, all of the pretraining split."""
-    source = jobs.Source(name=name, manifest=folder / f"{name}.parquet", frames=folder / f"{name}-frames", shards=1,
-                         flow=folder / f"{name}-flow" if flow else None)  # fmt: skip
+    """Extract frames, and flow if `flow` is set, of up to VIDEOS samples into `folder`, as one shard in the pretraining split."""
+    source = jobs.Source(
+        name=name,
+        manifest=folder / f"{name}.parquet",
+        frames=folder / f"{name}-frames",
+        shards=1,
+        flow=folder / f"{name}-flow" if flow else None,
+    )
+    same = {"split": config.pretrain.split, "label": 0, "class_name": "", "shard": 0, "status": "ok", "reason": ""}
     rows = [
-        {"clip_id": f"clip{k}", "path": str(s.path), "split": config.pretrain.split, "label": 0, "class_name": "", "start": s.start,
-         "end": s.end, "shard": 0, "status": "ok", "reason": ""}
+        {"clip_id": f"clip{k}", "path": str(s.path), "start": s.start, "end": s.end} | same
         for k, s in enumerate(samples[:VIDEOS])
-    ]  # fmt: skip
+    ]
     pd.DataFrame(rows).to_parquet(source.manifest, index=False)
     index = source.frame_indexes()[0]
     extract_shard(build.frames_job(config, name), source.manifest, 0, index.with_suffix(".tar"), index)
@@ -39,8 +44,10 @@ def make_store(config: Config, name: str, samples: list[Sample], flow: bool, fol
 
 
 def measured_loading(config: Config, stores: dict[str, jobs.Source], seconds: float) -> dict[str, float]:
-    """CPU seconds a video by "<model>/<method>" and "<model>/finetune"; about `seconds` in all. A network is left out where
-    no video at hand is long enough for it."""
+    """{"<model>/<method>" or "<model>/finetune": CPU seconds to load one video}; takes about `seconds` in total.
+
+    A network is left out if none of the available videos is long enough for it.
+    """
     methods = config.pretrained_methods
     each, found = seconds / (len(config.models) * (len(methods) + 1)), {}
     for name, model in config.models.items():
@@ -60,8 +67,8 @@ def measured_loading(config: Config, stores: dict[str, jobs.Source], seconds: fl
     return found
 
 
-def _timed(dataset, seconds: float) -> float:
-    """CPU seconds of a sample, mean over several epochs' draws."""
+def _timed(dataset: PretrainClips | FinetuneClips, seconds: float) -> float:
+    """Mean CPU seconds to load one sample, over several epochs."""
     dataset[0]
     began, before, drawn = time.monotonic(), time.process_time(), 0
     while drawn < 2 * len(dataset) or time.monotonic() - began < seconds:

@@ -1,21 +1,21 @@
-"""What one video costs the networks: floating-point operations counted without computing, bytes of their weights, and,
-where a device is there, the seconds of a real training step."""
+"""The cost of the networks per video: FLOPs (counted without computing), bytes of the weights, measured training steps."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import nn
 
-from mscl.config.schema import Config, FlowConfig
+from mscl.config.schema import Config, FlowConfig, Optim
 from mscl.models.build import build_method
 from mscl.models.networks.build import build_backbone
 from mscl.planning.rates import CPU_TFLOPS
 from mscl.stages import build, jobs
 from mscl.training.clips import random_batch
-from mscl.training.engine import train_step
+from mscl.training.engine import Step, train_step
 from mscl.training.finetune import Classifier, FinetuneStep
 from mscl.training.hardware import place, prepare_device
 from mscl.training.pretrain import PretrainStep
@@ -24,7 +24,7 @@ from mscl.watch.flops import PAIR, counted, finetune_flops, on_meta, pretrain_fl
 
 
 def feature_flops(job: jobs.FinetuneJob) -> float:
-    """FLOPs a clip of a test or of feature extraction: the backbone, forward."""
+    """FLOPs per clip in a test or in feature extraction: forward pass of the backbone only."""
     model = on_meta(lambda: build_backbone(job.net)).eval()
     with torch.no_grad(), counted(model) as counter:
         model(torch.empty(1, 3, job.finetune.frames, job.finetune.test_size, job.finetune.test_size))
@@ -32,7 +32,7 @@ def feature_flops(job: jobs.FinetuneJob) -> float:
 
 
 def raft_flops(flow: FlowConfig) -> float:
-    """FLOPs of one RAFT-large field at `flow.size`."""
+    """FLOPs of one RAFT-large flow field at `flow.size`."""
     from mscl.machine.torchvision import torchvision
 
     model = on_meta(lambda: torchvision.models.optical_flow.raft_large(weights=None)).eval()
@@ -43,42 +43,45 @@ def raft_flops(flow: FlowConfig) -> float:
 
 
 def state_bytes(model: nn.Module) -> int:
+    """Size of the state_dict in bytes."""
     return sum(t.numel() * t.element_size() for t in model.state_dict().values())
 
 
 def pretrain_bytes(job: jobs.PretrainJob) -> tuple[int, int]:
-    """(final weights, checkpoint) of a pretraining: the RGB query encoder; everything and the optimiser's moments."""
+    """(final weights, checkpoint) of a pretraining, in bytes: the RGB query encoder; all networks and the optimizer state."""
     model = on_meta(lambda: build_method(job.net, job.contrast, job.switches))
     return state_bytes(model.encoder), state_bytes(model) + _moments(model, job.optim)
 
 
 def finetune_bytes(job: jobs.FinetuneJob, classes: int) -> tuple[int, int]:
-    """(final weights, checkpoint) of a finetuning."""
+    """(final weights, checkpoint) of a finetuning, in bytes."""
     model = on_meta(lambda: Classifier(job.net, job.finetune, classes))
     return state_bytes(model), state_bytes(model) + _moments(model, job.finetune)
 
 
-def _moments(model: nn.Module, recipe) -> int:
+def _moments(model: nn.Module, recipe: Optim) -> int:
+    """Size of the optimizer state in bytes."""
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return trained * (2 if recipe.optimizer == "adamw" else 1)
 
 
 def trains_on(config: Config) -> str:
-    """`gpu` or `cpu`: where this configuration trains; `cuda` is a GPU even where none is here."""
+    """`gpu` or `cpu`: the device on which this configuration trains. `cuda` means `gpu` even if this machine has none."""
     gpu = config.compute.device == "cuda" or (config.compute.device == "auto" and torch.cuda.is_available())
     return "gpu" if gpu else "cpu"
 
 
 def is_here(device: str) -> bool:
-    """Whether `gpu` or `cpu` can be measured on this machine."""
+    """Whether the device (`gpu` or `cpu`) can be measured on this machine."""
     return device == "cpu" or torch.cuda.is_available()
 
 
 def measured_steps(config: Config, classes: int, device: str, seconds: float) -> dict[str, float]:
-    """Device seconds a video of real training steps, full size, by "<model>/<method>" and "<model>/finetune".
+    """{"<model>/<method>" or "<model>/finetune": device seconds per video}, from real training steps at full size.
 
-    About `seconds` in all. The batch is the recipe's, halved until it fits a GPU's memory, or until a step on a CPU is
-    bearable; a network for which none is, is left out. Reading frames from disk is not part of it.
+    Takes about `seconds` in total. The batch size is the configured one, halved until it fits into the GPU memory or until a
+    step on a CPU is short enough; a network without such a batch size is left out. Loading frames from disk is not included.
+    Raises ValueError if even the smallest batch does not fit into the GPU memory.
     """
     chosen = prepare_device("cuda" if device == "gpu" else "cpu", config.compute.threads, config.compute.kernels)
     methods = config.pretrained_methods
@@ -96,21 +99,23 @@ def measured_steps(config: Config, classes: int, device: str, seconds: float) ->
 
 
 def _batch(recipe: int, groups: int, flops: float, bearable: float) -> int:
-    """The recipe's batch, halved until a step is bearable; 0 where that would leave a batch-norm group less than two videos."""
+    """The configured batch size, halved until a step has at most `bearable` FLOPs; 0 if a batch-norm group has under 2 videos."""
     batch = recipe
     while batch * flops > bearable and batch % (2 * groups) == 0:
         batch //= 2
     return batch if batch * flops <= bearable and batch >= PAIR * groups else 0
 
 
-def _fitting(timed, job, batch: int, groups: int, device: torch.device, seconds: float) -> float:
-    """Seconds a video, at the largest batch that fits the memory of a GPU."""
+def _fitting(timed: Callable[..., float], job: jobs.Job, batch: int, groups: int, device: torch.device, seconds: float) -> float:
+    """Seconds per video, at the largest batch size that fits into the GPU memory."""
     while True:
         try:
             return timed(job, batch, device, seconds) / batch
         except torch.cuda.OutOfMemoryError:
             if batch % (2 * groups) or batch < 2 * PAIR * groups:
-                raise ValueError(f"models: not even {batch} videos of one step fit on this GPU; plan with --no-probe") from None
+                raise ValueError(
+                    f"models: even a batch of {batch} videos does not fit into the memory of this GPU; plan with --no-probe"
+                ) from None
             batch //= 2
             torch.cuda.empty_cache()
 
@@ -129,8 +134,8 @@ def _timed_finetune(classes: int, job: jobs.FinetuneJob, batch: int, device: tor
     return _timed(model, FinetuneStep(model, job), job.finetune, data, device, seconds)
 
 
-def _timed(model: nn.Module, step, recipe, data: dict, device: torch.device, seconds: float) -> float:
-    """Median seconds of a step after one that warms up; at least two steps."""
+def _timed(model: nn.Module, step: Step, recipe: Optim, data: dict, device: torch.device, seconds: float) -> float:
+    """Median seconds of at least two training steps, after one warm-up step."""
     model.train()
     optimizer, times = make_optimizer(model, recipe), []
     data = {name: tensor.to(device) for name, tensor in data.items()}

@@ -1,4 +1,4 @@
-"""The plan: counts times rates, with the origin of every figure, as plain values (`--json`) that `show` prints."""
+"""The plan: counts times rates, with the origin of every number, as plain values (`--json`) that `show` prints."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from mscl.planning.training import figure, makespan, of, share, total, training
 from mscl.stages import build
 from mscl.stages.table import STAGES
 
-INDEX = 24  # bytes of the parquet index a stored frame, about
+INDEX = 24  # approximate bytes of the parquet index per stored frame
 
 
 def make_plan(config: Config, rates: Rates, cpus: int, gpus: int) -> dict[str, Any]:
-    """Everything that `mscl plan` prints. Sizes are bytes, times hours; {"value", "origin", "note"} where an origin matters.
+    """Everything that `mscl plan` prints: sizes in bytes, times in hours; values with an origin are {"value", "origin", "note"}.
 
-    `rates.device` is where training runs (None: as the configuration says). What `rates` leaves out is assumed. Raises
-    ValueError when videos cannot be counted.
+    `rates.device` is the device for training (None: as in the configuration). Missing rates are assumed. `cpus` and `gpus` are
+    the numbers available at a time. Raises ValueError if the videos cannot be counted.
     """
     used = build.used_datasets(config)
     facts = {d: facts_of(d, config.datasets[d]) for d in used}
@@ -43,11 +43,13 @@ def make_plan(config: Config, rates: Rates, cpus: int, gpus: int) -> dict[str, A
 
 
 def _dataset(config: Config, name: str, counts: Counts, facts: Facts | None, rates: Rates) -> dict:
-    """Counts, rates, disk and hours of one data set."""
+    """Counts, rates, disk space and hours of one data set."""
     dataset, flow = config.datasets[name], name in build.flow_datasets(config)
     rate = assumed(config, name, facts, rates, flow)
     step = dataset.frames.step
-    kept = (rate["raw_frames"].value + (step - 1) / 2) / step  # mean over lengths that divide and lengths that do not
+    kept = (
+        rate["raw_frames"].value + (step - 1) / 2
+    ) / step  # expected value over all remainders of the length divided by the step
     fields = max(0.0, kept - config.flow.gap / step) if flow else 0.0
     found = {
         "videos": counts.videos,
@@ -75,7 +77,7 @@ def _dataset(config: Config, name: str, counts: Counts, facts: Facts | None, rat
 
 
 def assumed(config: Config, name: str, facts: Facts | None, given: Rates, flow: bool) -> dict[str, Rate]:
-    """The rates of a data set, the missing ones assumed: costs a pixel as they were measured on real clips in development."""
+    """The rates of a data set. Missing ones are assumed, from costs per pixel that were measured on real clips in development."""
     dataset, rates = config.datasets[name], given.datasets.get(name, VideoRates())
     if dataset.embedded:
         (width, height), raw = dataset.embedded.size, Rate(value=dataset.embedded.frames, note="embedded.frames")
@@ -95,52 +97,57 @@ def assumed(config: Config, name: str, facts: Facts | None, given: Rates, flow: 
     found = {
         "raw_frames": raw,
         "extract_seconds": rates.extract_seconds
-        or guess(0.02 + raw.value * width * height * 2.7e-9 + kept * pixels * 6e-9, f"by the pixels of {width}x{height} videos"),
+        or guess(
+            0.02 + raw.value * width * height * 2.7e-9 + kept * pixels * 6e-9, f"from the pixels of {width}x{height} videos"
+        ),
         "frame_bytes": rates.frame_bytes
-        or guess(1400 + 0.19 * pixels * (3 / quality) ** 0.8, "1.4 kB and .19 bytes a pixel at quality 3"),
+        or guess(1400 + 0.19 * pixels * (3 / quality) ** 0.8, "1.4 kB + 0.19 bytes per pixel at quality 3"),
     }
     if flow:
         plane_h, plane_w = stored_size((stored_h, stored_w), config.flow.short_side)
         found["field_seconds"] = rates.field_seconds or _field_seconds(config, plane_h * plane_w, given.tflops)
         found["field_bytes"] = rates.field_bytes or guess(
-            1400 + 0.25 * plane_h * plane_w, "1.4 kB and .25 bytes a pixel, both planes"
+            1400 + 0.25 * plane_h * plane_w, "1.4 kB + 0.25 bytes per pixel for both planes"
         )
     return found
 
 
 def _field_seconds(config: Config, stored: int, tflops: Rate | None) -> Rate:
-    """CPU seconds of a DIS field, or GPU seconds of a RAFT field."""
+    """CPU seconds per DIS field, or GPU seconds per RAFT field; `stored`: pixels of a stored field."""
     if config.flow.method == "raft":
-        share = RAFT_SHARE if config.flow.precision == "float32" else 1.0
-        speed = (tflops.value if tflops else TFLOPS) * share if config.compute.device != "cpu" else CPU_TFLOPS
+        speed = CPU_TFLOPS
+        if config.compute.device != "cpu":
+            speed = tflops.value if tflops else TFLOPS
+            speed *= RAFT_SHARE if config.flow.precision == "float32" else 1.0
         flops = network.raft_flops(config.flow)
-        note = f"{flops / 1e9:.0f} GFLOP a field (counted) at {speed:g} TFLOP/s ({config.flow.precision})"
+        note = f"{flops / 1e9:.0f} GFLOP per field (counted) at {speed:g} TFLOP/s ({config.flow.precision})"
         return Rate(value=flops / speed / 1e12, origin="assumed", note=note)
     computed = config.flow.size[0] * config.flow.size[1]
-    return Rate(
-        value=computed * 8e-8 + stored * 7e-8, origin="assumed", note=".08 s a megapixel of flow.size, .07 s of the store"
-    )
+    note = "0.08 s per megapixel of flow.size + 0.07 s per stored megapixel"
+    return Rate(value=computed * 8e-8 + stored * 7e-8, origin="assumed", note=note)
 
 
 def _download(config: Config, name: str, facts: Facts | None) -> dict | None:
-    """Bytes to fetch: of the splits that are used, where each is published; None where unknown or nothing is fetched."""
+    """Bytes to download: those of the used splits, if published per split; None if unknown or nothing is downloaded."""
     dataset = config.datasets[name]
     if facts is None or (not dataset.download and (dataset.root / dataset.videos).is_dir()):
         return None
     splits = [PUBLISHED_SPLIT.get(s, s) for s in dataset.annotated]
     sizes = [facts.split_bytes.get(s) for s in splits]
-    return figure(sum(sizes) if all(sizes) else facts.bytes, "published", note="whole archives, whatever the subset")
+    return figure(sum(sizes) if all(sizes) else facts.bytes, "published", note="complete archives, independent of the subset")
 
 
 def classes_of(config: Config) -> int:
-    """Classes of the finetuning data set, for the size of its last layer only; 400 where unknown."""
+    """Number of classes of the finetuning data set, only for the size of the last layer; 400 if unknown."""
     dataset = config.datasets[config.finetune.dataset]
+    if dataset.embedded:
+        return 12
     facts = facts_of(config.finetune.dataset, dataset)
-    return 12 if dataset.embedded else facts.classes if facts else 400
+    return facts.classes if facts else 400
 
 
 def _disk(datasets: dict, trained: dict, gpus: int) -> dict:
-    """Bytes by kind, and files: two a shard; checkpoints at their most, each beside its successor while that is written."""
+    """Bytes per kind, and number of files (two per shard). Checkpoints: the peak, when each is stored beside its successor."""
     largest = sorted((r["checkpoint_bytes"] for r in trained["runs"]), reverse=True)[:gpus]
     weights = sum(r["weights_bytes"] for r in trained["runs"])
     parts = {
@@ -148,7 +155,7 @@ def _disk(datasets: dict, trained: dict, gpus: int) -> dict:
         "frames": [d["frames_bytes"] for d in datasets.values()],
         "flow": [d["flow_bytes"] for d in datasets.values() if "flow_bytes" in d],
         "weights": [figure(weights, "measured here", note="exact, from the networks")],
-        "checkpoints": [figure(2 * sum(largest), "measured here", note="at their most, exact; gone at the end")],
+        "checkpoints": [figure(2 * sum(largest), "measured here", note="exact peak; deleted at the end")],
     }
     found = {kind: total(each) for kind, each in parts.items() if each}
     found["total"] = total(list(found.values()))
@@ -156,7 +163,7 @@ def _disk(datasets: dict, trained: dict, gpus: int) -> dict:
 
 
 def _hours(config: Config, datasets: dict, trained: dict, cpus: int, gpus: int) -> dict:
-    """CPU and GPU hours by stage, and the wall clock for so many CPUs and GPUs, stage after stage."""
+    """CPU and GPU hours per stage, and the wall-clock time with `cpus` CPUs and `gpus` GPUs, one stage after the other."""
     raft_on_gpu = config.flow.method == "raft" and config.compute.device != "cpu"
     slots = gpus if trained["device"] == "gpu" else max(1, cpus // config.compute.threads)
     flow = [d["flow_hours"] for d in datasets.values() if "flow_hours" in d]
@@ -169,7 +176,9 @@ def _hours(config: Config, datasets: dict, trained: dict, cpus: int, gpus: int) 
     for kind in ("pretrain", "finetune", "frozen"):
         hours = [r["hours"] for r in trained["runs"] if r["kind"] == kind]
         at_once = slots // share(kind, config.compute.processes, slots)
-        stages[kind] = _stage(trained["device"], hours, at_once, cores) | {"wall": None}  # they overlap: see training_wall
+        stages[kind] = _stage(trained["device"], hours, at_once, cores) | {
+            "wall": None
+        }  # these stages overlap: see training_wall
     last = makespan(trained["runs"], slots, config.compute.processes)
     spent = {device: sum(s["device_hours"] for s in stages.values() if s["device"] == device) for device in ("cpu", "gpu")}
     return {"stages": stages, **spent, "training_wall": last, "wall": wall + last, "cpus": cpus, "gpus": gpus}
@@ -187,13 +196,13 @@ def _stage(device: str, hours: list[dict], at_once: int, cores: int = 1) -> dict
 
 
 def _warnings(config: Config, counts: dict[str, Counts], plan: dict) -> list[str]:
-    """What to know before paying."""
+    """Warnings about the configuration, one sentence each."""
     found = []
     many = sum(counts[d].videos[config.pretrain.split] for d in config.pretrain.datasets)
     for name, model in config.models.items():
         if many < model.pretrain.batch and any(config.switches(m).pretrain for m in config.methods):
             found.append(
-                f"models.{name}.pretrain.batch: {many} videos are fewer than one batch of {model.pretrain.batch}; it will not start"
+                f"models.{name}.pretrain.batch: {many} videos are fewer than one batch of {model.pretrain.batch}; pretraining will not start"
             )
     for name, data in plan["datasets"].items():
         if data["missing"]:
@@ -202,18 +211,18 @@ def _warnings(config: Config, counts: dict[str, Counts], plan: dict) -> list[str
             workers = 1 if stage == "flow" and config.flow.method == "raft" else config.compute.extract_workers
             if hours and (each := hours["value"] / data["shards"] / workers) > STAGES[stage].hours:
                 found.append(
-                    f"datasets.{name}.shards: a {stage} job takes about {each:.1f} h, its rule asks for {STAGES[stage].hours} h; take more shards"
+                    f"datasets.{name}.shards: a {stage} job takes about {each:.1f} h, but its rule requests {STAGES[stage].hours} h; use more shards"
                 )
     for kind in ("pretrain", "finetune", "frozen"):
         devices = share(kind, config.compute.processes, config.compute.processes)
         long = [r for r in plan["runs"] if r["kind"] == kind and r["hours"]["value"] / devices > STAGES[kind].hours]
         if long:
             worst = max(long, key=lambda r: r["hours"]["value"])
-            mend = f"--set-resources {kind}:runtime=<minutes>"
+            advice = f"--set-resources {kind}:runtime=<minutes>"
             if kind != "frozen":
-                mend = f"on Slurm they go back into the queue at that limit and resume; to wait in it less often, {mend}"
+                advice = f"on Slurm they are requeued at that limit and resume; to be requeued less often, set {advice}"
             found.append(
-                f"{len(long)} {kind} run(s) take longer than the {STAGES[kind].hours} h that the rule asks a cluster for, up to "
-                f"{worst['hours']['value'] / devices:.0f} h ({worst['model']}/{worst['method']}): {mend}"
+                f"{len(long)} {kind} run(s) take longer than the {STAGES[kind].hours} h that the rule requests, up to "
+                f"{worst['hours']['value'] / devices:.0f} h ({worst['model']}/{worst['method']}): {advice}"
             )
     return found

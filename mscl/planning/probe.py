@@ -1,4 +1,4 @@
-"""A short measurement of this machine: real videos of a data set where they are there, rendered ones where not."""
+"""Measure this machine briefly: on real videos of a data set if there are any, else on a rendered video."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from mscl.store.jpeg import decode_gray, decode_rgb
 from mscl.video import decord_io
 from mscl.video.ffmpeg import Decoded, decode
 
-LEAST, MOST = 8, 64  # real videos: at least so many where there are, and no more
-FIELDS = 16  # of one video at a time
-RENDERED = 150  # frames, at most
-DISCS = 12  # of a rendered video, moving each in its own way
-BLOCK = 512  # bytes of a tar's header, and what a member is filled up to
+LEAST, MOST = 8, 64  # minimum (if available) and maximum number of videos to measure
+FIELDS = 16  # flow fields measured per video
+RENDERED = 150  # maximum number of frames of a rendered video
+DISCS = 12  # independently moving discs in a rendered video
+BLOCK = 512  # bytes of a tar header; members are padded to multiples of it
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A video to measure on."""
+    """A video for measurements."""
 
     path: Path
-    start: float = float("nan")  # s; NaN: the whole file
+    start: float = float("nan")  # seconds; NaN: the whole file
     end: float = float("nan")
 
 
 def samples_of(config: Config, name: str, facts: Facts | None, folder: Path) -> tuple[list[Sample], Rate | None]:
-    """Real videos of the data set, or one rendered into `folder` and the frames that one of the data set has."""
+    """(videos to measure, frames per video): real videos and None, or a video rendered into `folder` and its frame count."""
     if samples := real_videos(config, name):
         return samples, None
     path, raw = render(folder, name, config.datasets[name], facts)
@@ -53,20 +53,20 @@ def samples_of(config: Config, name: str, facts: Facts | None, folder: Path) -> 
 
 
 def probe_dataset(config: Config, name: str, samples: list[Sample], raw: Rate | None, flow: bool, seconds: float) -> VideoRates:
-    """Extract frames, and flow if `flow`, of the samples as the stages do; about `seconds` for each of the two.
+    """Measure the extraction of frames, and of flow if `flow` is set, as the stages do it; about `seconds` for each.
 
-    `raw`: frames of the videos that a rendered sample stands for. Raises ValueError when no sample can be read.
+    `raw`: frames per video of the data set if the samples are rendered, else None. Raises ValueError if no sample can be read.
     """
     if raw is None:
         return _measure(config, name, samples, flow, seconds, f"{{}} of its videos on {processor()}")
     found = _measure(config, name, samples, flow, seconds, f"a rendered {samples[0].path.suffix[1:]} video on {processor()}")
-    scale = raw.value / found.raw_frames.value  # the rendered one may be shorter
+    scale = raw.value / found.raw_frames.value  # the rendered video may be shorter
     extract = found.extract_seconds.model_copy(update={"value": found.extract_seconds.value * scale})
     return found.model_copy(update={"raw_frames": raw, "extract_seconds": extract})
 
 
 def processor() -> str:
-    """The processor's name, for the note beside a figure."""
+    """The name of the CPU, for notes."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -75,7 +75,7 @@ def processor() -> str:
 
 
 def real_videos(config: Config, name: str) -> list[Sample]:
-    """Up to MOST videos of the data set that are there: of the manifest, or below its folder; picked by a hash of the name."""
+    """Up to MOST existing videos of the data set, from its manifest or its folder, selected by a hash of the name."""
     manifest, dataset = Path(Layout(config).manifest(name)), config.datasets[name]
     if manifest.exists():
         rows = pd.read_parquet(manifest)
@@ -90,9 +90,9 @@ def real_videos(config: Config, name: str) -> list[Sample]:
 
 
 def render(folder: Path, name: str, dataset: Dataset, facts: Facts | None) -> tuple[Path, Rate]:
-    """A textured, moving video as the data set's are (size, rate, codec), and the frames that one of them has.
+    """(path of a rendered video like those of the data set in size, frame rate and codec; frames per video of the data set).
 
-    The texture falls off as natural pictures do (amplitude 1/f^1.4), so that JPEGs come out about as large as theirs.
+    The spectrum of the texture is like that of natural images (amplitude 1/f^1.4), so that the JPEGs have a similar size.
     """
     if dataset.embedded:
         (width, height), fps, frames = dataset.embedded.size, 12, dataset.embedded.frames
@@ -102,14 +102,14 @@ def render(folder: Path, name: str, dataset: Dataset, facts: Facts | None) -> tu
         raw = Rate(value=frames, origin="published", note=f"{facts.seconds:g} s at {facts.fps:g} fps")
     else:
         width, height, fps, frames = 340, 256, 30, 300
-        raw = Rate(value=frames, origin="assumed", note="10 s at 30 fps, 340x256: none of its videos is here")
+        raw = Rate(value=frames, origin="assumed", note="10 s at 30 fps, 340x256; no video of the data set was found")
     path = folder / f"{name}{dataset.row.suffix}"
     encode(_moving_texture(min(round(frames), RENDERED), height // 2 * 2, width // 2 * 2), path, round(fps))
     return path, raw
 
 
 def _moving_texture(frames: int, height: int, width: int) -> np.ndarray:
-    """A panned background behind discs that move each in its own way, with grain; (T, H, W, 3) uint8."""
+    """A panned background behind independently moving discs, with noise; (T, H, W, 3) uint8."""
     rng = np.random.default_rng(0)
     grey, red, blue = (_texture(rng, 2 * height, 2 * width, slope) for slope in (1.4, 1.7, 1.7))
     picture = np.stack([grey * 45 + red * 18, grey * 45, grey * 45 + blue * 18], -1)
@@ -140,7 +140,7 @@ def _measure(config: Config, name: str, samples: list[Sample], flow: bool, secon
         before = _cpu()
         video = decode(sample.path, frames, sample.start, sample.end)
         with contextlib.suppress(decord_io.VideoError):
-            decord_io.rate(sample.path)  # as the stage asks for it
+            decord_io.rate(sample.path)  # as the stage does
         cpu.append(_cpu() - before)
         decoded.append(video)
         if len(decoded) >= LEAST and time.monotonic() - began > seconds:
@@ -148,7 +148,7 @@ def _measure(config: Config, name: str, samples: list[Sample], flow: bool, secon
     good = [v for v in decoded if v.jpegs]
     if not good:
         raise ValueError(
-            f"datasets.{name}: none of {len(decoded)} videos could be read ({decoded[0].error}); see root and videos"
+            f"datasets.{name}: none of {len(decoded)} videos could be read ({decoded[0].error}); check root and videos"
         )
 
     def rate(value: float) -> Rate:
@@ -167,15 +167,15 @@ def _measure(config: Config, name: str, samples: list[Sample], flow: bool, secon
 
 
 def _measure_flow(config: Config, videos: list[Decoded], step: int, seconds: float) -> tuple[float | None, float | None]:
-    """(CPU seconds with DIS or GPU seconds with RAFT, None where RAFT cannot run here; bytes) of a field.
+    """(seconds, bytes) per flow field: CPU seconds for DIS, GPU seconds for RAFT, None if RAFT cannot run on this machine.
 
-    Where RAFT cannot run, the fields are DIS's: they are stored at the same size.
+    If RAFT cannot run, DIS fields are stored to measure the bytes, because they have the same size.
     """
     raft = config.flow.method == "raft" and raft_runs(config)
     estimator = make_estimator(config.flow if raft else config.flow.model_copy(update={"method": "dis"}), config.compute.device)
     spent, fields, sizes, began = 0.0, 0, [], time.monotonic()
     with one_thread("raft" if raft else "dis"):
-        for video in sorted(videos, key=lambda v: len(v.jpegs)):  # several short ones tell more than a long one
+        for video in sorted(videos, key=lambda v: len(v.jpegs)):  # several short videos are more representative than a long one
             took, found = _fields(video, step, config, estimator, wall=raft)
             spent, fields, sizes = spent + took, fields + len(found), sizes + found
             if fields and time.monotonic() - began > seconds:
@@ -186,13 +186,13 @@ def _measure_flow(config: Config, videos: list[Decoded], step: int, seconds: flo
 
 
 def raft_runs(config: Config) -> bool:
-    """Whether RAFT can be measured here: a GPU and the file of weights."""
+    """Whether RAFT can be measured on this machine: it needs a GPU and the weights file."""
     weights = config.flow.weights
     return torch.cuda.is_available() and config.compute.device != "cpu" and bool(weights and weights.is_file())
 
 
 def _fields(video: Decoded, step: int, config: Config, estimator: Estimator, wall: bool) -> tuple[float, list[int]]:
-    """(seconds, bytes of each stored field) of up to FIELDS fields from the middle of a video, made as the flow stage does."""
+    """(seconds, [bytes of each stored field]) of up to FIELDS fields from the middle of a video, as in the flow stage."""
     pairs = field_pairs(np.arange(len(video.jpegs)) * step, config.flow.gap)
     pairs = pairs[max(0, (len(pairs) - FIELDS) // 2) :][:FIELDS]
     if not pairs:
@@ -202,7 +202,7 @@ def _fields(video: Decoded, step: int, config: Config, estimator: Estimator, wal
     before = clock()
     read_one = decode_gray if estimator.grey else decode_rgb
     pictures = np.stack([read_one(jpeg) for jpeg in video.jpegs[first : last + 1]])
-    read = (clock() - before) * len(pairs) / len(pictures)  # the stage reads a frame about once a field
+    read = (clock() - before) * len(pairs) / len(pictures)  # the stage reads about one frame per field
     before = clock()
     fields = estimator(pictures, [(a - first, b - first) for a, b in pairs])
     size = stored_size(pictures.shape[1:3], config.flow.short_side)
@@ -212,10 +212,11 @@ def _fields(video: Decoded, step: int, config: Config, estimator: Estimator, wal
 
 
 def _in_tar(size: int) -> int:
+    """Bytes that a member of `size` bytes takes in a tar file."""
     return BLOCK + -(-size // BLOCK) * BLOCK
 
 
 def _cpu() -> float:
-    """CPU seconds of this process and of the programs it has run."""
+    """CPU seconds of this process and of its finished child processes."""
     both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in both)

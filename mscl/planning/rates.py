@@ -1,4 +1,4 @@
-"""What a unit of work costs, and how we know: measured, given in a file, or assumed."""
+"""Rates: the cost of a unit of work, and its origin: measured, given in a file, published or assumed."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from mscl.config.validation import Strict, parse, read_yaml
 from mscl.machine.files import atomic_write
 
 Origin = Literal["measured here", "given", "published", "assumed"]
-TFLOPS = 40.0
+TFLOPS = 40.0  # assumed sustained TFLOP/s of one GPU in training
 TFLOPS_NOTE = (
-    "about an eighth of an A100's peak in bf16 (312 TFLOP/s, published); small 3D convolutions and batch norm stay far below it"
+    "about 1/8 of the published bf16 peak of an A100 (312 TFLOP/s); small 3D convolutions and batch norm are far below the peak"
 )
-CPU_TFLOPS = 0.05  # one core
-RAFT_SHARE = 0.5  # of the training's TFLOP/s: float32 in place of bfloat16
+CPU_TFLOPS = 0.05  # assumed TFLOP/s of one CPU core
+RAFT_SHARE = 0.5  # assumed speed of float32 RAFT relative to bfloat16 training
 
 
 class Rate(Strict):
-    """A figure and its origin; a bare number in a file is `given`."""
+    """A value and its origin; a plain number in a file has the origin `given`."""
 
     value: float = Field(ge=0)
     origin: Origin = "given"
@@ -33,34 +33,35 @@ class Rate(Strict):
     @model_validator(mode="before")
     @classmethod
     def bare(cls, value: Any) -> Any:
+        """Accept a plain number."""
         return {"value": value} if isinstance(value, int | float) else value
 
 
 class VideoRates(Strict):
-    """Of one data set. A field is one flow field; its seconds are a CPU's with DIS and a GPU's with RAFT."""
+    """The rates of one data set. A field is one flow field."""
 
-    raw_frames: Rate | None = None  # a video, mean
-    extract_seconds: Rate | None = None  # CPU seconds a video
-    frame_bytes: Rate | None = None  # a stored frame, with its share of the tar
-    field_seconds: Rate | None = None
-    field_bytes: Rate | None = None  # a stored field, with its share of the tar
-    measured_with: dict[str, Any] | None = None  # the settings that the figures hold for
+    raw_frames: Rate | None = None  # mean number of frames per video
+    extract_seconds: Rate | None = None  # CPU seconds per video
+    frame_bytes: Rate | None = None  # bytes per stored frame, including tar headers
+    field_seconds: Rate | None = None  # seconds per field: CPU seconds for DIS, GPU seconds for RAFT
+    field_bytes: Rate | None = None  # bytes per stored field, including tar headers
+    measured_with: dict[str, Any] | None = None  # the settings that the rates were measured with
 
 
 class Rates(Strict):
-    """The content of a rates file; what it leaves out is assumed, and said so."""
+    """The content of a rates file. Missing rates are assumed and marked as such."""
 
-    machine: str = ""
-    device: Literal["cpu", "gpu"] | None = None  # that `steps` and `tflops` are of
-    videos: dict[Name, dict[Name, int]] = {}  # data set -> split -> number, where they cannot be counted
+    machine: str = ""  # name of the CPU
+    device: Literal["cpu", "gpu"] | None = None  # the device of `steps` and `tflops`
+    videos: dict[Name, dict[Name, int]] = {}  # {data set: {split: number of videos}}, if they cannot be counted
     datasets: dict[Name, VideoRates] = {}
-    steps: dict[str, Rate] = {}  # "<model>/<method>", "<model>/finetune" -> device seconds a trained video
-    loading: dict[str, Rate] = {}  # the same keys -> CPU seconds to read a video for the network
-    tflops: Rate | None = None  # sustained in training, of the device that trains
+    steps: dict[str, Rate] = {}  # {"<model>/<method>" or "<model>/finetune": device seconds per trained video}
+    loading: dict[str, Rate] = {}  # the same keys: CPU seconds to load one video
+    tflops: Rate | None = None  # sustained TFLOP/s of the training device
 
 
 def measured_settings(config: Config, name: str) -> dict[str, Any]:
-    """The settings that a data set's rates depend on, as plain values."""
+    """The settings that the rates of data set `name` depend on, as plain values."""
     flow = config.flow.model_dump(
         mode="json", include={"method", "gap", "size", "short_side", "quality", "iterations", "precision"}
     )
@@ -69,18 +70,18 @@ def measured_settings(config: Config, name: str) -> dict[str, Any]:
 
 
 def load_rates(path: Path, config: Config) -> Rates:
-    """Read a rates file for `config`; every figure becomes `given`.
+    """Read a rates file for `config`. Measured values get the origin `given`.
 
-    Raises ValueError naming file and field when it cannot be used, or was measured under other settings.
+    Raises ValueError that names the file and the field if it cannot be used or was measured with other settings.
     """
     values = read_yaml(path)
     rates = parse(Rates, {} if values is None else values, str(path))
     for name, found in rates.datasets.items():
         if name not in config.datasets:
-            raise ValueError(f"{path}: datasets.{name}: the configuration has no such data set; remove it, or give its own rates")
+            raise ValueError(f"{path}: datasets.{name}: the configuration has no such data set; remove it or correct the name")
         now = measured_settings(config, name)
         if found.measured_with is not None and (other := _difference(found.measured_with, now)):
-            raise ValueError(f"{path}: datasets.{name}: measured with {other}; probe again with --save-rates")
+            raise ValueError(f"{path}: datasets.{name}: measured with {other}; measure again with --save-rates")
     for name in rates.videos:
         if name not in config.datasets:
             raise ValueError(f"{path}: videos.{name}: the configuration has no such data set; correct the name")
@@ -88,16 +89,17 @@ def load_rates(path: Path, config: Config) -> Rates:
 
 
 def _difference(then: dict, now: dict) -> str:
-    """The first setting that is not what it was, in words; "" when all are."""
+    """The first setting that differs, in words; "" if none does."""
     for section, values in now.items():
         for key, value in values.items():
             had = (then.get(section) or {}).get(key) if isinstance(then.get(section), dict) else None
             if had != value:
-                return f"{section}.{key} {json.dumps(had)}, the configuration says {json.dumps(value)}"
+                return f"{section}.{key} {json.dumps(had)}, but the configuration has {json.dumps(value)}"
     return ""
 
 
 def _as_given(rates: Rates) -> Rates:
+    """`rates` with the origin `given` for every measured value."""
     where = f"measured on {rates.machine}" if rates.machine else ""
 
     def given(rate: Rate | None) -> Rate | None:
@@ -114,6 +116,6 @@ def _as_given(rates: Rates) -> Rates:
 
 
 def save_rates(rates: Rates, path: Path) -> None:
-    """Write a rates file that `load_rates` reads, whole or not at all."""
+    """Write a rates file for `load_rates`, atomically."""
     with atomic_write(path) as draft:
         draft.write_text(yaml.safe_dump(rates.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True))

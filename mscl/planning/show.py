@@ -1,4 +1,4 @@
-"""The plan as tables: with lines on a terminal, plain columns in a pipe."""
+"""Print the plan as tables: with lines on a terminal, as plain columns in a pipe."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-WIDTH = 150  # of a pipe
+WIDTH = 150  # characters per line in a pipe
+# {rate: (description, factor from the stored unit, unit)}
 UNITS = {
-    "raw_frames": ("frames a video", 1, ""),
-    "extract_seconds": ("extracting a video", 1, "CPU s"),
-    "frame_bytes": ("a stored frame", 1e-3, "kB"),
-    "field_seconds": ("a flow field", 1, "{} s"),
-    "field_bytes": ("a stored field", 1e-3, "kB"),
+    "raw_frames": ("frames per video", 1, ""),
+    "extract_seconds": ("frame extraction per video", 1, "CPU s"),
+    "frame_bytes": ("size of a stored frame", 1e-3, "kB"),
+    "field_seconds": ("time per flow field", 1, "{} s"),
+    "field_bytes": ("size of a stored flow field", 1e-3, "kB"),
 }
 
 
 def show(plan: dict, console: Console | None = None) -> None:
-    """Print every table of a plan, then what to know before paying."""
+    """Print all tables of a plan (from `make_plan`), the total hours and the warnings."""
     console = console or Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     for title, table in TABLES.items():
         console.print(f"[bold]{title}[/bold]")
@@ -29,16 +30,16 @@ def show(plan: dict, console: Console | None = None) -> None:
     hours = plan["hours"]
     machine = f"{hours['cpus']} CPUs" + (f" and {hours['gpus']} GPU(s)" if hours["gpu"] else "")
     console.print(
-        f"In all {_short(hours['gpu'])} GPU hours and {_short(hours['cpu'])} CPU hours; about {_time(hours['wall'])} on {machine}, one stage "
-        "after the other.\nNot counted: the download's time, waiting in a queue, the start of each job, the "
-        "linear probe's fit, GradCAM, the report (minutes each)."
+        f"Total: {_short(hours['gpu'])} GPU hours and {_short(hours['cpu'])} CPU hours; about {_time(hours['wall'])} on {machine}, "
+        "one stage after the other.\nNot included: download time, waiting time in a queue, the start of each job, and the fit of the "
+        "linear probe, GradCAM and the report (minutes each)."
     )
     for warning in plan["warnings"]:
         console.print(f"[bold]Note[/bold]: {warning}.", markup=True)
 
 
 def _table(*columns: str) -> Table:
-    """The first column and those named with a trailing space are text, the others numbers."""
+    """An empty table. The first column and columns with a trailing space in the name hold text, the others numbers."""
     lines = box.SIMPLE_HEAD if sys.stdout.isatty() else None
     table = Table(box=lines, pad_edge=False, padding=(0, 2, 0, 0))
     for k, name in enumerate(columns):
@@ -47,15 +48,19 @@ def _table(*columns: str) -> Table:
 
 
 def _datasets(plan: dict) -> Table:
-    table = _table(
-        "data set", "videos", "by split ", "shards", "videos a shard", "frames a video", "flow fields", "counted from "
-    )
+    names = ("data set", "videos", "by split ", "shards", "videos/shard", "frames/video", "flow fields/video", "counted from ")
+    table = _table(*names)
     for name, data in plan["datasets"].items():
         table.add_row(
-            name, f"{data['total']['value']:,.0f}", ", ".join(f"{split} {n:,}" for split, n in data["videos"].items()),
-            str(data["shards"]), f"{data['videos_per_shard']:,.1f}", f"{data['frames_per_video']:,.0f}",
-            f"{data['fields_per_video']:,.0f}", f"{data['total']['origin']}: {data['total']['note']}",
-        )  # fmt: skip
+            name,
+            f"{data['total']['value']:,.0f}",
+            ", ".join(f"{split} {n:,}" for split, n in data["videos"].items()),
+            str(data["shards"]),
+            f"{data['videos_per_shard']:,.1f}",
+            f"{data['frames_per_video']:,.0f}",
+            f"{data['fields_per_video']:,.0f}",
+            f"{data['total']['origin']}: {data['total']['note']}",
+        )
     return table
 
 
@@ -83,39 +88,45 @@ def _disk(plan: dict) -> Table:
 
 def _hours(plan: dict) -> Table:
     hours = plan["hours"]
-    table = _table("stage", "CPU hours", "GPU hours", "at once", "wall clock", "origin ")
+    table = _table("stage", "CPU hours", "GPU hours", "in parallel", "wall clock", "origin ")
     for stage, found in hours["stages"].items():
         if not found["device_hours"]:
             continue
         on = [_short(found["device_hours"]) if found["device"] == device else "" for device in ("cpu", "gpu")]
         wall = "" if found["wall"] is None else _time(found["wall"])
         table.add_row(stage, *on, str(found["at_once"]), wall, found["hours"]["origin"])
-    table.add_row("training, tests", "", "", "", _time(hours["training_wall"]), "each test after its training, longest first")
+    table.add_row("training, tests", "", "", "", _time(hours["training_wall"]), "each test after its training; longest run first")
     table.add_row("total", _short(hours["cpu"]), _short(hours["gpu"]), "", _time(hours["wall"]))
     return table
 
 
 def _runs(plan: dict) -> Table:
     hours = f"{plan['device'].upper()} hours"
-    table = _table("run", "method ", "runs", "steps", "videos seen", "GFLOP a video", f"{hours} each", "in all", "origin ")
+    table = _table("run", "method ", "runs", "steps", "videos seen", "GFLOP/video", f"{hours} each", "total", "origin ")
     for key, runs in groupby(sorted(plan["runs"], key=_row), key=_row):
         kind, model, same = key[1], key[2], list(runs)
         first, total = same[0], sum(r["hours"]["value"] for r in same)
         table.add_row(
-            f"{kind} {model}", ", ".join(dict.fromkeys(r["method"] for r in same)), str(len(same)),
-            f"{first['steps']:,}" if first["steps"] else "", f"{first['videos_seen']:,}", f"{first['gflop_per_video']:.1f}",
-            _short(first["hours"]["value"]), _short(total), first["hours"]["origin"],
-        )  # fmt: skip
+            f"{kind} {model}",
+            ", ".join(dict.fromkeys(r["method"] for r in same)),
+            str(len(same)),
+            f"{first['steps']:,}" if first["steps"] else "",
+            f"{first['videos_seen']:,}",
+            f"{first['gflop_per_video']:.1f}",
+            _short(first["hours"]["value"]),
+            _short(total),
+            first["hours"]["origin"],
+        )
     return table
 
 
 def _row(run: dict) -> tuple:
-    """What runs have in common that share a row: they cost the same."""
+    """The key by which runs are grouped into one row: runs with the same cost."""
     return (("pretrain", "finetune", "frozen").index(run["kind"]), run["kind"], run["model"], run["steps"], run["hours"]["value"])
 
 
 def _rates(plan: dict) -> Table:
-    table = _table("figure", "value", "origin ", "")
+    table = _table("rate", "value", "origin ", "note")
     table.columns[3].justify = "left"
     for name, data in plan["datasets"].items():
         for key, rate in data["rates"].items():
@@ -125,16 +136,19 @@ def _rates(plan: dict) -> Table:
     speed = plan["speed"]
     if any(not r["step_seconds"]["note"] for r in plan["runs"]):
         table.add_row(
-            f"{plan['device'].upper()}, sustained in training", f"{speed['value']:,.4g} TFLOP/s", speed["origin"], speed["note"]
+            f"{plan['device'].upper()}, sustained speed in training",
+            f"{speed['value']:,.4g} TFLOP/s",
+            speed["origin"],
+            speed["note"],
         )
     networks = {(r["model"], r["method"] if r["kind"] == "pretrain" else "finetune"): r for r in reversed(plan["runs"])}
     for (model, what), run in sorted(networks.items()):
         step, load = run["step_seconds"], run["loading_seconds"]
         note = step["note"] or f"{run['gflop_per_video']:.1f} GFLOP (counted) at {speed['value']:g} TFLOP/s"
         table.add_row(
-            f"{model}/{what}: training on a video", f"{step['value']:,.3g} {plan['device'].upper()} s", step["origin"], note
+            f"{model}/{what}: training per video", f"{step['value']:,.3g} {plan['device'].upper()} s", step["origin"], note
         )
-        table.add_row(f"{model}/{what}: reading it", f"{load['value']:,.3g} CPU s", load["origin"], load["note"])
+        table.add_row(f"{model}/{what}: loading per video", f"{load['value']:,.3g} CPU s", load["origin"], load["note"])
     return table
 
 
@@ -153,7 +167,7 @@ def _short(hours: float) -> str:
 
 
 def _time(hours: float) -> str:
-    """Days, hours or minutes, whichever reads best."""
+    """A time in days, hours or minutes."""
     if hours >= 48:
         return f"{hours / 24:,.1f} days"
     return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"
@@ -161,9 +175,9 @@ def _time(hours: float) -> str:
 
 TABLES = {
     "Videos": _datasets,
-    "Jobs of a run from nothing": _jobs,
+    "Jobs (without existing results)": _jobs,
     "Disk": _disk,
     "Time by stage": _hours,
     "Training": _runs,
-    "What it is reckoned from": _rates,
+    "Rates and assumptions": _rates,
 }

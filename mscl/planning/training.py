@@ -1,4 +1,4 @@
-"""Hours and bytes of every training run, and the figures with an origin that a plan is made of."""
+"""Hours and bytes of every training run, and functions for values with an origin."""
 
 from __future__ import annotations
 
@@ -11,32 +11,36 @@ from mscl.planning.count import Training
 from mscl.planning.rates import CPU_TFLOPS, TFLOPS, TFLOPS_NOTE, Rate, Rates
 from mscl.stages import build
 
-DOUBT = ("assumed", "published", "given", "measured here")  # in this order a figure reckoned from several names its origins
+DOUBT = ("assumed", "published", "given", "measured here")  # origins, from the least to the most certain
 
 
 def figure(value: float, *origins: str, note: str = "") -> dict:
-    """A value reckoned from several: its origin names all of theirs, the most doubtful first."""
+    """{"value", "origin", "note"} of a value computed from several; all their origins are named, the least certain first."""
     each = {part for origin in origins for part in origin.split(" + ")}
     return {"value": value, "origin": " + ".join(sorted(each, key=DOUBT.index)), "note": note}
 
 
 def of(rate: Rate) -> dict:
+    """`rate` as {"value", "origin", "note"}."""
     return {"value": rate.value, "origin": rate.origin, "note": rate.note}
 
 
 def total(parts: list[dict]) -> dict:
-    """The sum of figures; a note that all of them share stays."""
+    """The sum of values from `figure`; the note is kept if it is the same for all."""
     notes = {part["note"] for part in parts}
     return figure(sum(p["value"] for p in parts), *(p["origin"] for p in parts), note=notes.pop() if len(notes) == 1 else "")
 
 
 def training(config: Config, planned: list[Training], rates: Rates, classes: int) -> dict:
-    """Every run with its hours and bytes, the device and its speed. Each network's FLOPs are counted once."""
+    """{"runs": hours and bytes of every run, "device": cpu or gpu, "speed": sustained TFLOP/s}.
+
+    `classes` is the number of classes of the finetuning data set. The FLOPs of each network are counted once.
+    """
     device = rates.device or network.trains_on(config)
     usual = Rate(value=TFLOPS, origin="assumed", note=TFLOPS_NOTE)
     if device == "cpu":
         threads = config.compute.threads
-        usual = Rate(value=CPU_TFLOPS * threads, origin="assumed", note=f"{CPU_TFLOPS} on each of {threads} core(s)")
+        usual = Rate(value=CPU_TFLOPS * threads, origin="assumed", note=f"{CPU_TFLOPS} TFLOP/s on each of {threads} core(s)")
     speed, costs, found = rates.tflops or usual, {}, []
     for run in planned:
         if run.key not in costs:
@@ -46,23 +50,31 @@ def training(config: Config, planned: list[Training], rates: Rates, classes: int
         step = rates.steps.get(run.key) or speed.model_copy(update={"value": flops / speed.value / 1e12, "note": ""})
         each, test = (_seconds(value, load.value, config) for value in (step.value, step.value * forward / flops))
         origins = {step.origin} if each == step.value else {step.origin, load.origin}
-        found.append({
-            "kind": run.kind, "model": run.model, "method": run.method, "seed": run.seed, "steps": run.steps,
-            "videos_seen": run.trained + run.seen, "gflop_per_video": (flops if run.trained else forward) / 1e9,
+        row = {
+            "kind": run.kind,
+            "model": run.model,
+            "method": run.method,
+            "seed": run.seed,
+            "steps": run.steps,
+            "videos_seen": run.trained + run.seen,
+            "gflop_per_video": (flops if run.trained else forward) / 1e9,
             "hours": figure((run.trained * each + run.seen * test) / 3600, *origins),
-            "step_seconds": of(step), "loading_seconds": of(load),
-            "weights_bytes": weights if run.kind != "frozen" else 0, "checkpoint_bytes": checkpoint if run.trained else 0,
-        })  # fmt: skip
+            "step_seconds": of(step),
+            "loading_seconds": of(load),
+            "weights_bytes": weights if run.kind != "frozen" else 0,
+            "checkpoint_bytes": checkpoint if run.trained else 0,
+        }
+        found.append(row)
     return {"runs": found, "device": device, "speed": of(speed)}
 
 
 def _seconds(step: float, load: float, config: Config) -> float:
-    """Seconds a video: loader processes work beside the network; without any, the network waits."""
+    """Seconds per video: loader processes run in parallel with the network; without loader processes, the network waits."""
     return max(step, load / config.compute.workers) if config.compute.workers else step + load
 
 
 def _loading(config: Config, run: Training) -> Rate:
-    """CPU seconds to read one video's clips, assumed."""
+    """Assumed CPU seconds to load the clips of one video."""
     target = config.finetune.dataset
     pictures, fields, used = config.models[run.model].finetune.frames, 0, [target]
     if run.kind == "pretrain":
@@ -71,11 +83,11 @@ def _loading(config: Config, run: Training) -> Rate:
         fields = pictures // FLOW_TEMPORAL_STRIDE * switches.flow
     pixels = 1.5 * max(config.datasets[d].frames.short_side for d in used) ** 2
     value = pictures * (5e-5 + 4e-9 * pixels) + fields * (5e-5 + 1.2e-9 * 3 * config.flow.short_side**2)
-    return Rate(value=value, origin="assumed", note=f"{pictures} frames and {fields} fields, by their pixels")
+    return Rate(value=value, origin="assumed", note=f"{pictures} frames and {fields} flow fields, from their pixels")
 
 
 def _costs(config: Config, run: Training, classes: int) -> tuple[float, float, int, int]:
-    """(FLOPs a trained video, FLOPs a clip looked at, bytes of the weights, bytes of a checkpoint) of a run's network."""
+    """(FLOPs per trained video, FLOPs per tested clip, bytes of the weights, bytes of a checkpoint) of a run's network."""
     if run.kind == "pretrain":
         job = build.pretrain_job(config, run.model, run.method, run.seed)
         return network.pretrain_flops(job), 0.0, *network.pretrain_bytes(job)
@@ -84,14 +96,14 @@ def _costs(config: Config, run: Training, classes: int) -> tuple[float, float, i
 
 
 def share(kind: str, processes: int, slots: int) -> int:
-    """How many of `slots` devices one run of a kind has: a training is shared among processes, a test is not."""
+    """How many of the `slots` devices one run uses: training uses several processes, a frozen test does not."""
     return 1 if kind == "frozen" else min(processes, slots)
 
 
 def makespan(planned: list[dict], slots: int, processes: int = 1) -> float:
-    """Hours until the last run ends: longest pretraining first, each finetuning and frozen test after its pretraining.
+    """Hours until the last run ends. The longest pretraining starts first; finetuning and frozen tests follow their pretraining.
 
-    A training takes `processes` of the slots and so much less time.
+    A training uses `processes` of the `slots` devices, and its time is divided by that number.
     """
 
     def key(run: dict) -> tuple:

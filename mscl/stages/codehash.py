@@ -54,15 +54,20 @@ def _imports(tree: ast.AST) -> Iterator[str]:
 
 
 def _read(path: Path) -> tuple[str, frozenset[str]]:
-    """The syntax tree of a file without docstrings, and the names that it imports. Cached until the file changes."""
-    return _parsed(path, path.stat().st_mtime_ns, path.stat().st_size)
+    """Hash of the syntax tree of a file without docstrings, and the names that it imports. Cached until the file changes."""
+    state = path.stat()
+    return _parsed(path, state.st_mtime_ns, state.st_size)
 
 
 @functools.cache
 def _parsed(path: Path, changed: int, size: int) -> tuple[str, frozenset[str]]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     _strip_docstrings(tree)
-    return ast.dump(tree), frozenset(_imports(tree))
+    return _digest(ast.dump(tree)), frozenset(_imports(tree))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def modules(root: Path, *starts: str, everything: bool = False) -> dict[str, Path]:
@@ -104,13 +109,12 @@ def _name(path: Path, root: Path) -> str:
 
 
 def file_hashes(*starts: str, files: tuple[str, ...] = (), root: Path = ROOT) -> dict[str, str]:
-    """Path -> hash (12 hex digits) of each module of `starts`, of all that they import, and of further `files` (templates, tables)."""
-    texts = {_name(path, root): _read(path)[0] for path in modules(root, *starts).values()}
-    texts |= {f: (root / f).read_text(encoding="utf-8") for f in files}
-    return {path: hashlib.sha256(texts[path].encode()).hexdigest()[:12] for path in sorted(texts)}
+    """Path -> hash (12 hex digits) of each module of `starts`, of all that they import, and of further `files`."""
+    found = {_name(path, root): _read(path)[0] for path in modules(root, *starts).values()}
+    found |= {f: _digest((root / f).read_text(encoding="utf-8")) for f in files}
+    return dict(sorted(found.items()))
 
 
 def code_hash(*starts: str, files: tuple[str, ...] = (), root: Path = ROOT) -> str:
     """All of `file_hashes` as one hash of 12 hex digits."""
-    text = "".join(f"{path}={value}\n" for path, value in file_hashes(*starts, files=files, root=root).items())
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return _digest("".join(f"{path}={value}\n" for path, value in file_hashes(*starts, files=files, root=root).items()))

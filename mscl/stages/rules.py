@@ -6,7 +6,8 @@ Nothing here imports Snakemake.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable
 from typing import Any
 
 from mscl.config.schema import Config
@@ -15,7 +16,9 @@ from mscl.stages.jobs import dumps
 from mscl.stages.layout import Layout
 from mscl.stages.table import STAGES, Values, planned
 
-OfWildcards = Callable[[Mapping[str, str]], Any]
+Wildcards = Any  # Snakemake's, or a dict of plain values
+OfWildcards = Callable[[Wildcards], Any]
+WILDCARD = re.compile(r"\{\s*\w")
 
 
 class Rules:
@@ -27,12 +30,16 @@ class Rules:
         self._job = functools.cache(lambda stage, *values: STAGES[stage].job(config, *values))
         self._lines = functools.cache(lambda stage, *values: rerun.lines(self._job(stage, *values)))
         self._json = functools.cache(lambda stage, *values: dumps(self._job(stage, *values)))
-        self._hashes = functools.cache(lambda stage, *values: STAGES[stage].code_hashes(self._job(stage, *values)))
-        self._inputs = functools.cache(lambda stage, *values: STAGES[stage].inputs(config, self.at, dict(values)))
+        self._hashes = functools.cache(lambda stage, modules: STAGES[stage].hashes_with(modules))
 
     def reads(self, stage: str) -> OfWildcards:
         """The input files, for `input: unpack(...)`."""
-        return lambda wildcards: self._inputs(stage, *_values(stage, wildcards).items())
+
+        def of(wildcards: Wildcards) -> dict[str, list[str]]:
+            job = self._job(stage, *_key(stage, wildcards))
+            return STAGES[stage].inputs(self.config, self.at, _values(STAGES[stage].per, wildcards), job)
+
+        return of
 
     def makes(self, stage: str) -> dict[str, str]:
         """The output files, for `output: **...`: paths with wildcards."""
@@ -64,29 +71,25 @@ class Rules:
         Snakemake does not compare a parameter whose function takes `output`. It compares the parameters of `settings` instead,
         which contain the same values one by one.
         """
-        return lambda wildcards, output: self._json(stage, *self._key(stage, wildcards))
+        return lambda wildcards, output: self._json(stage, *_key(stage, wildcards))
 
-    def settings(self, stage: str) -> list[OfWildcards]:
+    def settings(self, stage: str) -> list[str | OfWildcards]:
         """One rule parameter per setting of the job, so that a dry run names the setting that changed."""
+        lines = {key: self._lines(stage, *key) for key in self._keys(stage)}
+        return [_parameter(stage, {key: found[name] for key, found in lines.items()}) for name in rerun.names(STAGES[stage].kind)]
 
-        def one(name: str) -> OfWildcards:
-            return lambda wildcards: self._lines(stage, *self._key(stage, wildcards))[name]
+    def code(self, stage: str) -> list[str | OfWildcards]:
+        """One rule parameter per file of code that any job of the stage uses: "path = hash"; "" for a job that does not use it."""
+        hashes = {key: self._hashes(stage, self._job(stage, *key).modules()) for key in self._keys(stage)}
+        paths = sorted({path for files in hashes.values() for path in files})
+        return [
+            _parameter(stage, {key: f"{path} = {files[path]}" if path in files else "" for key, files in hashes.items()})
+            for path in paths
+        ]
 
-        return [one(name) for name in rerun.names(STAGES[stage].kind)]
-
-    def code(self, stage: str) -> list[OfWildcards]:
-        """One rule parameter per file of code that any job of the stage uses: "path = hash", or "" for a job that does not use it."""
-
-        def one(path: str) -> OfWildcards:
-            def of(wildcards: Mapping[str, str]) -> str:
-                found = self._hashes(stage, *self._key(stage, wildcards))
-                return f"{path} = {found[path]}" if path in found else ""
-
-            return of
-
-        keys = dict.fromkeys(self._key(stage, job.values) for job in planned(self.config, stage))
-        paths = {path for key in keys for path in self._hashes(stage, *key)}
-        return [one(path) for path in sorted(paths)]
+    def _keys(self, stage: str) -> list[tuple]:
+        """The sets of values that the settings of the stage's jobs depend on, without duplicates."""
+        return list(dict.fromkeys(_key(stage, job.values) for job in planned(self.config, stage)))
 
     @staticmethod
     def runtime(stage: str) -> int:
@@ -103,15 +106,26 @@ class Rules:
         """Each wildcard of the stage in braces, such as {"seed": "{seed}"}."""
         return {name: f"{{{name}}}" for name in STAGES[stage].per}
 
-    @staticmethod
-    def _key(stage: str, wildcards: Mapping[str, str]) -> tuple:
-        """The values that the settings of a job depend on."""
-        row = STAGES[stage]
-        values = _values(stage, wildcards)
-        return tuple(values[name] for name in (row.per if row.settings_per is None else row.settings_per))
+
+def _parameter(stage: str, lines: dict[tuple, str]) -> str | OfWildcards:
+    """A rule parameter: its line of text for each set of values that it depends on.
+
+    If all jobs have the same line, it is a plain text, so that Snakemake need not call a function for each job. A text in which
+    Snakemake would find a wildcard stays a function.
+    """
+    same = set(lines.values())
+    if len(same) == 1 and not WILDCARD.search(line := same.pop()):
+        return line
+    return lambda wildcards: lines[_key(stage, wildcards)]
 
 
-def _values(stage: str, wildcards: Any) -> Values:
-    """The values of a stage from Snakemake's wildcards or from a plain dict."""
+def _key(stage: str, wildcards: Wildcards) -> tuple:
+    """The values that the settings of a job depend on."""
+    row = STAGES[stage]
+    return tuple(_values(row.per if row.settings_per is None else row.settings_per, wildcards).values())
+
+
+def _values(names: tuple[str, ...], wildcards: Wildcards) -> Values:
+    """The named values, from Snakemake's wildcards or from a plain dict."""
     get = wildcards.get if isinstance(wildcards, dict) else functools.partial(getattr, wildcards)
-    return {name: int(get(name)) if name == "seed" else str(get(name)) for name in STAGES[stage].per}
+    return {name: int(get(name)) if name == "seed" else str(get(name)) for name in names}

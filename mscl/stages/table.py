@@ -47,14 +47,18 @@ class Stage:
         """The job (the settings) for these values."""
         return self.job(config, *(values[name] for name in (self.per if self.settings_per is None else self.settings_per)))
 
-    def inputs(self, config: Config, at: Layout, values: Values) -> dict[str, list[str]]:
-        """Every file that must exist before the job runs, by kind."""
-        named = {kind: [str(p) for p in paths] for kind, paths in self.settings(config, values).reads().items()}
+    def inputs(self, config: Config, at: Layout, values: Values, job: Job) -> dict[str, list[str]]:
+        """Every file that must exist before `job`, the job for these values, runs; by kind."""
+        named = {kind: [str(p) for p in paths] for kind, paths in job.reads().items()}
         return named | self.reads(config, at, **values)
 
     def code_hashes(self, job: Job) -> dict[str, str]:
         """Path -> hash of each file of code that the stage uses for this job."""
-        return file_hashes(self.code, *job.modules(), files=self.files)
+        return self.hashes_with(job.modules())
+
+    def hashes_with(self, modules: tuple[str, ...]) -> dict[str, str]:
+        """Path -> hash of each file of code, for all jobs that name these modules."""
+        return file_hashes(self.code, *modules, files=self.files)
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""The shard store, which frames and flow share."""
+"""The shard store: the file format of extracted frames and of optical flow."""

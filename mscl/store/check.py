@@ -1,4 +1,4 @@
-"""Is a store whole? Every check is made on the files as they lie on disk, not on what the writer remembers."""
+"""Check that a store is complete and undamaged. All checks read the files on disk."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from mscl.store.writer import SHARDS
 
 
 def indexes(folder: Path) -> list[Path]:
-    """The shard indexes of a store, without those that a larger number of shards left; ValueError when there is none."""
+    """The shard indexes of a store, without old ones from a larger number of shards. Raises ValueError if there is none."""
     found = sorted(p for p in Path(folder).glob("*.parquet") if not p.name.startswith("."))
     if not found:
-        raise ValueError(f"{folder}: no shard here; name the folder of a store, such as data/demo/frames/motion_ssv2")
+        raise ValueError(f"{folder}: no shard here; give the folder of a store, such as data/demo/frames/motion_ssv2")
     count = stated(found)
     return [p for p in found if not count or not p.stem.isdigit() or int(p.stem) < count]
 
 
 def stated(found: list[Path]) -> int:
-    """How many shards the store has, as its first readable shard says; 0 where none does."""
+    """The number of shards of the store, as recorded in its first readable shard; 0 if unknown."""
     for path in found:
         with contextlib.suppress(OSError, pa.ArrowException):
             return int((pq.read_schema(path).metadata or {}).get(SHARDS, 0))
@@ -36,30 +36,30 @@ def stated(found: list[Path]) -> int:
 
 
 def missing_shards(found: list[Path]) -> list[str]:
-    """Numbers that are absent among those that the store says it has (or, where it does not, below the highest there is)."""
+    """One sentence per missing shard. If the number of shards is unknown, the highest existing number is taken as the last."""
     have = {p.stem for p in found}
     count = stated(found) or max((int(s) for s in have if s.isdigit()), default=-1) + 1
     return [f"{n:04d}: the shard is missing" for n in range(count) if f"{n:04d}" not in have]
 
 
 def leftovers(folder: Path) -> list[str]:
-    """Parts of shards that were begun and not finished; the next run of their rule goes on with them."""
+    """Names of the shards that were started but not finished; the next run of their rule resumes them."""
     return [p.name.split(".")[1] for p in sorted(Path(folder).glob(".*.tar.part"))]
 
 
 def verify(index: Path, decode: bool = True) -> list[str]:
-    """Everything that is wrong with one shard, a sentence each; empty for a whole one.
+    """Every error in one shard, one sentence each; empty if there is none.
 
-    Checked: the index reads and belongs to the tar (size, sha256); a clip counts as usable exactly when it has members; the
-    tar's own headers name the clips, frames, offsets and sizes of the index, and nothing else; with `decode`, every JPEG
-    decodes to the stated size (a flow field: two planes of it).
+    Checks: the index can be read and matches the tar file (size, sha256). A clip has status ok if and only if it has members. The
+    tar headers hold exactly the clips, frames, offsets and sizes of the index. With `decode`, every JPEG decodes to the stated
+    size (a flow field: two planes of that size).
     """
     try:
         shards = Shards([index])
     except ValueError as error:
         return [str(error)]
     wrong = [*_checksum(shards), *_rows(shards), *_members(shards)]
-    if decode and not wrong:  # in a tar that is not the index's own, offsets mean nothing
+    if decode and not wrong:  # the offsets are only valid if the tar file matches the index
         wrong += _pictures(shards)
     shards.close()
     return wrong
@@ -67,7 +67,7 @@ def verify(index: Path, decode: bool = True) -> list[str]:
 
 def _checksum(shards: Shards) -> Iterator[str]:
     if shards.tar_sha256[0] and sha256(shards.tar_paths[0]) != shards.tar_sha256[0]:
-        yield f"{shards.tar_paths[0]}: its bytes have changed since it was written (sha256); remake the shard"
+        yield f"{shards.tar_paths[0]}: its content has changed since it was written (sha256); make the shard again"
 
 
 def _rows(shards: Shards) -> Iterator[str]:
@@ -78,11 +78,11 @@ def _rows(shards: Shards) -> Iterator[str]:
         if clip.status != "ok" and not clip.reason:
             yield f"{shards.index_paths[0]}: clip '{clip.clip_id}' has status {clip.status} and no reason"
         if len(frames) != clip.count or (np.diff(frames) <= 0).any():
-            yield f"{shards.index_paths[0]}: clip '{clip.clip_id}': its frame numbers do not ascend one per member"
+            yield f"{shards.index_paths[0]}: clip '{clip.clip_id}': it must have one frame number per member, in ascending order"
 
 
 def _members(shards: Shards) -> Iterator[str]:
-    """Compare the tar's own headers with the index."""
+    """Compare the tar headers with the index."""
     wanted = {
         f"{clip}/{frame:06d}.jpg": (int(offset), int(size))
         for row, clip in enumerate(shards.clips["clip_id"])
@@ -91,13 +91,13 @@ def _members(shards: Shards) -> Iterator[str]:
     try:
         with tarfile.open(shards.tar_paths[0]) as tar:
             for member in tar:
-                tar.members = []  # tarfile remembers every member otherwise
+                tar.members = []  # else tarfile keeps every member in memory
                 if wanted.pop(member.name, None) != (member.offset_data, member.size):
-                    yield f"{shards.tar_paths[0]}: member {member.name} is not where the index says"
+                    yield f"{shards.tar_paths[0]}: member {member.name} is not at the position or size in the index"
     except tarfile.TarError as error:
         yield f"{shards.tar_paths[0]}: not a readable tar ({error})"
     for name in list(wanted)[:1]:
-        yield f"{shards.tar_paths[0]}: {len(wanted)} members of the index are not in it, the first is {name}"
+        yield f"{shards.tar_paths[0]}: {len(wanted)} members of the index are missing, the first is {name}"
 
 
 def _pictures(shards: Shards) -> Iterator[str]:
@@ -107,14 +107,14 @@ def _pictures(shards: Shards) -> Iterator[str]:
             try:
                 shape = simplejpeg.decode_jpeg(shards.read(row, k), colorspace="GRAY").shape[:2]
             except ValueError as error:
-                yield f"{shards.tar_paths[0]}: clip '{clip.clip_id}', frame {frame} does not decode ({error})"
+                yield f"{shards.tar_paths[0]}: clip '{clip.clip_id}', frame {frame} cannot be decoded ({error})"
                 continue
             if shape != (planes * clip.height, clip.width):
-                yield f"{shards.tar_paths[0]}: clip '{clip.clip_id}', frame {frame} is {shape[1]} x {shape[0]} pixels"
+                yield f"{shards.tar_paths[0]}: clip '{clip.clip_id}', frame {frame} has {shape[1]} x {shape[0]} pixels, not the size in the index"
 
 
 def listing(found: list[Path]) -> pd.DataFrame:
-    """One row per shard: clips, usable ones, frames, MB of the tar, and every other status with its count."""
+    """One row per shard: number of clips, clips with status ok, frames, size of the tar file (MB), counts of other statuses."""
     rows = []
     for index in found:
         try:
@@ -123,10 +123,14 @@ def listing(found: list[Path]) -> pd.DataFrame:
             rows.append({"shard": index.stem, "clips": 0, "ok": 0, "frames": 0, "MB": 0.0, "others": f"unreadable: {error}"})
             continue
         counts = shards.clips["status"].value_counts()
-        rows.append({
-            "shard": index.stem, "clips": len(shards), "ok": int(counts.get("ok", 0)), "frames": int(shards.clips["count"].sum()),
+        row = {
+            "shard": index.stem,
+            "clips": len(shards),
+            "ok": int(counts.get("ok", 0)),
+            "frames": int(shards.clips["count"].sum()),
             "MB": round(shards.tar_paths[0].stat().st_size / 1e6, 1),
             "others": ", ".join(f"{n} {status}" for status, n in counts.items() if status != "ok"),
-        })  # fmt: skip
+        }
+        rows.append(row)
         shards.close()
     return pd.DataFrame(rows)

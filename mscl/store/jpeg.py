@@ -1,4 +1,4 @@
-"""JPEGs of the store to arrays."""
+"""Decode the JPEGs of the store to arrays."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import simplejpeg
 
 
 def decode_rgb(data: bytes, min_side: int = 0) -> np.ndarray:
-    """Decode a JPEG to HWC uint8 RGB; ValueError when it is none.
+    """Decode a JPEG to RGB, (H, W, 3) uint8. Raises ValueError if it cannot be decoded.
 
-    With `min_side` > 0 the decoder may return the image scaled down by eighths (cheaper than decoding it whole and
-    resizing), but never with a side below `min_side` that the image itself does not have.
+    With `min_side` > 0 (pixels) the decoder may return the image scaled down by a multiple of 1/8, which is cheaper than
+    decoding at full size and resizing. No side becomes smaller than `min_side`, unless it is smaller in the image itself.
     """
     try:
         return simplejpeg.decode_jpeg(data, colorspace="RGB", min_height=min_side, min_width=min_side)
@@ -20,7 +20,7 @@ def decode_rgb(data: bytes, min_side: int = 0) -> np.ndarray:
 
 
 def decode_gray(data: bytes) -> np.ndarray:
-    """Decode a JPEG to HW uint8 luma; ValueError when it is none."""
+    """Decode a JPEG to luma, (H, W) uint8. Raises ValueError if it cannot be decoded."""
     try:
         return simplejpeg.decode_jpeg(data, colorspace="GRAY")[:, :, 0]
     except ValueError:
@@ -30,5 +30,5 @@ def decode_gray(data: bytes) -> np.ndarray:
 def _fallback(data: bytes, flag: int) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flag) if len(data) else None
     if image is None:
-        raise ValueError(f"not a decodable JPEG ({len(data)} bytes); remake the shard")
+        raise ValueError(f"not a decodable JPEG ({len(data)} bytes); make the shard again")
     return image

@@ -1,4 +1,4 @@
-"""Work on the clips of a shard in threads, results in the order given."""
+"""Process the clips of a shard in threads, with the results in the given order."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 In = TypeVar("In")
-
-
 Out = TypeVar("Out")
 
 
 def in_order(work: Callable[[In], Out], items: Iterable[In], workers: int) -> Iterator[Out]:
-    """Map `work` over `items` in threads, yielding in the order given, with at most 2*workers results waiting in memory."""
+    """Apply `work` to `items` in `workers` threads and yield the results in order; at most 2 * workers are in memory."""
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque = deque()
         try:

@@ -1,7 +1,7 @@
-"""Reading the shard store: JPEGs in an uncompressed tar, found by byte range through a parquet index beside it.
+"""Read the shard store: JPEGs in an uncompressed tar file, located by byte offsets in a parquet index beside it.
 
-A tar of a few thousand clips is one file for the file system and for DVC, any tool can open it, and
-one `pread` gets any frame, so that shuffling and resuming are plain arithmetic on row numbers.
+A tar file of a few thousand clips is one file for the file system and for DVC, and any tar tool can open it. One `pread` call
+reads any frame, so shuffling and resuming only need row numbers.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ import pyarrow.parquet as pq
 from mscl.store.writer import SHARDS, TAR_SHA256, TAR_SIZE
 
 REQUIRED = ("clip_id", "status", "frame", "offset", "size")
-LAZY = ("pts",)  # list columns that training never reads
-NARROW = {"size": np.int32}  # kept narrower in memory than on disk
+LAZY = ("pts",)  # list columns that are read only on demand; training never needs them
+NARROW = {"size": np.int32}  # smaller dtype in memory than on disk
 
 
 class Shards:
-    """Random access to the clips of several shards; rows are numbered through them in the order given.
+    """Random access to the clips of several shards; rows are numbered across the shards in the given order.
 
-    `clips`: DataFrame, one row per clip (failed ones too): every plain column of the index, `shard` (number of the file in
-    `index_paths`) and `count` (stored members). `list_columns` live in flat arrays beside their offsets. `tar_sha256`: of
-    each tar as it was written ("" where the index does not say); `shards`: of the whole store (0 unknown). Safe to fork and to pickle: every process opens its own
-    files. Raises ValueError with one sentence when a file is missing, foreign or truncated, or two shards hold one clip.
+    `clips`: DataFrame with one row per clip, including failed ones: every scalar column of the index, `shard` (position in
+    `index_paths`) and `count` (number of stored frames). `list_columns`: names of the list columns, which `column` returns.
+    `tar_sha256`: sha256 of each tar file when it was written ("" if unknown). `shards`: number of shards of the whole store (0 if
+    unknown). Safe to fork and to pickle: every process opens its own files. Raises ValueError with one sentence if a file is
+    missing, truncated or not a shard, or if two shards hold the same clip.
     """
 
     def __init__(self, index_paths: Sequence[str | Path]):
@@ -42,7 +43,7 @@ class Shards:
         for path, table in zip(self.index_paths, tables):
             if set(table.column_names) != {*plain, *lists}:
                 raise ValueError(
-                    f"{path}: its columns differ from those of {self.index_paths[0]}; remake the shard with this version"
+                    f"{path}: its columns differ from those of {self.index_paths[0]}; make the shard again with this version"
                 )
         self._lists = {name: _flat([t.column(name) for t in tables], name) for name in lists if name not in LAZY}
         self._lazy = [name for name in lists if name in LAZY]
@@ -59,7 +60,7 @@ class Shards:
         if len(self._rows) != len(self.clips):
             twice = self.clips["clip_id"][self.clips["clip_id"].duplicated()].iloc[0]
             raise ValueError(
-                f"{self.index_paths[0].parent}: clip '{twice}' stands twice in the shards; give each data set its own Shards"
+                f"{self.index_paths[0].parent}: clip '{twice}' is in the shards twice; use one Shards object per data set"
             )
         self._files: dict[int, int] = {}
         self._owner = os.getpid()
@@ -71,7 +72,7 @@ class Shards:
         return clip_id in self._rows
 
     def row(self, clip_id: str) -> int:
-        """Row number of a clip; ValueError when no shard holds it."""
+        """Row number of a clip. Raises ValueError if no shard holds it."""
         try:
             return self._rows[clip_id]
         except KeyError:
@@ -80,7 +81,7 @@ class Shards:
             ) from None
 
     def column(self, name: str, row: int) -> np.ndarray:
-        """The list column `name` of one clip, as a read-only view."""
+        """The list column `name` of one clip, as a read-only 1-D array (view). Raises ValueError for an unknown column."""
         if name not in self._lists:
             if name not in self._lazy:
                 raise ValueError(
@@ -91,32 +92,38 @@ class Shards:
         return values[bounds[row] : bounds[row + 1]]
 
     def frames(self, row: int) -> np.ndarray:
-        """Raw frame numbers of a clip's members, int32, ascending."""
+        """Raw frame numbers of a clip's stored frames, (count,) int32, ascending."""
         return self.column("frame", row)
 
     def read(self, row: int, k: int) -> bytes:
-        """The k-th stored JPEG of a clip."""
+        """The k-th stored JPEG of a clip, as bytes.
+
+        Raises IndexError if the clip has fewer frames, and ValueError if there is no JPEG at its position in the tar file.
+        """
         offsets = self.column("offset", row)
         if not -len(offsets) <= k < len(offsets):
-            raise IndexError(f"clip '{self.clips['clip_id'].iat[row]}' has {len(offsets)} stored frames, asked for number {k}")
+            raise IndexError(f"clip '{self.clips['clip_id'].iat[row]}' has {len(offsets)} stored frames; there is no frame {k}")
         size = int(self.column("size", row)[k])
         payload = os.pread(self._file(int(self._shard[row])), size, int(offsets[k]))
         if len(payload) != size or payload[:2] != b"\xff\xd8":
             tar = self.tar_paths[int(self._shard[row])]
-            raise ValueError(f"{tar}: no JPEG at byte {offsets[k]} for clip '{self.clips['clip_id'].iat[row]}'; remake the shard")
+            raise ValueError(
+                f"{tar}: no JPEG at byte {offsets[k]} for clip '{self.clips['clip_id'].iat[row]}'; make the shard again"
+            )
         return payload
 
     def _file(self, shard: int) -> int:
-        if self._owner != os.getpid():  # forked: the parent's descriptors are not ours to use or close
+        if self._owner != os.getpid():  # in a forked process: the file descriptors belong to the parent
             self._files, self._owner = {}, os.getpid()
         if shard not in self._files:
             try:
                 self._files[shard] = os.open(self.tar_paths[shard], os.O_RDONLY)
             except OSError as error:
-                raise ValueError(f"{self.tar_paths[shard]}: {error.strerror.lower()}; remake the shard") from None
+                raise ValueError(f"{self.tar_paths[shard]}: {error.strerror.lower()}; make the shard again") from None
         return self._files[shard]
 
     def close(self) -> None:
+        """Close the files of this process."""
         if self._owner == os.getpid():
             for handle in self._files.values():
                 os.close(handle)
@@ -139,36 +146,36 @@ def _read_index(path: Path, columns: list[str] | None = None) -> pa.Table:
         raise ValueError(f"{path}: no such shard index; make it first") from None
     except (OSError, pa.ArrowException) as error:
         raise ValueError(
-            f"{path}: not a readable parquet file, remake the shard ({' '.join(str(error).split())[:120]})"
+            f"{path}: not a readable parquet file, make the shard again ({' '.join(str(error).split())[:120]})"
         ) from None
     missing = [c for c in REQUIRED if c not in schema.names]
     if missing:
-        raise ValueError(f"{path}: not a shard index, it has no column {', '.join(missing)}")
-    if columns is None:  # keep the schema of lazily read columns too
+        raise ValueError(f"{path}: not a shard index (no column {', '.join(missing)})")
+    if columns is None:  # keep the lazily read columns in the schema
         for name in (n for n in schema.names if n in LAZY):
             table = table.append_column(schema.field(name), pa.nulls(table.num_rows, schema.field(name).type))
     return table.replace_schema_metadata(schema.metadata)
 
 
 def _check_tar(index: Path, tar: Path, table: pa.Table) -> None:
-    """The tar must be the one, whole, that the index was written for."""
+    """Raise ValueError unless `tar` is complete and is the file that the index was written for."""
     try:
         have = tar.stat().st_size
     except OSError:
-        raise ValueError(f"{tar}: missing beside its index {index.name}; remake the shard") from None
+        raise ValueError(f"{tar}: missing beside its index {index.name}; make the shard again") from None
     need = (table.schema.metadata or {}).get(TAR_SIZE)
     if need is not None and have != int(need):
-        raise ValueError(
-            f"{tar}: has {have} bytes where its index {index.name} expects {int(need)}; truncated or foreign, remake the shard"
-        )
+        raise ValueError(f"{tar}: has {have} bytes, its index {index.name} expects {int(need)}; make the shard again")
     offsets = _flat([table.column("offset")], "offset")[1]
     sizes = _flat([table.column("size")], "size")[1]
     if len(offsets) and int((offsets + sizes).max()) > have:
-        raise ValueError(f"{tar}: has {have} bytes, fewer than its index {index.name} needs; it is truncated, remake the shard")
+        raise ValueError(
+            f"{tar}: has {have} bytes, fewer than its index {index.name} needs; it is truncated, make the shard again"
+        )
 
 
 def _flat(columns: list[pa.ChunkedArray], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(bounds, values): row r holds values[bounds[r]:bounds[r+1]]."""
+    """(bounds, values) of a list column: row r holds values[bounds[r]:bounds[r+1]]."""
     chunks = [c for column in columns for c in column.chunks]
     lengths = [c.value_lengths().fill_null(0).to_numpy(zero_copy_only=False) for c in chunks]
     values = [c.flatten().to_numpy(zero_copy_only=False) for c in chunks]

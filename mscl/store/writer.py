@@ -1,11 +1,11 @@
-"""Writing one shard: a tar that grows beside a journal, so that a killed job goes on where it stopped.
+"""Write one shard: a tar file and a journal, so that a killed job can resume.
 
-    .0007.tar.part     members, in order of the clips
-    .0007.tar.journal  one line per clip whose members are safely on disk: its index row, and where they end in the tar
+    .0007.tar.part     the members, in the order of the clips
+    .0007.tar.journal  one line per clip whose members are safely on disk: its index row, and the end of its members in the tar
 
-The journal's first line is the key: a hash of everything that the shard is made from. A part under another key is thrown
-away. `commit` turns the journal into the parquet index and renames both; until then nothing has a final name. Memory does
-not grow with the shard: rows live in the journal.
+The first line of the journal is the key: a hash of everything that the shard is made from. A part with another key is deleted.
+`commit` converts the journal to the parquet index and renames both files; before that, no file has its final name. The rows are
+kept in the journal, so memory use does not grow with the shard.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import tarfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 import numpy as np
 import pyarrow as pa
@@ -32,28 +32,30 @@ from mscl.config.validation import Strict
 from mscl.machine.files import sha256
 from mscl.stages.jobs import dumps
 
-TAR_SIZE = b"mscl.tar_size"  # keys of the parquet metadata: bytes and sha256 of the tar that the index belongs to
+TAR_SIZE = b"mscl.tar_size"  # keys of the parquet metadata: size in bytes and sha256 of the tar file
 TAR_SHA256 = b"mscl.tar_sha256"
-SHARDS = b"mscl.shards"  # how many shards the store has; 0 unknown
-SYNC = float(os.environ.get("MSCL_SYNC_SECONDS", 5))  # seconds of work that a kill may cost, beside the clips in hand
-ROWS = 64  # clips in memory while the index is written
+SHARDS = b"mscl.shards"  # number of shards of the store; 0 if unknown
+SYNC = float(
+    os.environ.get("MSCL_SYNC_SECONDS", 5)
+)  # seconds between writes to disk: a kill loses at most this work and the current clips
+ROWS = 64  # number of index rows in memory while the index is written
 
 
 def part_key(job: Strict, code: str, inputs: object) -> str:
-    """Hash of all that a shard is made from: a part of a shard under another key is not continued."""
+    """Hash of everything that a shard is made from; a part with another key is not resumed."""
     return hashlib.sha256(f"{dumps(job)} {code} {json.dumps(inputs)}".encode()).hexdigest()
 
 
 class ShardWriter:
     """`with ShardWriter(...) as writer:` add the clips from number `writer.done` on, in a fixed order, then commit.
 
-    Members carry no time, owner or other trace of the machine, so the same payloads give the same bytes, resumed or not.
-    Leaving the block without a commit keeps the part for the next attempt. Raises ValueError when another process is
+    Members have no time, owner or other machine-dependent metadata, so the same payloads give the same bytes, also after a
+    resume. Leaving the block without a commit keeps the part for the next attempt. Raises ValueError if another process is
     writing the same shard.
     """
 
     def __init__(self, tar_path: str | Path, index_path: str | Path, schema: pa.Schema, key: str, shards: int = 0):
-        """`shards`: how many the whole store has; 0 where that is not known."""
+        """`key`: see `part_key`; `shards`: number of shards of the whole store, 0 if unknown."""
         self.path, self.index_path, self.schema, self.shards = Path(tar_path), Path(index_path), schema, shards
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._part = self.path.with_name(f".{self.path.name}.part")
@@ -62,7 +64,7 @@ class ShardWriter:
         _lock(self._journal, self.path)
         self.done, end = _valid_rows(self._journal, key, self._part)
         if self.done:
-            print(f"{self.path}: going on after {self.done} clips of an earlier attempt", file=sys.stderr)
+            print(f"{self.path}: resuming after {self.done} clips of an earlier attempt", file=sys.stderr)
         else:
             self._journal.truncate(0)
             self._journal.write(_line({"key": key}))
@@ -70,12 +72,17 @@ class ShardWriter:
         self._file = open(self._part, "r+b" if end else "wb")  # noqa: SIM115
         self._file.truncate(end)
         self._file.seek(end)
-        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.GNU_FORMAT)  # goes on at the file's position
+        self._tar = tarfile.open(
+            fileobj=self._file, mode="w", format=tarfile.GNU_FORMAT
+        )  # continues at the current position of the file
         self._unsaved: list[bytes] = []
         self._synced = time.monotonic()
 
     def add(self, row: dict, payloads: Iterable[bytes]) -> None:
-        """Append one clip: its index row (without offset and size), and one member `<clip_id>/<frame>.jpg` per frame."""
+        """Append one clip: its index row (without offset and size), and one member `<clip_id>/<frame>.jpg` per frame.
+
+        Raises ValueError if `row["frame"]` and `payloads` differ in length.
+        """
         offsets, sizes = [], []
         for frame, payload in zip(row["frame"], payloads, strict=True):
             member = tarfile.TarInfo(f"{row['clip_id']}/{int(frame):06d}.jpg")
@@ -89,19 +96,17 @@ class ShardWriter:
             self._sync()
 
     def _sync(self) -> None:
-        """Members first, then the lines that speak of them: a journal never promises what is not there."""
+        """Write the members first, then their journal lines, so that the journal never lists missing members."""
         _flush(self._file)
-        lines, self._unsaved = self._unsaved, []  # taken first: an interrupted write must not be done twice
+        lines, self._unsaved = self._unsaved, []  # cleared first: an interrupted write must not be repeated
         self._journal.write(b"".join(lines))
         _flush(self._journal)
         self._synced = time.monotonic()
 
     def commit(self, clips: int) -> None:
-        """Write the index from the journal and rename the tar, then the index. The shard must hold `clips` clips."""
+        """Write the index and rename both files. Raises ValueError unless `clips` clips were added."""
         if self.done != clips:
-            raise ValueError(
-                f"{self.path}: {self.done} clips were written where {clips} belong; delete {self._part} and try again"
-            )
+            raise ValueError(f"{self.path}: {self.done} clips were written, expected {clips}; delete {self._part} and try again")
         self._tar.close()
         self._sync()
         self._file.close()
@@ -113,7 +118,7 @@ class ShardWriter:
                 index.write_table(pa.Table.from_pylist(rows, schema))
         with open(draft, "rb") as file:
             os.fsync(file.fileno())
-        self.index_path.unlink(missing_ok=True)  # an old index must never stand beside a new tar
+        self.index_path.unlink(missing_ok=True)  # an old index must never exist beside a new tar file
         os.replace(self._part, self.path)
         os.replace(draft, self.index_path)
         folder = os.open(self.path.parent, os.O_RDONLY)
@@ -125,7 +130,7 @@ class ShardWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        lost = isinstance(kind, type) and issubclass(kind, OSError)  # a full or broken disk: what is synced stays
+        lost = isinstance(kind, type) and issubclass(kind, OSError)  # full or broken disk: keep what is already on disk
         with contextlib.suppress(OSError) if lost else contextlib.nullcontext():
             if not self._file.closed and not lost:
                 self._sync()
@@ -134,16 +139,16 @@ class ShardWriter:
                 file.close()
 
 
-def _lock(file, path: Path) -> None:
+def _lock(file: BinaryIO, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno == errno.EWOULDBLOCK:
             raise ValueError(f"{path}: another process is writing this shard; wait for it or stop it") from None
-        # Some network file systems have no locks: then Snakemake's own lock on the working directory must do.
+        # Some network file systems have no locks; then only Snakemake's lock on the working directory protects the shard.
 
 
-def _flush(file) -> None:
+def _flush(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
 
@@ -153,8 +158,8 @@ def _line(value: dict) -> bytes:
     return json.dumps(plain).encode() + b"\n"
 
 
-def _valid_rows(journal, key: str, part: Path) -> tuple[int, int]:
-    """(clips, bytes of the tar) that an earlier attempt under the same key left; the journal is cut to its whole lines."""
+def _valid_rows(journal: BinaryIO, key: str, part: Path) -> tuple[int, int]:
+    """(clips, tar size in bytes) of an earlier attempt with the same key; the journal is truncated to its valid lines."""
     journal.seek(0)
     if journal.readline() != _line({"key": key}) or not part.exists():
         return 0, 0
@@ -171,7 +176,7 @@ def _valid_rows(journal, key: str, part: Path) -> tuple[int, int]:
     return rows, end
 
 
-def _batches(journal, size: int) -> Iterator[list[dict]]:
+def _batches(journal: BinaryIO, size: int) -> Iterator[list[dict]]:
     journal.seek(0)
     journal.readline()
     rows = []

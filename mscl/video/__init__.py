@@ -1,1 +1,1 @@
-"""Videos to frames: ffmpeg extraction, decord reading."""
+"""Read videos: frame extraction with ffmpeg, and random access with decord."""

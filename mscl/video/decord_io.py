@@ -1,4 +1,4 @@
-"""decord behind two functions: what a video says of itself, and any frames of it."""
+"""Read the properties and any frames of a video with decord."""
 
 from __future__ import annotations
 
@@ -14,27 +14,31 @@ decord.logging.set_level(decord.logging.QUIET)
 
 
 class VideoError(ValueError):
-    """A video cannot be read; the text names the file and says why."""
+    """A video cannot be read; the message names the file and the reason."""
 
 
 class Probe(NamedTuple):
-    frames: int  # as indexed; a damaged file may decode fewer
-    fps: float
-    width: int
-    height: int
+    """Properties of a video."""
+
+    frames: int  # number of frames in the container; a damaged file may decode to fewer
+    fps: float  # average frames per second
+    width: int  # pixels
+    height: int  # pixels
 
 
 def _open(path: str | Path) -> decord.VideoReader:
     if not os.path.exists(path):
         raise VideoError(f"{path}: no such video file")
     try:
-        return decord.VideoReader(os.path.abspath(path), num_threads=1)  # absolute: no name is taken for an option or a protocol
+        return decord.VideoReader(
+            os.path.abspath(path), num_threads=1
+        )  # absolute, so that no name is read as an option or a protocol
     except (decord.DECORDError, RuntimeError) as error:
         raise VideoError(f"{path}: decord cannot open it: {_short(error)}") from None
 
 
 def probe(path: str | Path) -> Probe:
-    """Frame count, rate and size of the first frame; raises VideoError."""
+    """Frame count, frame rate and size of the first frame. Raises VideoError."""
     reader = _open(path)
     try:
         height, width = reader[0].shape[:2]
@@ -44,17 +48,17 @@ def probe(path: str | Path) -> Probe:
 
 
 def rate(path: str | Path) -> float:
-    """Average frames per second as the container states it, without decoding; raises VideoError."""
+    """Average frames per second as stated by the container, without decoding. Raises VideoError."""
     return float(_open(path).get_avg_fps())
 
 
 def read(path: str | Path, indices: Sequence[int]) -> np.ndarray:
-    """Frames `indices` (decoding order) as THWC uint8 RGB; raises VideoError, also for a frame past the end."""
+    """Frames `indices` (in decoding order), (T, H, W, 3) uint8 RGB. Raises VideoError, also for a frame beyond the end."""
     reader = _open(path)
     wanted = [int(i) for i in indices]
     beyond = [i for i in wanted if not 0 <= i < len(reader)]
     if beyond:
-        raise VideoError(f"{path}: has {len(reader)} frames, asked for frame {beyond[0]}")
+        raise VideoError(f"{path}: has {len(reader)} frames; there is no frame {beyond[0]}")
     try:
         return reader.get_batch(wanted).asnumpy()
     except (decord.DECORDError, RuntimeError) as error:
@@ -62,10 +66,7 @@ def read(path: str | Path, indices: Sequence[int]) -> np.ndarray:
 
 
 def _short(error: Exception) -> str:
-    """The last sentence of decord's multi-line, source-quoting messages."""
-    lines = (
-        [line for line in str(error).splitlines() if "Check failed" in line or "ERROR" in line]
-        or str(error).splitlines()[:1]
-        or [""]
-    )
-    return lines[0].split("Check failed:")[-1].split("] ")[-1].strip()[:160]
+    """The essential part of decord's multi-line error messages, at most 160 characters."""
+    lines = str(error).splitlines() or [""]
+    line = next((line for line in lines if "Check failed" in line or "ERROR" in line), lines[0])
+    return line.split("Check failed:")[-1].split("] ")[-1].strip()[:160]

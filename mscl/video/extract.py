@@ -1,4 +1,4 @@
-"""One shard of videos to frames: ffmpeg in parallel, one tar and one index out."""
+"""Extract the frames of one shard of videos with parallel ffmpeg processes into one tar file and one index."""
 
 from __future__ import annotations
 
@@ -20,20 +20,27 @@ from mscl.video import decord_io
 from mscl.video.ffmpeg import Decoded, decode
 from mscl.watch.progress import tqdm
 
-SCHEMA = pa.schema([
-    ("clip_id", pa.string()), ("status", pa.string()), ("reason", pa.string()),
-    ("width", pa.int32()), ("height", pa.int32()),  # of the JPEGs
-    ("fps", pa.float64()),  # NaN when unknown
-    ("raw_frames", pa.int32()),  # frames that decoded, kept or not; 0 when none did
-    ("frame", pa.list_(pa.int32())), ("pts", pa.list_(pa.float64())),
-    ("offset", pa.list_(pa.int64())), ("size", pa.list_(pa.int64())),
-])  # fmt: skip
+COLUMNS = {
+    "clip_id": pa.string(),
+    "status": pa.string(),  # ok, missing, empty or broken
+    "reason": pa.string(),  # "" if there is nothing to report
+    "width": pa.int32(),  # of the JPEGs, pixels
+    "height": pa.int32(),
+    "fps": pa.float64(),  # frames per second of the video; NaN if unknown
+    "raw_frames": pa.int32(),  # decoded frames, stored or not; 0 if the video cannot be decoded
+    "frame": pa.list_(pa.int32()),  # raw frame numbers of the stored frames
+    "pts": pa.list_(pa.float64()),  # presentation times of the stored frames, seconds
+    "offset": pa.list_(pa.int64()),  # positions of the JPEGs in the tar file, bytes
+    "size": pa.list_(pa.int64()),  # sizes of the JPEGs, bytes
+}
+SCHEMA = pa.schema(list(COLUMNS.items()))
 
 
 def extract_shard(job: FramesJob, manifest: Path, shard: int, out_tar: Path, out_index: Path, workers: int = 1) -> None:
-    """Extract every manifest row of `shard`; a bad video becomes a row with a reason, never a crash or another video.
+    """Extract every manifest row of `shard`. A bad video becomes a row with a reason; it never stops the job.
 
-    `workers` ffmpeg processes run at a time. A killed job goes on where it stopped, see `mscl.store.writer`.
+    `workers` ffmpeg processes run at a time. A killed job resumes where it stopped (see `mscl.store.writer`). Raises ValueError
+    if the manifest cannot be read, if none of the videos exists any more, or if another process is writing this shard.
     """
     rows = read_rows(manifest, shard)
     _some_are_here(manifest, shard, [row["path"] for row in rows if row["status"] == "ok"])
@@ -47,21 +54,21 @@ def extract_shard(job: FramesJob, manifest: Path, shard: int, out_tar: Path, out
 
 
 def _some_are_here(manifest: Path, shard: int, paths: list[str]) -> None:
-    """Raise ValueError where every video is gone: a disk is not mounted, or the videos were removed after use."""
+    """Raise ValueError if every video is missing: a disk is not mounted, or the videos were deleted after use."""
     if paths and not any(os.path.exists(path) for path in paths):
         raise ValueError(
-            f"{manifest}: none of the {len(paths)} videos of shard {shard} is here any more (the first is {paths[0]}); bring them "
-            "back (generated or downloaded ones by snakemake -R dataset download), or list what there is by snakemake -R manifest"
+            f"{manifest}: none of the {len(paths)} videos of shard {shard} exists any more (the first is {paths[0]}); restore them "
+            "(generated or downloaded ones: snakemake -R dataset download), or list the videos again (snakemake -R manifest)"
         )
 
 
 def read_rows(manifest: Path, shard: int) -> list[dict]:
-    """The manifest rows of one shard, in order of clip_id; ValueError when the file is no manifest."""
+    """The manifest rows of one shard, sorted by clip_id. Raises ValueError if the file is not a readable manifest."""
     columns = ["clip_id", "path", "status", "reason", "start", "end", "shard"]
     try:
         absent = set(columns) - set(pq.read_schema(manifest).names)
         if absent:
-            raise ValueError(f"{manifest}: not a manifest, it has no column {', '.join(sorted(absent))}")
+            raise ValueError(f"{manifest}: not a manifest (no column {', '.join(sorted(absent))})")
         table = pq.read_table(manifest, columns=columns, filters=[("shard", "==", shard)], partitioning=None)
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"{manifest}: not a readable manifest, make it again ({' '.join(str(error).split())[:120]})") from None
@@ -70,39 +77,49 @@ def read_rows(manifest: Path, shard: int) -> list[dict]:
 
 
 def _video(row: dict, frames: FramesConfig) -> Decoded | None:
-    """Decode one manifest row; None for a video that the manifest already counts out."""
+    """Decode one manifest row; None if its status in the manifest is not ok."""
     if row["status"] != "ok":
         return None
     try:
         with open(row["path"], "rb") as file:
             head = file.read(8)
     except OSError as error:
-        return Decoded(error=f"listed in the manifest and not readable now ({error.strerror}); make the manifest again")
-    if head == b"ffconcat":  # ffmpeg would decode other files, which it names
+        return Decoded(error=f"in the manifest, but cannot be opened now ({error.strerror}); make the manifest again")
+    if head == b"ffconcat":  # ffmpeg would decode the other files that the list names
         return Decoded(error="a list of videos (ffconcat), not a video")
     video = decode(row["path"], frames, row["start"], row["end"])
     if video.jpegs:
         try:
             video.fps = decord_io.rate(row["path"])
         except decord_io.VideoError:
-            pass  # ffmpeg read it: its own word on the rate stays
+            pass  # ffmpeg could read the video, so keep the rate that ffmpeg states
         video.fps = video.fps if np.isfinite(video.fps) else _measured_rate(video.pts)
     return video
 
 
 def _measured_rate(pts: list[float]) -> float:
+    """Mean frames per second from presentation times in seconds; NaN if unknown."""
     span = pts[-1] - pts[0] if len(pts) > 1 else 0.0
     return (len(pts) - 1) / span if span > 0 else float("nan")
 
 
 def _index_row(row: dict, video: Decoded | None, frames: FramesConfig) -> tuple[dict, list[bytes]]:
-    """The index row of a video and the JPEGs that it has."""
+    """(index row, JPEGs) of a video."""
     jpegs = video.jpegs if video else []
     kept = np.arange(len(jpegs), dtype=np.int32) * frames.step
     height, width = simplejpeg.decode_jpeg_header(jpegs[0])[:2] if jpegs else (0, 0)
-    status, reason = (row["status"], row["reason"]) if video is None else ("ok" if jpegs else "broken", video.error)
-    return {
-        "clip_id": row["clip_id"], "status": status, "reason": reason, "width": width, "height": height,
-        "fps": video.fps if jpegs else float("nan"), "raw_frames": len(video.pts) if jpegs else 0,
-        "frame": kept, "pts": [video.pts[i] for i in kept] if jpegs else [],
-    }, jpegs  # fmt: skip
+    status, reason = row["status"], row["reason"]
+    if video is not None:
+        status, reason = "ok" if jpegs else "broken", video.error
+    index_row = {
+        "clip_id": row["clip_id"],
+        "status": status,
+        "reason": reason,
+        "width": width,
+        "height": height,
+        "fps": video.fps if jpegs else float("nan"),
+        "raw_frames": len(video.pts) if jpegs else 0,
+        "frame": kept,
+        "pts": [video.pts[i] for i in kept] if jpegs else [],
+    }
+    return index_row, jpegs

@@ -1,4 +1,4 @@
-"""One video to JPEG frames through one ffmpeg process, without temporary files or a shell."""
+"""Decode one video to JPEG frames with one ffmpeg process, without temporary files or a shell."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from mscl.config.datasets import FramesConfig
 # Frames as ffmpeg's showinfo filter lists them, e.g. "n:   3 pts:   1536 pts_time:0.09375 ... s:320x240 ..."
 SHOWN = re.compile(rb"^\[Parsed_showinfo[^\n]*?\bn: *\d+ +pts: *\S+ +pts_time:(\S+)[^\n]*? s:(\d+x\d+)", re.M)
 ERROR = re.compile(r"^(?:\[[^\]]*\] )*?\[(?:error|fatal|panic)\] (.*)|^(?:\[[^\]]*\] )*(File ended prematurely.*)")
-# Complaints about our own pipe, which come after the video's own fault.
+# Errors about our own pipe; they follow the actual error of the video.
 PIPE = re.compile(
     r"^\[(?:image2pipe|out#|mjpeg @)|(?:Error while opening|Could not open) encoder|to consumers|Task finished|Terminating thread|Nothing was written"
 )
-# ffmpeg's threads share one log and showinfo writes a line in pieces: another thread's word may land in it, without its level.
+# ffmpeg's threads share one log, and showinfo writes a line in pieces: another thread's message may split it and lose its level.
 TANGLED = re.compile(
     r"^\[Parsed_showinfo[^\]]*\] \[info\] (?:n: (?!.* type:\S ?$)|color_(?!range:\S+ color_space:\S+ color_primaries:\S+ color_trc:\S+$))",
     re.M,
 )
 RATE = re.compile(r"Stream #0:\d+.*Video:.* ([\d.]+)(k?) fps")
-REASON = 160  # characters of ffmpeg's own words kept
-BEFORE = 10.0  # seconds before a span at which decoding begins: seeking is exact in few containers, time stamps in most
+REASON = 160  # maximum length of an ffmpeg message, characters
+BEFORE = 10.0  # seconds that decoding starts before a span: few containers seek exactly, but most have exact time stamps
 
 
 @functools.cache
 def ffmpeg_exe() -> str:
-    """The system's ffmpeg when there is one on PATH, else the one that imageio-ffmpeg carries."""
+    """Path of the system's ffmpeg if there is one on PATH, else of the one in imageio-ffmpeg."""
     return shutil.which("ffmpeg") or imageio_ffmpeg.get_ffmpeg_exe()
 
 
 @functools.cache
 def _keep_timing() -> str:
-    """The option that passes frames on as they come: `-fps_mode` since ffmpeg 5.1, `-vsync` before."""
+    """The option that keeps every frame as it is: `fps_mode` since ffmpeg 5.1, `vsync` before."""
     text = subprocess.run([ffmpeg_exe(), "-version"], capture_output=True, text=True, check=True).stdout
     version = re.search(r"version n?(\d+)\.(\d+)", text)
     return "vsync" if version and (int(version[1]), int(version[2])) < (5, 1) else "fps_mode"
@@ -53,12 +53,12 @@ def _keep_timing() -> str:
 
 @dataclass
 class Decoded:
-    """What one video gave. `jpegs[k]` is raw frame k*step; `pts` (s, NaN if unstamped) has one entry per raw frame."""
+    """The decoded frames of a video. `jpegs[k]` is raw frame k * step; `pts` (s, NaN if unknown) has one entry per raw frame."""
 
     jpegs: list[bytes] = field(default_factory=list)
     pts: list[float] = field(default_factory=list)
-    fps: float = float("nan")  # as the container states it
-    error: str = ""  # the first decoding error in ffmpeg's words; "" for a clean file
+    fps: float = float("nan")  # frames per second as stated by the container; NaN if unknown
+    error: str = ""  # the first decoding error as ffmpeg reports it; "" if none
 
 
 Size = tuple[int, int]  # width, height
@@ -72,53 +72,47 @@ def arguments(
     size: Size | None = None,
     level: str = "info",
 ) -> list[str]:
-    """The command that writes raw frames 0, step, 2*step... of the first video stream as MJPEG to stdout.
+    """The ffmpeg command that writes raw frames 0, step, 2 * step, ... of the first video stream as MJPEG to stdout.
 
-    `file:` lets a name start with a dash or hold colons. `reinit_filter=0` keeps the frame counter when the resolution
-    changes midway; then `size` is given, of every picture. A JPEG is BT.601 by definition, hence `out_color_matrix`. V:0 is
-    the first video stream that is no cover picture. From `start` up to, not including, `end` (seconds; NaN: the whole
-    file) frames are numbered anew.
+    Only frames from `start` to `end` (exclusive; seconds; NaN: the whole file) are read, and their numbers start at 0. `size`
+    (width, height) is the size of every frame; by default it follows from the video and `frames.short_side`.
+
+    `file:` allows names that start with a dash or contain colons. `reinit_filter=0` keeps the frame counter if the resolution
+    changes in the middle; then `size` must be given. A JPEG is BT.601 by definition, hence `out_color_matrix`. V:0 is the first
+    video stream that is not a cover picture.
     """
     short, seek = frames.short_side, seek_to(start)
-    video = ffmpeg.input(f"file:{path}", threads=1, reinit_filter=0, **({"noaccurate_seek": None, "ss": seek} if seek else {}))[
-        "V:0"
-    ]
+    seeking = {"noaccurate_seek": None, "ss": seek} if seek else {}
+    video = ffmpeg.input(f"file:{path}", threads=1, reinit_filter=0, **seeking)["V:0"]
     span = {name: value - seek for name, value in (("start", start), ("end", end)) if not math.isnan(value)}
     if span:
         video = video.filter("trim", **span)
     video = video.filter("showinfo", checksum=0).filter("select", f"not(mod(n,{frames.step}))")
     w, h = size or (f"if(gt(iw,ih),-1,min({short},iw))", f"if(gt(iw,ih),min({short},ih),-1)")
     video = video.filter("scale", w=w, h=h, out_color_matrix="bt601")
-    out = video.output(
-        "pipe:",
-        format="image2pipe",
-        vcodec="mjpeg",
-        threads=1,
-        qmin=1,
-        **{"q:v": frames.quality, "flags:v": "+bitexact", _keep_timing(): "passthrough"},
-    )
+    options = {"q:v": frames.quality, "flags:v": "+bitexact", _keep_timing(): "passthrough"}
+    out = video.output("pipe:", format="image2pipe", vcodec="mjpeg", threads=1, qmin=1, **options)
     quiet = ("-hide_banner", "-nostdin", "-nostats", "-loglevel", f"level+{level}", "-filter_complex_threads", "1")
     return out.global_args(*quiet).compile(cmd=ffmpeg_exe())
 
 
 def seek_to(start: float) -> float:
-    """Where decoding begins for a span that begins at `start`, seconds; 0 for the whole file."""
+    """The time (seconds) at which decoding starts for a span that begins at `start`; 0 for the whole file."""
     return 0.0 if math.isnan(start) else max(0.0, start - BEFORE)
 
 
 def decode(path: str | Path, frames: FramesConfig, start: float = math.nan, end: float = math.nan) -> Decoded:
-    """Run ffmpeg on one video; never raises for a bad video: then `jpegs` is empty and `error` says why."""
+    """Run ffmpeg on one video. It does not raise for a bad video: then `jpegs` is empty and `error` says why."""
     try:
         stream, raw_log = _run(arguments(path, frames, start, end), frames.timeout)
         shown = SHOWN.findall(raw_log)
         changes = len({size for _, size in shown}) > 1
-        if changes and (
-            first := split_jpegs(stream)[:1]
-        ):  # again: ffmpeg fills a part only of pictures whose size it did not expect
+        if changes and (first := split_jpegs(stream)[:1]):
+            # Run again: if the size changes unexpectedly, ffmpeg fills only a part of the frame.
             height, width = simplejpeg.decode_jpeg_header(first[0])[:2]
             stream, raw_log = _run(arguments(path, frames, start, end, (width, height)), frames.timeout)
         complaints = log = raw_log.decode(errors="replace")
-        if TANGLED.search(log):  # again, for the errors alone
+        if TANGLED.search(log):  # run again to get the errors only
             complaints = _run(arguments(path, frames, start, end, level="error"), frames.timeout)[1].decode(errors="replace")
     except subprocess.TimeoutExpired:
         return Decoded(error=f"decoding took longer than {frames.timeout} s (frames.timeout)")
@@ -130,27 +124,28 @@ def decode(path: str | Path, frames: FramesConfig, start: float = math.nan, end:
     )
     expected = -(-len(shown) // frames.step)
     if len(got.jpegs) != expected:
-        got.error = got.error or f"{expected} frames decoded, {len(got.jpegs)} came through"
+        got.error = got.error or f"{expected} frames were decoded, but only {len(got.jpegs)} were received"
         got.jpegs = got.jpegs[:expected]
     if not got.jpegs:
         got.error = got.error or _nothing(start, end)
     elif changes:
-        got.error = got.error or "the frame size changes midway; every frame has the size of the first"
+        got.error = got.error or "the frame size changes in the middle; every frame is scaled to the size of the first"
     return got
 
 
 def _nothing(start: float, end: float) -> str:
     if math.isnan(start) and math.isnan(end):
-        return "no frame decodes"
-    return f"no frame from {0 if math.isnan(start) else start:g} s to {'the end' if math.isnan(end) else f'{end:g} s'}"
+        return "no frame can be decoded"
+    until = "the end" if math.isnan(end) else f"{end:g} s"
+    return f"no frame from {0 if math.isnan(start) else start:g} s to {until}"
 
 
 class Killed(Exception):
-    """Something outside ended ffmpeg, as a machine short of memory does."""
+    """ffmpeg was killed from outside, for example because the machine ran out of memory."""
 
 
 def _run(command: list[str], timeout: float) -> tuple[bytes, bytes]:
-    """(frames, log) of one ffmpeg process; one that is killed is tried once more. Raises Killed or TimeoutExpired."""
+    """(frames, log) of one ffmpeg process; a killed process is run once more. Raises Killed or TimeoutExpired."""
     for _ in range(2):
         with _memory_file("frames") as out, _memory_file("log") as log:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=log, timeout=timeout, check=False)
@@ -161,20 +156,20 @@ def _run(command: list[str], timeout: float) -> tuple[bytes, bytes]:
 
 @contextlib.contextmanager
 def _memory_file(name: str) -> Iterator[BinaryIO]:
-    """A file in memory that ffmpeg writes on its own: ten times cheaper for Python than emptying a pipe."""
+    """A file in memory that ffmpeg writes to; this costs Python a tenth of the time of reading a pipe."""
     with open(os.memfd_create(name), "rb") as file:
         yield file
 
 
 def _content(file: BinaryIO) -> bytes:
-    file.seek(0)  # the position is shared with the process that wrote
+    file.seek(0)  # the file position is shared with the writing process
     return file.read()
 
 
 def split_jpegs(stream: bytes) -> list[bytes]:
-    """Cut concatenated JPEGs apart; an incomplete last one is dropped.
+    """Split concatenated JPEGs; an incomplete last one is dropped.
 
-    Header segments are skipped by their length (their bytes may look like markers); in the image data after the
+    Header segments are skipped by their length, because their bytes may look like markers. In the image data after the
     start-of-scan segment the end marker FFD9 cannot occur by chance.
     """
     images, start = [], 0

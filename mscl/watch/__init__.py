@@ -1,1 +1,1 @@
-"""What shows how a run goes; nothing of it is a result."""
+"""Progress display of a run: progress bars, curves and FLOPs. None of it is part of the results."""

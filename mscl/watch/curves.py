@@ -1,31 +1,45 @@
-"""What is told of a run while it goes: a line of progress, a line per epoch in the log, curves for TensorBoard.
+"""Progress of a training run: a progress bar, one log line per epoch, and curves for TensorBoard.
 
-Nothing of it is a result: speed and memory differ from run to run, and the history of a run does not.
+None of it is part of the results: speed and memory differ between runs, but the training history does not.
 """
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from mscl.machine.device import memory_gb
 from mscl.watch.progress import tqdm
 
-IN_THE_BAR = ("acc_rgb", "acc_lmcl", "acc_order", "train_")
-POINT_SECONDS = 10.0  # seconds between points of a curve, which is the mean since the last
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+IN_THE_BAR = ("acc_rgb", "acc_lmcl", "acc_order", "train_")  # prefixes of the values shown in the progress bar
+POINT_SECONDS = 10.0  # seconds between the points of a curve; each point is the mean since the previous one
 
 
 class Watch:
-    """Counts steps, clips and seconds of a run from where it stands; one per process, which is silent unless it is the first.
+    """Count the steps, clips and seconds of a run and display them. One object per process.
 
-    `gpu_share(clips_per_second)` is the MFU at that rate, where it is known.
+    `total`: number of steps; `step`: steps already done; `curves`: folder for TensorBoard (None: no curves). `gpu_share` converts
+    clips per second to MFU, if known. With `quiet` nothing is displayed; set it for every process except the first.
     """
 
-    def __init__(self, title: str, total: int, step: int, device: torch.device, curves: Path | None, gpu_share=None, quiet=False):
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        step: int,
+        device: torch.device,
+        curves: Path | None,
+        gpu_share: Callable[[float], float] | None = None,
+        quiet: bool = False,
+    ) -> None:
         self.device, self.gpu_share = device, gpu_share
         self.bar = tqdm(total=total, initial=step, desc=title, unit="step", disable=quiet)
         self.curves = None if quiet or curves is None else _curves(curves, step)
@@ -33,7 +47,7 @@ class Watch:
         self._epoch, self._point = Window(), Window()
 
     def step(self, number: int, values: dict[str, float], clips: int, waited: float) -> None:
-        """After step `number`: its scalars, how many clips went in, how many seconds the loader was waited for."""
+        """Record step `number`: its scalars, its number of clips, and the seconds that it waited for data."""
         for window in (self._epoch, self._point):
             window.add(values, clips, waited)
         self.bar.update()
@@ -45,7 +59,7 @@ class Watch:
             self._draw(number)
 
     def epoch(self, number: int, row: dict[str, float]) -> None:
-        """After an epoch whose last step was `number`; `row` is its row of the history."""
+        """Record an epoch whose last step was `number`; `row` is its row of the training history."""
         self._draw(number)
         if self.curves:
             for name, value in row.items():
@@ -57,6 +71,7 @@ class Watch:
         self._epoch = Window()
 
     def close(self) -> None:
+        """Close the progress bar and the curves."""
         self.bar.close()
         if self.curves:
             self.curves.close()
@@ -70,10 +85,8 @@ class Watch:
     def _speed(self, window: Window) -> Iterable[str]:
         rates = self._rates(window)
         share = [f"{rates['mfu']:.0%} MFU"] if "mfu" in rates else []
-        return [
-            f"{rates['clips_per_second']:.0f} clips/s", f"{rates['data_wait']:.0%} waiting for data", *share,
-            f"{rates['memory_gb']:.1f} GB",
-        ]  # fmt: skip
+        speed, waiting = f"{rates['clips_per_second']:.0f} clips/s", f"{rates['data_wait']:.0%} waiting for data"
+        return [speed, waiting, *share, f"{rates['memory_gb']:.1f} GB"]
 
     def _draw(self, number: int) -> None:
         if self.curves and self._point.steps:
@@ -85,9 +98,9 @@ class Watch:
 
 
 class Window:
-    """Sums since it was opened."""
+    """Sums of steps, clips, waiting seconds and scalars since it was created."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.began, self.steps, self.clips, self.waited = time.monotonic(), 0, 0, 0.0
         self.sums: dict[str, float] = {}
 
@@ -103,11 +116,11 @@ class Window:
         return max(time.monotonic() - self.began, 1e-9)
 
 
-def _curves(folder: Path, step: int):
-    """A TensorBoard writer that drops what an interrupted run wrote after `step`; None, with a warning, without TensorBoard."""
+def _curves(folder: Path, step: int) -> SummaryWriter | None:
+    """A TensorBoard writer that discards points of an interrupted run after `step`; None, with a warning, without TensorBoard."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        warnings.warn("no curves are written: install tensorboard to have them", stacklevel=2)
+        warnings.warn("no curves are written: install tensorboard to write them", stacklevel=2)
         return None
     return SummaryWriter(str(folder), purge_step=step + 1)

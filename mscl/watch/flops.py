@@ -1,11 +1,11 @@
-"""What a video costs the networks in floating-point operations, counted without computing, and what a GPU can do in a second.
+"""Count the floating-point operations (FLOPs) of the networks per video, without computing, and look up a GPU's peak rate.
 
-From the two comes the MFU: the share of a GPU's published rate that a run uses.
+Both give the MFU (model FLOPs utilization): the fraction of the GPU's published peak rate that a run uses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -20,8 +20,8 @@ from mscl.models.networks.flow_resnet import FLOW_TEMPORAL_STRIDE
 from mscl.models.view import View
 from mscl.stages import jobs
 
-PAIR = 2  # videos in a counted step: batch norm needs two at the smallest sizes
-# Dense bfloat16 TFLOP/s as the makers' data sheets state them (without sparsity), by a word of the device's name.
+PAIR = 2  # number of videos in a counted step: batch norm needs two at the smallest sizes
+# Dense bfloat16 TFLOP/s (without sparsity) from the manufacturers' data sheets, by a part of the device's name.
 PEAK_TFLOPS = {
     "B200": 2250, "H200": 989, "H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "GH200": 989, "A100": 312, "A40": 150, "A30": 165,
     "A10": 125, "L40S": 362, "L40": 181, "L4": 121, "RTX 6000 Ada": 364, "A6000": 155, "4090": 165, "3090": 71,
@@ -29,7 +29,7 @@ PEAK_TFLOPS = {
 
 
 class _Images(View):
-    """A view whose flow images have the right shape; making them multiplies no matrices."""
+    """A view with flow images of the right shape and no content; computing them needs no matrix products."""
 
     def flow_image(self) -> torch.Tensor:
         batch, channels, times, height, width = self.rgb_BCTHW.shape
@@ -39,10 +39,10 @@ class _Images(View):
 
 
 @contextmanager
-def counted(model: nn.Module):
-    """Count the operations of the body on tensors that have a shape and no content; `model` was built on `meta`.
+def counted(model: nn.Module) -> Iterator[FlopCounterMode]:
+    """Count the operations of the body on fake tensors, which have a shape but no content; `model` must be built on `meta`.
 
-    Batch norms count nothing and would take half of the time: they are left out.
+    Batch norms are replaced by the identity: they count no operations, but would take half of the time.
     """
     with FakeTensorMode():
         for part in list(model.modules()):
@@ -60,14 +60,16 @@ def counted(model: nn.Module):
 
 
 def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+    """The model of `build()` on the `meta` device, without memory for its weights."""
     with torch.device("meta"):
         return build()
 
 
 def pretrain_flops(job: jobs.PretrainJob) -> float:
-    """FLOPs a video of one training step of every network of the method, forward and backward (a multiply-add is two).
+    """FLOPs per video of one training step of all networks of the method, forward and backward (a multiply-add is 2 FLOPs).
 
-    One batch-norm group: groups cut the batch, they do not change the work of a video. The queue's share is that of a video.
+    Counted with one batch-norm group: groups split the batch, but do not change the work per video. The products with the queue
+    are included.
     """
     model = on_meta(lambda: build_method(job.net, job.contrast.model_copy(update={"bn_groups": 1}), job.switches))
     shape = (PAIR, 3, job.clip.frames, job.net.size, job.net.size)
@@ -79,7 +81,7 @@ def pretrain_flops(job: jobs.PretrainJob) -> float:
 
 
 def finetune_flops(job: jobs.FinetuneJob, classes: int) -> float:
-    """FLOPs a video of one finetuning step; the classifier's `classes` weigh next to nothing."""
+    """FLOPs per video of one finetuning step, forward and backward; the number of `classes` hardly matters."""
     model = on_meta(lambda: nn.ModuleDict({"backbone": (b := build_backbone(job.net)), "fc": nn.Linear(b.feature_dim, classes)}))
     with counted(model) as counter:
         features = model["backbone"](torch.empty(PAIR, 3, job.finetune.frames, job.net.size, job.net.size))
@@ -88,9 +90,9 @@ def finetune_flops(job: jobs.FinetuneJob, classes: int) -> float:
 
 
 def mfu(flops: float, device: torch.device) -> Callable[[float], float] | None:
-    """Clips per second -> share of the GPU's dense bfloat16 rate, for `flops` a video; None on a CPU or an unknown GPU.
+    """A function from clips per second to MFU, for `flops` FLOPs per video; None on a CPU or an unknown GPU.
 
-    With several processes the clips are all of them together, and so is the rate.
+    With several processes, clips per second are the total of all processes, and the peak rate is that of all their GPUs.
     """
     if device.type != "cuda":
         return None

@@ -1,4 +1,4 @@
-"""The command line: a mistake is one sentence and exit code 1; a defect keeps its traceback."""
+"""The command line: a user error is one sentence and exit code 1; a bug keeps its traceback."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ def mscl(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "mscl", *arguments], capture_output=True, text=True, cwd=ROOT, timeout=120)
 
 
-def test_check_says_what_a_configuration_asks_for():
+def test_check_prints_the_size_of_a_configuration():
     run = mscl("check", "config.yaml")
     assert run.returncode == 0 and "1 model(s) x 4 method(s) x 1 seed(s)" in run.stdout
 
@@ -24,16 +24,16 @@ def test_check_says_what_a_configuration_asks_for():
     (("manifest", "--job", "{}", "--out", "x"), "error: --job: name: missing; add it\n--job: dataset: missing; add it\n"),
     (("tables", "nowhere"), None),
 ])  # fmt: skip
-def test_a_mistake_is_a_sentence_and_not_a_traceback(arguments, sentence):
+def test_a_user_error_is_a_sentence_and_not_a_traceback(arguments, sentence):
     run = mscl(*arguments)
     assert run.returncode == 1 and "Traceback" not in run.stderr
     assert run.stderr.startswith("error: ") if sentence is None else run.stderr == sentence
 
 
-def test_a_defect_keeps_its_traceback(monkeypatch):
+def test_a_bug_keeps_its_traceback(monkeypatch):
     from mscl.cli import main as cli
 
-    monkeypatch.setattr(cli, "app", lambda: {}["a key that nobody promised"])
+    monkeypatch.setattr(cli, "app", lambda: {}["a missing key"])
     with pytest.raises(KeyError):
         cli.main()
 
@@ -50,7 +50,7 @@ def test_weights_of_another_width_are_refused_before_training(prepared, tmp_path
     assert "check models.*.backbone and width" in run.stderr and not (tmp_path / "out" / "run.json").exists()
 
 
-def test_a_missing_gpu_is_said_at_once(prepared, tmp_path):
+def test_a_missing_gpu_is_reported_immediately(prepared, tmp_path):
     import torch
 
     if torch.cuda.is_available():
@@ -58,4 +58,4 @@ def test_a_missing_gpu_is_said_at_once(prepared, tmp_path):
     values = tiny_config(tmp_path) | {"compute": {"device": "cuda"}}
     job = jobs.dumps(build.pretrain_job(load_config(values), "r18", "moco", 0))
     run = mscl("pretrain", "--job", job, "--out", str(tmp_path / "out"))
-    assert run.returncode == 1 and "torch sees no GPU; set auto or cpu" in run.stderr
+    assert run.returncode == 1 and "torch finds no GPU; set auto or cpu" in run.stderr

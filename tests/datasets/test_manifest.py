@@ -1,4 +1,4 @@
-"""Annotations as people have them become one table; what is wrong with them is said in one sentence."""
+"""Annotations of real formats become one table; errors in them are reported in one sentence."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def test_missing_and_empty_videos_are_rows(tmp_path):
     table = build_manifest("k", made)
     assert list(table.status) == ["ok", "empty", "missing"]
     assert table.reason[0] == "" and table.reason[1] == "the file has 0 bytes"
-    assert table.reason[2].startswith("no .mp4 file of this name under")
+    assert table.reason[2].startswith("no .mp4 file with this name under")
     assert table.path[2].endswith("v3_000000_000010.mp4")
 
 
@@ -76,23 +76,29 @@ def test_videos_are_found_in_class_folders_with_other_suffixes_and_behind_links(
     assert table.path[0].endswith("v1_000000_000010.mp4") and table.path[1].endswith("high kick/v2_000000_000010.WEBM")
 
 
-def test_unpacked_archives_are_searched_to_any_depth_and_a_replacement_wins(tmp_path):
+def test_folders_of_any_depth_are_searched_and_a_replacement_is_preferred(tmp_path):
     made = kinetics(tmp_path, train="a,v1,0,10,train,0\na,v2,0,10,train,0\na,v3,0,10,train,0\n")
     videos = tmp_path / "videos"
-    for name in ("part_0/k400/v1_000000_000010.mp4", "00_replacement/deep/er/v1_000000_000010.mkv", "00_replacement/v2_000000_000010.mp4",
-                 "v2_000000_000010.webm", "part_9/v3_000000_000010.mp4", ".part_1.tmp/v3_000000_000010.mp4"):  # fmt: skip
+    for name in (
+        "part_0/k400/v1_000000_000010.mp4",
+        "00_replacement/deep/er/v1_000000_000010.mkv",
+        "00_replacement/v2_000000_000010.mp4",
+        "v2_000000_000010.webm",
+        "part_9/v3_000000_000010.mp4",
+        ".part_1.tmp/v3_000000_000010.mp4",
+    ):
         (videos / name).parent.mkdir(parents=True, exist_ok=True)
         (videos / name).write_bytes(b"x")
     (videos / "00_replacement/v3_000000_000010.mp4").touch()
-    (videos / "part_9/up").symlink_to(videos)  # a circle
+    (videos / "part_9/up").symlink_to(videos)  # a circular link
     assert [os.path.relpath(p, videos) for p in build_manifest("k", made).path] == [
         "00_replacement/deep/er/v1_000000_000010.mkv",
         "v2_000000_000010.webm",  # files come before subfolders
-        "part_9/v3_000000_000010.mp4",  # an empty file replaces nothing, and half-unpacked folders are hidden
+        "part_9/v3_000000_000010.mp4",  # an empty file is not preferred, and partly unpacked folders are hidden
     ]
 
 
-def test_what_is_no_file_or_cannot_be_listed_is_a_reason(tmp_path, monkeypatch):
+def test_special_files_and_unreadable_folders_are_reasons(tmp_path, monkeypatch):
     made = kinetics(tmp_path, train="a,v1,0,10,train,0\na,v2,0,10,train,0\na,v3,0,10,train,0\n")
     (tmp_path / "videos/v1_000000_000010.mp4").mkdir()
     os.mkfifo(tmp_path / "videos/v2_000000_000010.mp4")
@@ -107,14 +113,13 @@ def test_what_is_no_file_or_cannot_be_listed_is_a_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", listing)
     table = build_manifest("k", made)
     assert list(table.status) == ["missing"] * 3
-    assert (
-        table.reason[0] == "a folder has this name, not a video"
-        and table.reason[1] == "a special file has this name, not a video"
+    assert list(table.reason[:2]) == ["it is a folder, not a video", "it is a special file, not a video"]
+    assert table.reason[2].endswith(
+        f"1 folder(s) there cannot be listed, for example {tmp_path}/videos/locked (Permission denied)"
     )
-    assert table.reason[2].endswith(f"1 folder(s) there cannot be listed, such as {tmp_path}/videos/locked (Permission denied)")
 
 
-def test_a_test_split_may_come_without_labels(tmp_path):
+def test_a_test_split_may_have_no_labels(tmp_path):
     test = "youtube_id,time_start,time_end,split\nv2,0,10,test\n"
     table = build_manifest("k", kinetics(tmp_path, train="a,v1,0,10,train,0\n", test=test))
     assert list(table.label) == [0, -1] and list(table.class_name) == ["a", ""]
@@ -139,7 +144,7 @@ def test_the_shard_of_a_clip_never_changes():
     assert shard_of("1", 1000) == int("356a192b7913b04c54574d18c28d46e6395428ab", 16) % 1000  # sha1("1")
 
 
-def test_a_manifest_is_written_whole_and_read_back(tmp_path):
+def test_a_manifest_is_written_and_read_back(tmp_path):
     out = tmp_path / "manifests/s.parquet"
     write_manifest(ManifestJob(name="s", dataset=ssv2(tmp_path, train=ROWS)), out)
     table = read_manifest(out)
@@ -147,14 +152,14 @@ def test_a_manifest_is_written_whole_and_read_back(tmp_path):
     assert [p.name for p in out.parent.iterdir()] == ["s.parquet"]
 
 
-def test_a_file_that_is_no_manifest_is_refused(tmp_path):
+def test_a_file_that_is_not_a_manifest_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no such manifest; run the manifest stage first"):
         read_manifest(tmp_path / "none.parquet")
     (tmp_path / "torn.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match="torn.parquet: not a readable parquet file"):
         read_manifest(tmp_path / "torn.parquet")
     pd.DataFrame({"clip_id": ["1"]}).to_parquet(tmp_path / "other.parquet")
-    with pytest.raises(ValueError, match="other.parquet: no column 'path', so this is no manifest"):
+    with pytest.raises(ValueError, match="other.parquet: not a manifest .no column 'path'."):
         read_manifest(tmp_path / "other.parquet")
 
 
@@ -165,19 +170,19 @@ BAD_KINETICS = {
     ),
     "no number": (
         "a,v1,0,10,train,0\na,v2,zero,10,train,0\n",
-        "train.csv: row 2 after the header, time_start 'zero' is no whole number",
+        "train.csv: row 2 after the header, time_start 'zero' is not a whole number",
     ),
-    "fraction": ("a,v1,0,10.5,train,0\n", "row 1 after the header, time_end '10.5' is no whole number"),
-    "no label": (",v1,0,10,train,0\n", "row 1 after the header, label '' is empty; fill it in or drop the row"),
+    "fraction": ("a,v1,0,10.5,train,0\n", "row 1 after the header, time_end '10.5' is not a whole number"),
+    "no label": (",v1,0,10,train,0\n", "row 1 after the header, label '' is empty; fill it in or remove the row"),
     "no id": ("a, ,0,10,train,0\n", "row 1 after the header, youtube_id '' is empty"),
     "twice": (
         "a,v1,0,10,train,0\nb,v1,0,10,train,0\n",
         r"clip 'v1_000000_000010' is listed more than once \(train.csv, train.csv\)",
     ),
     "torn": ("a,v1,0,10,train,0\na,v1,0,10,train,0,what,is,this\n", "train.csv: not a readable CSV .*line 3"),
-    "short": ("a,v1,0,10,train,0\na,v2\n", "train.csv: row 2 after the header, time_start '' is no whole number"),
+    "short": ("a,v1,0,10,train,0\na,v2\n", "train.csv: row 2 after the header, time_start '' is not a whole number"),
     "no name": ("a,../../etc/x,0,10,train,0\n", "train.csv: '../../etc/x_000000_000010' cannot name a clip"),
-    "nothing": ("", "train.csv annotates no video for split 'train'"),
+    "nothing": ("", "train.csv has no video for split 'train'"),
 }
 
 
@@ -193,17 +198,17 @@ BAD_SSV2 = {
     "unknown template": (
         LABELS,
         [*ROWS, {"id": "9", "template": "Eating [something]"}],
-        r"train.json: row 3 \(id 9\): template 'Eating something' is not in labels.json; take both files from one release",
+        r"train.json: row 3 \(id 9\): template 'Eating something' is not in labels.json; take both files from the same release",
     ),
     "no template": (LABELS, [{"id": "9"}], r"train.json: row 1 \(id 9\) has no 'template'; add it"),
     "no name": (LABELS, [{"id": "a\tb", "template": "Moving [something] up"}], r"train.json: 'a\\tb' cannot name a clip"),
-    "no id": (LABELS, [{"template": "Moving [something] up"}], "train.json: row 1 has no 'id'; add it or drop the row"),
+    "no id": (LABELS, [{"template": "Moving [something] up"}], "train.json: row 1 has no 'id'; add it or remove the row"),
     "twice": (LABELS, [ROWS[0], ROWS[0]], "train.json: clip '12' is listed more than once"),
     "torn": (LABELS, '[\n{"id": "1",\n', "train.json: not JSON at line 3, column 1"),
-    "no list": (LABELS, {"id": "1"}, "train.json: holds a dict where a list of"),
-    "no object": (["a"], ROWS, "labels.json: holds a list where an object"),
+    "no list": (LABELS, {"id": "1"}, "train.json: holds a dict, expected a list of"),
+    "no object": (["a"], ROWS, "labels.json: holds a list, expected an object"),
     "no index": ({"Moving something up": "first"}, ROWS, "labels.json: template 'Moving something up' has index 'first'"),
-    "shared index": ({"a": "1", "b": "1"}, ROWS, "labels.json: templates 'a' and 'b' share index 1; give each its own"),
+    "shared index": ({"a": "1", "b": "1"}, ROWS, "labels.json: templates 'a' and 'b' have the same index 1; give each its own"),
 }
 
 
@@ -215,7 +220,7 @@ def test_bad_something_something_annotations_are_named(tmp_path, case):
     assert "\n" not in str(caught.value)
 
 
-def test_absent_files_and_folders_are_named(tmp_path):
+def test_missing_files_and_folders_are_named(tmp_path):
     made = kinetics(tmp_path, train="a,v1,0,10,train,0\n")
     with pytest.raises(ValueError, match="none.csv: no such file; .* correct annotations.train"):
         build_manifest("k", made.model_copy(update={"annotations": {"train": "none.csv"}}))
@@ -225,7 +230,7 @@ def test_absent_files_and_folders_are_named(tmp_path):
         build_manifest("s", made.model_copy(update={"format": "ssv2", "annotations": {"labels": "labels.json"}}))
 
 
-def test_annotation_files_are_listed_once_not_asked_for_name_by_name(tmp_path, monkeypatch):
+def test_video_folders_are_listed_once_instead_of_one_query_per_name(tmp_path, monkeypatch):
     made = kinetics(tmp_path, train="".join(f"a,v{k},0,10,train,0\n" for k in range(500)))
     (tmp_path / "videos/v7_000000_000010.mp4").write_bytes(b"x")
     listed, scandir = [], os.scandir
@@ -243,7 +248,7 @@ def test_real_something_something_footage(real_videos):
     assert set(table.label[table.class_name == "Turning the camera left while filming something"]) == {166}
 
 
-def test_real_kinetics_footage_with_a_video_that_was_never_there(real_videos):
+def test_real_kinetics_footage_with_a_missing_video(real_videos):
     table = build_manifest(
         "k400",
         Dataset(format="kinetics", root=real_videos / "kinetics400", annotations={"train": "annotations/train.csv"}, shards=4),

@@ -1,4 +1,4 @@
-"""A part of a data set is chosen by what a clip is, never by where its row stands; growing a part keeps what it had."""
+"""Clips are selected by their id, independent of the order of rows; a larger selection contains the smaller one."""
 
 import json
 import random
@@ -17,7 +17,7 @@ CLIPS = [f"clip{k}" for k in range(4000)]
 
 
 def listed(root: Path, clips=CLIPS, **settings) -> Dataset:
-    """Paths of `clips` in train.csv, every fifth also of class 'bow', and 100 more for testing."""
+    """Paths of `clips` in train.csv, every fifth of class 'bow', the others of class 'wave', and 100 more for testing."""
     rows = [f"{clip}.mp4,{'bow' if int(clip[4:]) % 5 == 0 else 'wave'}" for clip in clips]
     (root / "train.csv").write_text("path,label\n" + "\n".join(rows))
     (root / "test.csv").write_text("path,label\n" + "\n".join(f"test{k}.mp4,wave" for k in range(100)))
@@ -29,13 +29,13 @@ def split(dataset: Dataset, name: str = "train") -> set[str]:
     return set(table.clip_id[table.split == name])
 
 
-def test_a_larger_fraction_keeps_what_a_smaller_one_kept(tmp_path):
+def test_a_larger_fraction_contains_the_smaller_one(tmp_path):
     kept = [split(listed(tmp_path, subset={"fraction": f, "splits": ["train"]})) for f in (0.01, 0.1, 0.5, 1.0)]
     assert kept[0] < kept[1] < kept[2] < kept[3] == set(CLIPS)
     assert [len(k) for k in kept[:3]] == [pytest.approx(4000 * f, abs=4 * (4000 * f) ** 0.5) for f in (0.01, 0.1, 0.5)]
 
 
-def test_neither_the_order_of_rows_nor_other_clips_change_who_is_kept(tmp_path):
+def test_the_selection_does_not_depend_on_the_order_of_rows_or_other_clips(tmp_path):
     settings = {"subset": {"fraction": 0.3}, "holdout": {"validation": 0.2}}
     whole = build_manifest("mine", listed(tmp_path, **settings))
     mixed = random.Random(0).sample(CLIPS, len(CLIPS))
@@ -45,13 +45,13 @@ def test_neither_the_order_of_rows_nor_other_clips_change_who_is_kept(tmp_path):
     pd.testing.assert_frame_equal(fewer, expected.reset_index(drop=True))
 
 
-def test_the_choice_is_the_same_on_every_machine():
+def test_the_selection_is_the_same_on_every_machine():
     # printf 'fraction\0clip0' | sha1sum
     assert position(pd.Series(["clip0"]), "fraction")[0] == 0xDAD0230444ED / 2**48
     assert position(pd.Series(["clip0"]), "holdout validation")[0] == 0x65C762A7487C / 2**48
 
 
-def test_held_out_videos_come_from_the_first_split_and_stay_when_shares_grow(tmp_path):
+def test_held_out_videos_come_from_the_first_split_and_larger_shares_keep_them(tmp_path):
     small, large = (listed(tmp_path, holdout={"validation": share}) for share in (0.1, 0.3))
     assert split(small, "validation") < split(large, "validation") < set(CLIPS)
     assert split(small) == set(CLIPS) - split(small, "validation")
@@ -61,7 +61,7 @@ def test_held_out_videos_come_from_the_first_split_and_stay_when_shares_grow(tmp
     assert split(other) == set(CLIPS) and 0 < len(split(other, "validation")) < 30
 
 
-def test_several_new_splits_are_apart_and_get_their_shares(tmp_path):
+def test_several_held_out_splits_are_disjoint_and_get_their_shares(tmp_path):
     two = listed(tmp_path, holdout={"probe": 0.25, "dev": 0.25})
     parts = [split(two, name) for name in ("train", "dev", "probe")]
     assert [len(p) for p in parts] == [pytest.approx(n, abs=4 * n**0.5) for n in (2000, 1000, 1000)]
@@ -70,7 +70,7 @@ def test_several_new_splits_are_apart_and_get_their_shares(tmp_path):
     assert split(more, "dev") == parts[1] and split(more, "probe") > parts[2]
 
 
-def test_the_order_of_splits_survives_the_way_to_the_stage(tmp_path):
+def test_the_order_of_splits_is_kept_in_a_job(tmp_path):
     lists = {"labels": "classes.txt", "train": "train.csv", "test": "test.csv"}
     job = jobs.ManifestJob(
         name="mine", dataset=Dataset(format="csv", root=tmp_path, annotations=lists, shards=1, holdout={"v": 0.1})
@@ -86,7 +86,7 @@ def test_shares_do_not_depend_on_each_other_nor_on_the_shard():
     assert all(0 <= d.min() and d.max() < 1 for d in draws.values())
 
 
-def test_classes_and_ids_choose_and_labels_keep_their_numbers(tmp_path):
+def test_selection_by_classes_and_ids_does_not_change_labels(tmp_path):
     (tmp_path / "ids.txt").write_text("clip5\n\nclip6 \r\nclip10\n")
     table = build_manifest("mine", listed(tmp_path, subset={"classes": ["wave"], "ids": "ids.txt", "splits": ["train"]}))
     assert set(table.clip_id[table.split == "train"]) == {"clip6"}  # 5 and 10 are of class bow
@@ -99,8 +99,8 @@ def test_something_something_classes_are_given_with_or_without_brackets(tmp_path
     rows = [{"id": "1", "template": "Moving [something] up"}, {"id": "2", "template": "Opening [something]"}]
     (tmp_path / "train.json").write_text(json.dumps(rows))
     for name in ("Opening [something]", "Opening something"):
-        data = Dataset(format="ssv2", root=tmp_path, annotations={"labels": "labels.json", "train": "train.json"}, shards=1,
-                       subset={"classes": [name]})  # fmt: skip
+        files = {"labels": "labels.json", "train": "train.json"}
+        data = Dataset(format="ssv2", root=tmp_path, annotations=files, shards=1, subset={"classes": [name]})
         table = build_manifest("mine", data)
         assert list(table.clip_id) == ["2"] and list(table.label) == [7]
 
@@ -108,18 +108,18 @@ def test_something_something_classes_are_given_with_or_without_brackets(tmp_path
 @pytest.mark.parametrize(("settings", "sentence"), [
     ({"subset": {"classes": ["wive"]}}, "datasets.mine.subset.classes: no video is annotated with class 'wive'; did you mean 'wave'?"),
     ({"subset": {"ids": "ids.txt"}}, "ids.txt: line 2, no video is annotated with clip_id 'clip99999'; did you mean 'clip999'?"),
-    ({"subset": {"ids": "no.txt"}}, "no.txt: no such file; put the annotations there or correct datasets.mine.subset.ids"),
-    ({"subset": {"classes": ["bow"]}}, "datasets.mine.subset: leaves none of the 100 videos of split 'test'; choose more of it, or name"),
+    ({"subset": {"ids": "no.txt"}}, "no.txt: no such file; put the file there or correct datasets.mine.subset.ids"),
+    ({"subset": {"classes": ["bow"]}}, "datasets.mine.subset: leaves none of the 100 videos of split 'test'; select more, or list in"),
     ({"holdout": {"v": 0.000001}}, "datasets.mine.holdout: a share of 1e-06 takes 0 of the 4000 videos of split 'train'"),
 ])  # fmt: skip
-def test_a_choice_that_cannot_be_made_is_said(tmp_path, settings, sentence):
+def test_an_impossible_selection_is_reported(tmp_path, settings, sentence):
     (tmp_path / "ids.txt").write_text("clip1\nclip99999\n")
     with pytest.raises(ValueError) as error:
         build_manifest("mine", listed(tmp_path, **settings))
     assert sentence in str(error.value) and "\n" not in str(error.value)
 
 
-def test_the_stage_says_how_many_videos_there_are(tmp_path, capsys):
+def test_the_stage_prints_the_number_of_videos(tmp_path, capsys):
     data = listed(tmp_path, CLIPS[:10], holdout={"validation": 0.5})
     (tmp_path / "clip0.mp4").write_bytes(b"x")
     (tmp_path / "clip1.mp4").touch()

@@ -26,6 +26,8 @@ try:
     distributed.mean_gradients(dict(model.named_parameters()))
 except ValueError as error:
     Path(sys.argv[1], str(distributed.rank())).write_text(str(error))
+distributed.wait()
+torch.distributed.destroy_process_group()
 """
 
 

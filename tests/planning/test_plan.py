@@ -1,4 +1,4 @@
-"""`mscl plan`: what a configuration will cost, against sums done by hand, Snakemake's own count, and published figures."""
+"""`mscl plan`: the estimated cost, compared with manual calculations, Snakemake's own count and published numbers."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def rates(folder: Path, **content) -> Path:
 
 
 def own(folder: Path, **changes) -> dict:
-    """The tiny configuration on data of one's own, which is not there."""
+    """The tiny configuration with the user's own data sets, whose files do not exist."""
     config = tiny_config(folder)
     for data in config["datasets"].values():
         del data["embedded"]
@@ -40,7 +40,7 @@ def own(folder: Path, **changes) -> dict:
     return config
 
 
-def test_a_plan_by_hand(tmp_path):
+def test_a_plan_equals_a_manual_calculation(tmp_path):
     given = rates(
         tmp_path,
         datasets={
@@ -53,20 +53,20 @@ def test_a_plan_by_hand(tmp_path):
     command.run_plan(tiny(tmp_path), rates=given, cpus=2, json_out=tmp_path / "plan.json")
     plan = json.loads((tmp_path / "plan.json").read_text())
     kin, ss = plan["datasets"]["kin"], plan["datasets"]["ss"]
-    # 24 videos of 24 frames in 2 shards; fields from frame i to i + 2: 22 a video. 24 bytes of index for each stored frame.
+    # 24 videos of 24 frames in 2 shards; flow from frame i to i + 2: 22 fields per video. 24 bytes of index per stored frame.
     assert kin["videos"] == {"train": 24} and kin["videos_per_shard"] == 12 and kin["fields_per_video"] == 22
     assert kin["frames_bytes"] == {"value": 24 * 24 * 1024, "origin": "given", "note": ""}
     assert kin["flow_bytes"]["value"] == 24 * 22 * 2024
     assert kin["flow_hours"]["value"] == pytest.approx(24 * 22 * 0.1 / 3600)
-    # 36 videos, in 1 shard, and no flow: nothing pretrains on them
+    # 36 videos in 1 shard, without flow: they are not used for pretraining
     assert ss["videos"] == {"train": 24, "validation": 12} and ss["frames_bytes"]["value"] == 36 * 24 * 524
     assert "flow_bytes" not in ss and plan["disk"]["shard_files"] == 2 * 2 * 2 + 2
     assert plan["hours"]["stages"]["frames"]["hours"]["value"] == pytest.approx((24 * 0.5 + 36 * 0.25) / 3600)
-    # 3 batches of 8 in each of 2 epochs; the network waits for the loader (workers: 0)
+    # 3 batches of 8 videos in each of 2 epochs; the network waits for the loader (workers: 0)
     run = {(r["kind"], r["method"]): r for r in plan["runs"]}
     assert run["pretrain", "mscl"]["steps"] == 6 and run["pretrain", "mscl"]["videos_seen"] == 48
     assert run["pretrain", "mscl"]["hours"] == {"value": pytest.approx(48 * 0.31 / 3600), "origin": "given", "note": ""}
-    share = run["frozen", "moco"]["gflop_per_video"] / run["finetune", "moco"]["gflop_per_video"]  # forward alone
+    share = run["frozen", "moco"]["gflop_per_video"] / run["finetune", "moco"]["gflop_per_video"]  # forward pass only
     assert run["finetune", "moco"]["hours"]["value"] == pytest.approx((48 * 0.06 + 12 * (0.05 * share + 0.01)) / 3600)
     assert run["frozen", "moco"]["hours"]["value"] == pytest.approx(36 * (0.05 * share + 0.01) / 3600)
     pretraining = 48 * (0.11 + 0.21 + 0.31)
@@ -75,7 +75,7 @@ def test_a_plan_by_hand(tmp_path):
     assert plan["hours"]["gpu"] == 0 and sum(plan["jobs"].values()) == 25
 
 
-def test_checkpoints_and_weights_are_what_training_writes(prepared, tmp_path):
+def test_planned_checkpoint_size_is_the_real_size(prepared, tmp_path):
     from mscl.training.checkpoint import save_checkpoint
     from mscl.training.finetune import Classifier
     from mscl.training.recipe import make_optimizer
@@ -87,13 +87,11 @@ def test_checkpoints_and_weights_are_what_training_writes(prepared, tmp_path):
     optimizer.step()
     save_checkpoint(tmp_path / "c.pt", {"model": model.state_dict(), "optimizer": optimizer.state_dict()}, "")
     _, planned = network.finetune_bytes(job, 12)
-    many = len(list(model.state_dict())) + 3 * len(
-        list(model.parameters())
-    )  # each tensor has a header and an alignment in the file
+    many = len(list(model.state_dict())) + 3 * len(list(model.parameters()))  # each tensor has a header and padding in the file
     assert planned < (tmp_path / "c.pt").stat().st_size < planned + many * 400
 
 
-def test_operations_agree_with_torchvisions_published_ones():
+def test_flops_agree_with_the_published_ones_of_torchvision():
     from mscl.machine.torchvision import torchvision
 
     config = load_config(ROOT / "config" / "paper.yaml")
@@ -103,7 +101,7 @@ def test_operations_agree_with_torchvisions_published_ones():
     assert network.feature_flops(job) == pytest.approx(2e9 * published, rel=0.001)
 
 
-def test_each_update_of_raft_counts_every_weight_at_every_position():
+def test_each_raft_update_uses_every_weight_at_every_position():
     from mscl.machine.torchvision import torchvision
 
     flow = load_config(ROOT / "config" / "paper.yaml").flow.model_copy(update={"size": (128, 256)})
@@ -119,22 +117,10 @@ def test_a_method_with_more_networks_costs_more(prepared):
 
 
 @pytest.mark.parametrize("name", ["tiny", "paper"])
-def test_jobs_are_as_many_as_snakemake_counts(name, tmp_path):
+def test_the_number_of_jobs_equals_snakemakes_count(name, tmp_path):
     path = tiny(tmp_path) if name == "tiny" else ROOT / "config" / "paper.yaml"
-    dry = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "-s",
-        ROOT / "Snakefile",
-        "--cores",
-        "1",
-        "-n",
-        "-d",
-        tmp_path,
-        "--configfile",
-        path,
-    ]
+    dry = [sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", "--cores", "1", "-n", "-d", tmp_path]
+    dry += ["--configfile", path]
     run = subprocess.run([str(part) for part in dry], capture_output=True, text=True, timeout=300)
     table = re.search(r"Job stats:\n.*?\n-+\s+-+\n(.*?)\n\n", run.stdout + run.stderr, re.S)
     assert run.returncode == 0 and table, run.stdout + run.stderr
@@ -143,19 +129,19 @@ def test_jobs_are_as_many_as_snakemake_counts(name, tmp_path):
     assert planned | {"total": sum(planned.values())} == counted
 
 
-def test_without_data_published_counts_stand_in_and_say_so(tmp_path):
+def test_without_data_published_counts_are_used_and_marked(tmp_path):
     config = own(tmp_path, subset={"fraction": 0.1})
     config["datasets"] = {"kinetics400": config["datasets"]["kin"], "ssv2": config["datasets"]["ss"]}
     config = load_config(config | {"pretrain": {"datasets": ["kinetics400"]}, "finetune": {"dataset": "ssv2"}})
     plan = make_plan(config, Rates(), cpus=2, gpus=1)["datasets"]
     assert plan["kinetics400"]["videos"] == {"train": 24653}  # a tenth of 246,534
     assert plan["kinetics400"]["total"]["origin"] == "published" and "estimated" in plan["kinetics400"]["total"]["note"]
-    assert plan["kinetics400"]["download"]["value"] == 370e9  # archives come whole
+    assert plan["kinetics400"]["download"]["value"] == 370e9  # complete archives are downloaded
     assert plan["ssv2"]["videos"] == {"train": 168913, "validation": 24777}
     assert plan["ssv2"]["frames_bytes"]["origin"] == "assumed + published"
 
 
-def test_annotation_files_are_counted_before_the_videos_are_there(tmp_path):
+def test_annotation_files_are_counted_before_the_videos_exist(tmp_path):
     config = own(tmp_path, holdout={"validation": 0.4})
     rows = "".join(f"running,video{k:03d},0,10,train\n" for k in range(50))
     root = Path(config["datasets"]["kin"]["root"])
@@ -163,13 +149,13 @@ def test_annotation_files_are_counted_before_the_videos_are_there(tmp_path):
     (root / "annotations/train.csv").write_text("label,youtube_id,time_start,time_end,split\n" + rows)
     counts = count_videos(load_config(config), "kin")
     assert counts.total == 50 and 8 <= counts.videos["validation"] <= 32 and counts.missing == 0
-    assert "not there yet" in counts.note
+    assert "no videos yet" in counts.note
 
 
-def test_a_data_set_of_ones_own_needs_a_count(tmp_path):
+def test_an_own_data_set_without_files_needs_a_count(tmp_path):
     config = load_config(own(tmp_path))
     with pytest.raises(
-        ValueError, match="datasets.kin: its videos cannot be counted.*annotations/train.csv.*videos: {kin: {train: 1000}}"
+        ValueError, match="datasets.kin: the videos cannot be counted.*annotations/train.csv.*videos: {kin: {train: 1000}}"
     ):
         count_videos(config, "kin")
     given = load_rates(rates(tmp_path, videos={"kin": {"train": 7}}), config)
@@ -178,7 +164,7 @@ def test_a_data_set_of_ones_own_needs_a_count(tmp_path):
         count_videos(config, "ss", {"train": 7})
 
 
-def test_every_published_figure_has_its_source():
+def test_every_published_number_has_its_source():
     config = load_config(ROOT / "config" / "paper.yaml")
     facts = facts_of("kinetics400", config.datasets["kinetics400"])
     assert sum(facts.videos.values()) == 306245 and sum(facts.split_bytes.values()) == facts.bytes
@@ -186,7 +172,7 @@ def test_every_published_figure_has_its_source():
     assert all(len(line.split('"')[1]) > 20 for line in lines[1:])
 
 
-def test_a_probe_is_kept_and_used_again(tmp_path, monkeypatch):
+def test_measured_rates_are_saved_and_reused(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "SECONDS", 1.0)
     path, kept = tiny(tmp_path), tmp_path / "rates.yaml"
     command.run_plan(path, save=kept, json_out=tmp_path / "first.json")
@@ -198,11 +184,13 @@ def test_a_probe_is_kept_and_used_again(tmp_path, monkeypatch):
     assert {r["hours"]["origin"] for r in first["runs"]} == {"measured here"}
     other = tiny_config(tmp_path)
     other["flow"]["short_side"] = 24
-    with pytest.raises(ValueError, match="rates.yaml: datasets.kin: measured with flow.short_side 36, the configuration says 24"):
+    with pytest.raises(
+        ValueError, match="rates.yaml: datasets.kin: measured with flow.short_side 36, but the configuration has 24"
+    ):
         load_rates(kept, load_config(other))
 
 
-def test_real_videos_predict_what_extraction_stores(real_videos, tmp_path):
+def test_the_plan_of_real_videos_predicts_the_stored_bytes(real_videos, tmp_path):
     from mscl.datasets.manifest import write_manifest
     from mscl.planning.probe import probe_dataset, samples_of
     from mscl.planning.rates import VideoRates
@@ -223,7 +211,7 @@ def test_real_videos_predict_what_extraction_stores(real_videos, tmp_path):
     assert plan["missing"] == 1 and plan["frames_bytes"]["value"] == pytest.approx(stored, rel=0.1)
 
 
-def test_runs_share_the_processors():
+def test_runs_share_the_devices():
     def run(kind, method, hours):
         return {"kind": kind, "model": "m", "method": method, "seed": 0, "hours": {"value": hours}}
 
@@ -235,35 +223,33 @@ def test_runs_share_the_processors():
         run("frozen", "b", 1),
     ]
     assert makespan(runs, 1) == 11  # one after the other
-    assert makespan(runs, 2) == 6  # 5 + 1 beside 3 + 1 + 1
-    assert makespan(runs, 9) == 6  # a test waits for its training
-    assert makespan(runs, 2, processes=2) == 6  # trainings one after the other, each on both: 5 h in all; then the test
-    assert makespan(runs, 4, processes=2) == 3  # 2.5 + .5 beside 1.5 + .5, and the test of b on the device that is free first
+    assert makespan(runs, 2) == 6  # 5 + 1 in parallel with 3 + 1 + 1
+    assert makespan(runs, 9) == 6  # a frozen test waits for its training
+    assert makespan(runs, 2, processes=2) == 6  # trainings one after the other, each on both devices: 5 h in total; then the test
+    assert makespan(runs, 4, processes=2) == 3  # 2.5 + 0.5 in parallel with 1.5 + 0.5, and the test of b on the first free device
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [
     (("--config", "nowhere.yaml"), "error: nowhere.yaml: no such file\n"),
     (("--config", "config/paper.yaml", "--rates", "nowhere.yaml"), "error: nowhere.yaml: no such file\n"),
-    (("--no-probe", "--gpus", "0"), "error: --gpus: 0 is no number of processors; give 1 or more\n"),
+    (("--no-probe", "--gpus", "0"), "error: --gpus: 0 is not a valid number; give 1 or more\n"),
 ])  # fmt: skip
-def test_a_mistake_is_one_sentence(arguments, sentence):
+def test_an_error_is_one_sentence(arguments, sentence):
     run = subprocess.run(
         [sys.executable, "-m", "mscl", "plan", *arguments], capture_output=True, text=True, cwd=ROOT, timeout=120
     )
     assert (run.returncode, run.stderr) == (1, sentence)
 
 
-def test_the_papers_plan_needs_no_data_and_marks_what_is_assumed(tmp_path):
-    run = subprocess.run(
-        [sys.executable, "-m", "mscl", "plan", "--config", str(ROOT / "config/paper.yaml"), "--no-probe", "--gpus", "8"],
-        capture_output=True, text=True, cwd=tmp_path, timeout=300, check=True,
-    )  # fmt: skip
+def test_the_plan_of_the_paper_needs_no_data_and_marks_assumptions(tmp_path):
+    command = [sys.executable, "-m", "mscl", "plan", "--config", str(ROOT / "config/paper.yaml"), "--no-probe", "--gpus", "8"]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=True)
     assert "246,534" in run.stdout and "168,913" in run.stdout and "measured here" not in re.sub("total .*", "", run.stdout)
-    assert re.search(r"GPU, sustained in training\s+40 TFLOP/s\s+assumed", run.stdout)
+    assert re.search(r"GPU, sustained speed in training\s+40 TFLOP/s\s+assumed", run.stdout)
 
 
 def test_a_rivals_plan_counts_its_clips(prepared):
-    """ρ clips are one forward and backward of the query and ρ-1 forwards of keys; the reading grows with ρ."""
+    """ρ clips need one forward and backward pass of the query and ρ-1 forward passes of keys; loading grows with ρ."""
     cost = {n: network.pretrain_flops(build.pretrain_job(prepared, "r18", f"rho-moco-{n}", 0)) for n in (2, 3, 4)}
     assert cost[2] == network.pretrain_flops(build.pretrain_job(prepared, "r18", "moco", 0))
     assert cost[4] - cost[3] == pytest.approx(cost[3] - cost[2]) and cost[3] > cost[2]

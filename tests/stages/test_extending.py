@@ -73,7 +73,8 @@ def test_an_own_file_counts_only_for_its_own_jobs(prepared, mine):
 
     def code(method):
         rules = Rules(load_config(values))
-        found = [of({"model": "r18", "method": method, "seed": "0"}) for of in rules.code("pretrain")]
+        run = {"model": "r18", "method": method, "seed": "0"}
+        found = [line if isinstance(line, str) else line(run) for line in rules.code("pretrain")]
         return {line.split(" = ")[0]: line.split(" = ")[1] for line in found if line}
 
     before = {method: code(method) for method in ("moco", "simclr")}

@@ -1,4 +1,4 @@
-"""Small shards of frames, written as extraction writes them."""
+"""Write small shards of frames in the same way as the extraction."""
 
 from pathlib import Path
 
@@ -14,14 +14,14 @@ def frame_row(clip_id: str, jpegs: list[bytes], step: int = 2, status: str = "ok
     except ValueError:
         height, width = 60, 80
     frame = [step * k for k in range(len(jpegs))]
-    return {"clip_id": clip_id, "status": status, "reason": reason, "width": width, "height": height, "fps": 12.0,
-            "raw_frames": step * len(jpegs), "frame": frame, "pts": [f / 10 for f in frame]}  # fmt: skip
+    size = {"width": width, "height": height, "fps": 12.0, "raw_frames": step * len(jpegs)}
+    return {"clip_id": clip_id, "status": status, "reason": reason} | size | {"frame": frame, "pts": [f / 10 for f in frame]}
 
 
 def write_frames(
     index: Path, clips: dict[str, list[bytes]], key: str = "key", shards: int = 0, **status: tuple[str, str]
 ) -> Path:
-    """Write a shard of `clips` ({clip_id: JPEGs}); `status` gives (status, reason) of those that are not ok."""
+    """Write a shard of `clips` ({clip_id: JPEGs}); `status` gives {clip_id: (status, reason)} of clips that are not ok."""
     with ShardWriter(index.with_suffix(".tar"), index, SCHEMA, key, shards) as writer:
         for clip, jpegs in list(clips.items())[writer.done :]:
             writer.add(frame_row(clip, jpegs, 2, *status.get(clip, ("ok", ""))), jpegs)

@@ -1,4 +1,4 @@
-"""`python -m mscl store`: a user asks whether a store is whole, what is in it, and how one clip looks."""
+"""`python -m mscl store`: check a store, list its content and show one clip."""
 
 import shutil
 import subprocess
@@ -29,7 +29,7 @@ def picture(n):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Two shards of frames (one clip of them missing) and the flow of both."""
+    """Two shards of frames (with one missing clip) and their flow."""
     folder = tmp_path_factory.mktemp("store")
     moving = [picture(n) for n in range(10)]
     frames = folder / "frames" / "set"
@@ -42,10 +42,10 @@ def whole(tmp_path_factory):
     return folder
 
 
-def test_a_whole_store_is_listed_and_verified(whole):
+def test_an_undamaged_store_is_listed_and_verified(whole):
     for part in ("frames", "flow"):
         run = store("verify", whole / part / "set")
-        assert (run.returncode, run.stdout) == (0, f"{whole / part / 'set'}: 2 shards, all whole\n"), run.stderr
+        assert (run.returncode, run.stdout) == (0, f"{whole / part / 'set'}: 2 shards, no errors\n"), run.stderr
     shards = store("ls", whole / "frames" / "set").stdout
     assert "1 missing" in shards and "2 shards: 4 clips, 3 usable, 26 frames" in shards
     clips = store("ls", "--status", "missing", whole / "frames" / "set").stdout
@@ -88,26 +88,26 @@ def rewrite(path, column, values):
 
 
 @pytest.mark.parametrize(("harm", "sentence"), [
-    (flip_a_byte, "0000.tar: its bytes have changed since it was written (sha256)"),
+    (flip_a_byte, "0000.tar: its content has changed since it was written (sha256)"),
     (swap_tars_of_one_size, "0001.tar: "),
     (drop_a_shard, "0000: the shard is missing"),
-    (cut_the_tar, "0001.tar: has 5000 bytes where its index 0001.parquet expects"),
+    (cut_the_tar, "0001.tar: has 5000 bytes, its index 0001.parquet expects"),
     (edit_a_status, "clip 'Class (1)/b' has status"),
-    (shift_the_frames, "member c/000000.jpg is not where the index says"),
+    (shift_the_frames, "member c/000000.jpg is not at the position or size in the index"),
 ])  # fmt: skip
-def test_every_kind_of_damage_is_named(whole, tmp_path, harm, sentence):
+def test_every_kind_of_damage_is_reported(whole, tmp_path, harm, sentence):
     folder = tmp_path / "set"
     shutil.copytree(whole / "frames" / "set", folder)
     harm(folder)
     run = store("verify", folder)
-    assert run.returncode == 1 and sentence in run.stderr and "faults" in run.stdout
+    assert run.returncode == 1 and sentence in run.stderr and "errors" in run.stdout
 
 
 def test_the_store_knows_how_many_shards_it_has(tmp_path):
-    """The last shard lost is missed; shards that an earlier, larger number left are no part of it; a bad one hides no other."""
+    """A lost last shard is reported; shards of an earlier, larger number are ignored; a damaged shard does not hide others."""
     for n in range(3):
         write_frames(tmp_path / f"000{n}.parquet", {f"clip{n}": [picture(n)]}, shards=2 if n < 2 else 3)
-    assert store("verify", tmp_path).stdout.endswith("2 shards, all whole\n")
+    assert store("verify", tmp_path).stdout.endswith("2 shards, no errors\n")
     assert "2 shards: 2 clips" in store("ls", tmp_path).stdout and "clip2" not in store("ls", "--clips", tmp_path).stdout
     (tmp_path / "0000.tar").write_bytes(b"")
     listed = store("ls", tmp_path)
@@ -118,15 +118,15 @@ def test_the_store_knows_how_many_shards_it_has(tmp_path):
     assert lost.returncode == 1 and "0001: the shard is missing" in lost.stderr
 
 
-def test_a_picture_that_was_never_whole_is_found_by_decoding(tmp_path):
-    """Its bytes are what was written, so the checksum holds; only decoding tells."""
+def test_an_image_that_was_damaged_when_written_is_found_by_decoding(tmp_path):
+    """Its bytes are those that were written, so the checksum is right; only decoding finds the error."""
     folder = write_frames(tmp_path / "0000.parquet", {"a": [picture(0), b"\xff\xd8rubbish", picture(1)]}).parent
     run = store("verify", folder)
-    assert run.returncode == 1 and "clip 'a', frame 2 does not decode" in run.stderr
+    assert run.returncode == 1 and "clip 'a', frame 2 cannot be decoded" in run.stderr
     assert store("verify", "--quick", folder).returncode == 0
 
 
-def test_a_contact_sheet_shows_frames_flow_and_starts(whole, tmp_path):
+def test_a_contact_sheet_shows_frames_flow_and_start_frames(whole, tmp_path):
     run = store("show", whole / "frames" / "set", "Class (1)/b", "--out", tmp_path / "sheet.png")
     assert run.returncode == 0, run.stderr
     with_flow = cv2.imread(str(tmp_path / "sheet.png"))
@@ -137,5 +137,5 @@ def test_a_contact_sheet_shows_frames_flow_and_starts(whole, tmp_path):
     assert "clip 'gone' has no frames: missing, no such file" in empty.stderr
 
 
-def test_a_folder_that_is_no_store_is_a_sentence(tmp_path):
-    assert "no shard here; name the folder of a store" in store("ls", tmp_path).stderr
+def test_a_folder_that_is_not_a_store_gives_one_sentence(tmp_path):
+    assert "no shard here; give the folder of a store" in store("ls", tmp_path).stderr

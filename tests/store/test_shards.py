@@ -16,7 +16,7 @@ def jpeg(value, h=16, w=24):
 
 
 def write(path, clips):
-    """clips: {clip_id: list of grey values}; an empty list is a broken clip."""
+    """`clips`: {clip_id: list of grey values}; an empty list is a broken clip."""
     broken = {clip: ("broken", "why") for clip, values in clips.items() if not values}
     return write_frames(path, {clip: [jpeg(v) for v in values] for clip, values in clips.items()}, **broken)
 
@@ -44,13 +44,13 @@ def test_round_trip(shards):
 def test_unknown_clip_frame_and_column_are_named(shards):
     with pytest.raises(ValueError, match="no clip 'zz'"):
         shards.row("zz")
-    with pytest.raises(IndexError, match="clip 'a' has 3 stored frames, asked for number 3"):
+    with pytest.raises(IndexError, match="clip 'a' has 3 stored frames; there is no frame 3"):
         shards.read(0, 3)
     with pytest.raises(ValueError, match="no list column 'score'"):
         shards.column("score", 0)
 
 
-def test_forked_and_unpickled_readers_read_for_themselves(shards):
+def test_forked_and_unpickled_readers_open_their_own_files(shards):
     want = shards.read(0, 1)  # the parent has its descriptor open
     copy = pickle.loads(pickle.dumps(shards))
     assert copy.read(0, 1) == want
@@ -66,14 +66,14 @@ def test_forked_and_unpickled_readers_read_for_themselves(shards):
     assert shards.read(0, 1) == want
 
 
-def test_bad_files_give_one_sentence(tmp_path):
+def test_damaged_files_give_one_sentence(tmp_path):
     path = write(tmp_path / "0.parquet", {"a": [1, 2]})
     tar = path.with_suffix(".tar")
     whole = tar.read_bytes()
     with pytest.raises(ValueError, match="no such shard index"):
         Shards([tmp_path / "9.parquet"])
     tar.write_bytes(whole[:700])
-    with pytest.raises(ValueError, match="700 bytes where its index 0.parquet expects"):
+    with pytest.raises(ValueError, match="700 bytes, its index 0.parquet expects"):
         Shards([path])
     tar.unlink()
     with pytest.raises(ValueError, match="missing beside its index"):
@@ -85,13 +85,13 @@ def test_bad_files_give_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="not a readable parquet"):
         Shards([path])
     pd.DataFrame({"clip_id": ["a"]}).to_parquet(path)
-    with pytest.raises(ValueError, match="not a shard index, it has no column status"):
+    with pytest.raises(ValueError, match="not a shard index .no column status"):
         Shards([path])
 
 
 def test_same_clip_twice_is_refused(tmp_path):
     a, b = write(tmp_path / "0.parquet", {"a": [1]}), write(tmp_path / "1.parquet", {"a": [1]})
-    with pytest.raises(ValueError, match="clip 'a' stands twice"):
+    with pytest.raises(ValueError, match="clip 'a' is in the shards twice"):
         Shards([a, b])
 
 

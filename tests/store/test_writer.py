@@ -1,4 +1,4 @@
-"""A shard that is killed goes on where it stopped, and ends with the bytes of one that never was."""
+"""A shard whose job was killed is resumed, and ends with the same bytes as one that was never interrupted."""
 
 import os
 import tarfile
@@ -18,7 +18,7 @@ CLIPS = {
 
 
 def start(index, clips, key="key"):
-    """Write some clips and leave without a commit."""
+    """Write some clips and leave without a commit; returns the number of clips in the part at the end."""
     with ShardWriter(index.with_suffix(".tar"), index, SCHEMA, key) as writer:
         for clip in clips:
             writer.add(frame_row(clip, CLIPS[clip]), CLIPS[clip])
@@ -35,7 +35,7 @@ def never_stopped(tmp_path):
     return index.read_bytes(), index.with_suffix(".tar").read_bytes()
 
 
-def test_nothing_has_its_final_name_before_the_end_and_the_rest_is_not_done_again(tmp_path, never_stopped):
+def test_no_file_has_its_final_name_before_the_commit_and_a_resume_repeats_nothing(tmp_path, never_stopped):
     index = tmp_path / "again" / "0.parquet"
     start(index, "ab")
     assert names(index.parent) == [".0.tar.journal", ".0.tar.part"]
@@ -46,7 +46,7 @@ def test_nothing_has_its_final_name_before_the_end_and_the_rest_is_not_done_agai
 
 
 @pytest.mark.parametrize("harm", ["torn line", "members past the journal", "journal past the members", "binary rubbish"])
-def test_whatever_a_crash_leaves_is_cut_back_to_whole_clips(tmp_path, never_stopped, harm):
+def test_after_a_crash_the_part_is_truncated_to_complete_clips(tmp_path, never_stopped, harm):
     index = tmp_path / "again" / "0.parquet"
     start(index, "abc")
     part, journal = index.parent / ".0.tar.part", index.parent / ".0.tar.journal"
@@ -64,13 +64,13 @@ def test_whatever_a_crash_leaves_is_cut_back_to_whole_clips(tmp_path, never_stop
     assert (index.read_bytes(), index.with_suffix(".tar").read_bytes()) == never_stopped
 
 
-def test_an_interrupt_while_the_journal_is_saved_writes_no_clip_twice(tmp_path, never_stopped, monkeypatch):
-    """Ctrl-C between writing the journal and forcing it to the disk: leaving the block saves again."""
+def test_an_interrupt_while_the_journal_is_written_repeats_no_clip(tmp_path, never_stopped, monkeypatch):
+    """Ctrl-C between writing the journal and syncing it to disk: leaving the block writes again."""
     index = tmp_path / "again" / "0.parquet"
     with pytest.raises(KeyboardInterrupt):
         with ShardWriter(index.with_suffix(".tar"), index, SCHEMA, "key") as writer:
             writer.add(frame_row("a", CLIPS["a"]), CLIPS["a"])
-            calls = iter([None, KeyboardInterrupt])  # the members' fsync ends well, the journal's does not
+            calls = iter([None, KeyboardInterrupt])  # the fsync of the members succeeds, that of the journal does not
             with monkeypatch.context() as patch:
                 patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(error) if (error := next(calls)) else None)
                 writer._sync()
@@ -79,21 +79,21 @@ def test_an_interrupt_while_the_journal_is_saved_writes_no_clip_twice(tmp_path, 
     assert (index.read_bytes(), index.with_suffix(".tar").read_bytes()) == never_stopped
 
 
-def test_a_repeated_line_and_a_missing_clip_are_not_taken_for_whole(tmp_path, never_stopped):
+def test_a_repeated_journal_line_and_a_missing_clip_are_detected(tmp_path, never_stopped):
     index = tmp_path / "again" / "0.parquet"
     start(index, "abc")
     journal = index.parent / ".0.tar.journal"
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join([*lines, lines[-1]]))
     assert start(index, "") == 3
-    with pytest.raises(ValueError, match=r"0\.tar: 3 clips were written where 4 belong"):
+    with pytest.raises(ValueError, match=r"0\.tar: 3 clips were written, expected 4"):
         with ShardWriter(index.with_suffix(".tar"), index, SCHEMA, "key") as writer:
             writer.commit(4)
     write_frames(index, CLIPS)
     assert (index.read_bytes(), index.with_suffix(".tar").read_bytes()) == never_stopped
 
 
-def test_a_full_disk_keeps_what_is_saved_and_says_so(tmp_path, never_stopped, small_disk):
+def test_a_full_disk_is_reported_and_written_clips_are_kept(tmp_path, never_stopped, small_disk):
     disk = small_disk(200)
     index = disk / "0.parquet"
     with pytest.raises(OSError, match="No space left"):
@@ -107,7 +107,7 @@ def test_a_full_disk_keeps_what_is_saved_and_says_so(tmp_path, never_stopped, sm
 
 
 @pytest.mark.parametrize("loss", ["other settings", "no part"])
-def test_a_part_of_something_else_is_thrown_away(tmp_path, never_stopped, loss):
+def test_a_part_with_other_settings_is_deleted(tmp_path, never_stopped, loss):
     index = tmp_path / "again" / "0.parquet"
     start(index, "ba", key="other" if loss == "other settings" else "key")
     if loss == "no part":
@@ -117,7 +117,7 @@ def test_a_part_of_something_else_is_thrown_away(tmp_path, never_stopped, loss):
     assert (index.read_bytes(), index.with_suffix(".tar").read_bytes()) == never_stopped
 
 
-def test_two_processes_cannot_write_one_shard(tmp_path):
+def test_two_processes_cannot_write_the_same_shard(tmp_path):
     index = tmp_path / "0.parquet"
     with ShardWriter(index.with_suffix(".tar"), index, SCHEMA, "key"):
         with pytest.raises(ValueError, match=r"0\.tar: another process is writing this shard"):
@@ -134,7 +134,7 @@ def test_a_row_that_does_not_fit_the_index_leaves_no_final_name(tmp_path):
     assert not index.exists() and not index.with_suffix(".tar").exists()
 
 
-def test_any_tar_tool_reads_it_and_long_names_survive(tmp_path):
+def test_any_tar_tool_can_read_it_and_long_names_are_kept(tmp_path):
     long = "x" * 150
     index = write_frames(tmp_path / "0.parquet", {"a": CLIPS["a"], f"Class (1)/{long}": CLIPS["b"]})
     with tarfile.open(index.with_suffix(".tar")) as tar:

@@ -155,7 +155,7 @@ def test_training_at_its_time_limit_is_requeued_and_resumes(cluster, long, faili
     process, folder = long
     (number,) = until(lambda: re.findall(r"submitted with SLURM jobid (\d+)", text(folder / "out.txt")), 60, process)
     log = folder / f".snakemake/slurm_logs/rule_pretrain/r18_mscl_0/{number}.log"
-    again = rf"time is up: Slurm job {number} is back in the queue.*resuming at step [1-9]\d* of 300000"
+    again = rf"time limit reached: Slurm job {number} is back in the queue.*resuming at step [1-9]\d* of 300000"
     until(lambda: re.search(again, text(log), re.S), 240, process)
     job = cluster.job(number)
     assert job["Restarts"] in ("1", "2") and job["TimeLimit"] == "00:04:00"

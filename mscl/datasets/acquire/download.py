@@ -1,7 +1,7 @@
-"""Downloads a data set: its annotation files, and its archives, unpacked one folder each.
+"""Download a data set: its annotation files, and its archives, each unpacked into its own folder.
 
-Everything that is finished leaves a trace (the file itself; a receipt `<root>/.download/<archive>.json`), so that the
-same command goes on where a stopped one was, and does nothing where nothing is left to do.
+Every finished step leaves a file on disk (the annotation file itself, or a receipt `<root>/.download/<archive>.json` for an
+archive). Running the same command again resumes an interrupted download, and does nothing if the download is complete.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from mscl.datasets.acquire.fetch import PATIENCE, Patience, fetch
 from mscl.datasets.acquire.sources import File, listed, table, wanted
@@ -22,14 +23,14 @@ from mscl.datasets.acquire.unpack import Damaged, absent, unpacked
 from mscl.machine.files import write_json
 from mscl.stages.jobs import DownloadJob
 
-HOME = ".download"  # below the root: archives, their parts and receipts
+HOME = ".download"  # folder below the root for archives, partial files and receipts
 
 
 def download(job: DownloadJob, out: Path, workers: int = 4, patience: Patience = PATIENCE) -> None:
-    """Fetch what `job` needs below its root, `workers` files at a time, and write `out`: every file with url, bytes, sha256.
+    """Download the files that `job` needs below its root, `workers` files at a time.
 
-    One that fails does not stop the others. Raises ValueError with one sentence for each that failed; `out` is not
-    written then.
+    The JSON file `out` lists each file's path, url, bytes and sha256. A file that fails does not stop the others. Raises
+    ValueError with one sentence per failed file; then `out` is not written.
     """
     home = job.root / HOME
     stop = threading.Event()
@@ -54,22 +55,22 @@ def download(job: DownloadJob, out: Path, workers: int = 4, patience: Patience =
 
 
 def _no_strangers(job: DownloadJob) -> None:
-    """Raise ValueError where the folder of the archives' folders holds something else: the videos may be there already."""
+    """Raise ValueError if the target folder of the archives holds other files: the videos may be there already."""
     ours = [row.into.replace("{part}", "*") for row in table() if row.source == job.download.source and "/" in row.into]
     for parent in sorted({into.rpartition("/")[0] for into in ours}):
         folder = job.root / parent
         for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
             if not entry.name.startswith(".") and not any(fnmatch(f"{parent}/{entry.name}", into) for into in ours):
                 raise ValueError(
-                    f"{folder}: holds '{entry.name}', which no download made; where the videos are there already remove "
-                    f"datasets.{job.name}.download, else move it away or choose another root"
+                    f"{folder}: holds '{entry.name}', which this download did not create; if the videos are already there, remove "
+                    f"datasets.{job.name}.download from the configuration, else move '{entry.name}' away or choose another root"
                 )
 
 
 def _each(
     rows: list[File], work: Callable[[File], dict], workers: int, stop: threading.Event
 ) -> tuple[dict[str, dict], list[str]]:
-    """Results by path, in the rows' order, and the sentences of those that failed."""
+    """Run `work` on every row. Returns ({path: result} in the order of `rows`, error sentences of the rows that failed)."""
     done, failed = {}, []
     with ThreadPoolExecutor(max(1, workers)) as pool:
         running = {row.path: pool.submit(work, row) for row in rows}
@@ -81,30 +82,30 @@ def _each(
                     failed.append(str(error))
                 except OSError as error:
                     failed.append(f"{path}: {error}")
-        except BaseException:  # Ctrl-C, or a defect: the others are to end soon, not in an hour
+        except BaseException:  # Ctrl-C or a bug: stop the other downloads soon, not after an hour
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return done, failed
 
 
-def _file(row: File, root: Path, **say) -> dict:
-    """An annotation or list file; one that is there already is taken as it is."""
+def _file(row: File, root: Path, **say: Any) -> dict:
+    """Download an annotation or list file; an existing file is used as it is."""
     got = fetch(row.url, root / row.path, bytes=row.bytes, sha256=row.sha256, **say)
     return {"path": row.path, "url": got.url, "bytes": got.bytes, "sha256": got.sha256}
 
 
-def _archive(row: File, root: Path, keep: bool, **say) -> dict:
-    """Fetch an archive, unpack it and leave the receipt; skip what an earlier run finished.
+def _archive(row: File, root: Path, keep: bool, **say: Any) -> dict:
+    """Download an archive, unpack it and write its receipt; skip what an earlier run finished.
 
-    The receipt comes before the folder's final name: a folder without one is somebody else's, and is left alone.
+    The receipt is written before the folder gets its final name. A folder without a receipt was not made here and is not changed.
     """
     archive, folder = root / row.path, root / row.into
     receipt = root / HOME / f"{archive.name}.json"
     told = {"path": row.path, "into": row.into, "url": row.url}
     if not absent(folder):
         if (card := _read(receipt)) is None:
-            print(f"{folder}: is there already and taken as it is; remove it to download it", flush=True)
+            print(f"{folder}: exists already and is used as it is; remove it to download it again", flush=True)
             return told | {"url": None, "bytes": None, "sha256": None}
     else:
         try:
@@ -128,15 +129,17 @@ def _read(receipt: Path) -> dict | None:
 
 @contextlib.contextmanager
 def _alone(home: Path) -> Iterator[None]:
-    """Hold the lock of a data set's downloads; raises ValueError when another process has it."""
+    """Hold the download lock of a data set. Raises ValueError if another process holds it or the folder is not writable."""
     try:
         home.mkdir(parents=True, exist_ok=True)
         lock = open(home / "lock", "w")
     except OSError as error:
-        raise ValueError(f"{home}: cannot be written ({error.strerror}); mend the folder or choose another root") from None
+        raise ValueError(
+            f"{home}: cannot be written ({error.strerror}); fix the folder's permissions or choose another root"
+        ) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ValueError(f"{home.parent}: another download into this folder is running; wait for it, or end it") from None
+            raise ValueError(f"{home.parent}: another download into this folder is running; wait for it or stop it") from None
         yield

@@ -1,7 +1,7 @@
-"""Downloads a file over HTTP so that it is whole or absent.
+"""Download a file over HTTP: the final file is either complete or absent.
 
-What has arrived lies in `<file>.part`, with a card beside it that says which file of the server's it is a part of;
-a later call goes on from there. The final name appears once size and checksum, where known, are right.
+Received bytes are stored in `<file>.part`. The JSON file `<file>.part.json` beside it identifies the file on the server. A later
+call resumes from there. The part is renamed to its final name once size and sha256 are verified, where they are known.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from mscl.watch.progress import tqdm
 
 CHUNK = 1 << 16
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_GONE = "look for its new place, and set download.mirror or put the file by hand at"
+_GONE = "find its new address and set download.mirror, or put the file by hand at"
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to hope, in seconds, except `tries`: failures in a row without one more byte."""
+    """When to retry and when to give up. Times are in seconds."""
 
-    tries: int = 8
-    wait: float = 1.0  # before the second try; doubles with every further one
-    longest: float = 120.0  # of these waits
-    asked: float = 900.0  # the longest wait that a server may ask for (Retry-After)
-    connect: float = 20.0
-    read: float = 60.0  # without a byte
+    tries: int = 8  # consecutive failures without any new byte
+    wait: float = 1.0  # before the second try; doubles with every further try
+    longest: float = 120.0  # upper limit of that wait
+    asked: float = 900.0  # upper limit of a wait that the server asks for (Retry-After)
+    connect: float = 20.0  # timeout for connecting
+    read: float = 60.0  # timeout without any new byte
 
 
 PATIENCE = Patience()
@@ -48,7 +48,7 @@ PATIENCE = Patience()
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file that is there: `bytes` and `sha256` as measured; `etag` where the server gave one."""
+    """A downloaded file: `bytes` and `sha256` as measured; `etag` if the server sent one."""
 
     url: str
     bytes: int
@@ -57,7 +57,7 @@ class Fetched:
 
 
 class _Again(Exception):
-    """Passing trouble: try again, after `wait` seconds where the server said so."""
+    """Temporary failure: try again, after `wait` seconds if the server asked for a wait."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -65,11 +65,11 @@ class _Again(Exception):
 
 
 class _Wrong(Exception):
-    """A whole file arrived, or was announced, and it is not the one that the table describes."""
+    """The size or sha256 of the server's file is not the one in sources.csv."""
 
 
 class _Part:
-    """`<target>.part` and its card {url, etag, modified, bytes}."""
+    """The partial file `<target>.part` and its JSON description {url, etag, modified, bytes}."""
 
     def __init__(self, url: str, target: Path) -> None:
         self.url, self.target = url, target
@@ -77,7 +77,7 @@ class _Part:
         self.note = target.with_name(f"{target.name}.part.json")
 
     def card(self) -> dict:
-        """What is known of the file begun here; empty when there is none, or it is another URL's."""
+        """The description of the partial file; {} if there is none or it belongs to another URL."""
         try:
             card = json.loads(self.note.read_text())
         except (OSError, ValueError):
@@ -92,7 +92,10 @@ class _Part:
         self.path.unlink(missing_ok=True)
 
     def start(self, response: requests.Response, total: int | None) -> None:
-        """Begin anew with the file that `response` brings. The card goes first and comes last: it never fits another part."""
+        """Start again with the file of `response`.
+
+        The description is deleted first and written last, so it never describes another part.
+        """
         self.drop()
         self.path.touch()
         etag = response.headers.get("ETag", "")
@@ -111,10 +114,10 @@ def fetch(
     patience: Patience = PATIENCE,
     stop: threading.Event | None = None,
 ) -> Fetched:
-    """Download `url` to `target`, going on from an earlier part; a right file that is there already is kept.
+    """Download `url` to `target`, resuming an earlier partial download; an existing correct file is kept.
 
-    `bytes` and `sha256`, where given, must be the file's: a wrong one is thrown away and fetched once more. `stop`, when
-    set by another thread, ends the call. Raises ValueError naming URL and mend when the file cannot be had.
+    If `bytes` or `sha256` is given, the file must match: a wrong file is deleted and downloaded once more. Another thread can
+    stop the call by setting `stop`. Raises ValueError that names the URL and how to fix it if the file cannot be downloaded.
     """
     if target.is_file():
         there = Fetched(url, target.stat().st_size, sha256_of(target))
@@ -137,21 +140,24 @@ def fetch(
         part.note.unlink(missing_ok=True)
         return got
     raise ValueError(
-        f"{url}: {wrong}, twice; the server holds another file: set download.mirror, or put the right one at {target}"
+        f"{url}: {wrong}, twice; the server has a different file: set download.mirror, or put the correct file at {target}"
     )
 
 
 def _differs(file: Fetched, bytes: int | None, sha256: str | None) -> str | None:
-    """How a file differs from what is declared; None when it does not."""
+    """How a file differs from the expected size or sha256; None if it does not."""
     if bytes and file.bytes != bytes:
-        return f"{file.bytes} bytes came where {bytes} are expected"
+        return f"received {file.bytes} bytes, expected {bytes}"
     if sha256 and file.sha256 != sha256:
-        return f"its sha256 is {file.sha256[:12]}… where {sha256[:12]}… is expected"
+        return f"its sha256 is {file.sha256[:12]}…, expected {sha256[:12]}…"
     return None
 
 
 def _persist(part: _Part, bytes: int | None, checked: bool, patience: Patience, stop: threading.Event) -> None:
-    """Fill `part` until it is whole; raises ValueError when there is no hope, or none came for `patience.tries` tries."""
+    """Download until `part` is complete.
+
+    Raises ValueError for a permanent error, or after more than `patience.tries` failures in a row without progress.
+    """
     failures, best = 0, part.size()
     with requests.Session() as session:
         session.headers.update({"Accept-Encoding": "identity", "User-Agent": "mscl"})
@@ -163,7 +169,7 @@ def _persist(part: _Part, bytes: int | None, checked: bool, patience: Patience, 
             except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema):
                 raise ValueError(f"{part.url}: not an http or https URL; correct download.mirror") from None
             except requests.exceptions.TooManyRedirects:
-                raise ValueError(f"{part.url}: the server sends in circles; set download.mirror") from None
+                raise ValueError(f"{part.url}: the server redirects in a loop; set download.mirror") from None
             except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
                 reason, wait = _trouble(error, part), None
             except OSError as error:
@@ -173,22 +179,22 @@ def _persist(part: _Part, bytes: int | None, checked: bool, patience: Patience, 
             if failures > patience.tries:
                 raise ValueError(
                     f"{part.url}: {reason}, {failures} time(s) in a row; check the network (a compute node may have none) "
-                    "and run the same command again: what has arrived is kept"
+                    "and run the same command again: the received bytes are kept"
                 )
             backoff = min(patience.longest, patience.wait * 2 ** (failures - 1)) * random.uniform(0.5, 1)
             if stop.wait(backoff if wait is None else min(wait, patience.asked)):
-                raise ValueError(f"{part.url}: stopped; run the same command again to go on")
+                raise ValueError(f"{part.url}: stopped; run the same command again to resume")
 
 
 def _trouble(error: Exception, part: _Part) -> str:
-    """Name passing network trouble; raises ValueError for a certificate that will be no better next time."""
+    """Describe a temporary network error. Raises ValueError for an invalid certificate, which a retry cannot fix."""
     text = str(error)
     if "CERTIFICATE_VERIFY_FAILED" in text:
         raise ValueError(
             f"{part.url}: the server's certificate cannot be verified; set REQUESTS_CA_BUNDLE to the certificates of your "
             f"network, set download.mirror, or put the file by hand at {part.target}"
         ) from None
-    unknown = "the server's name cannot be resolved"
+    unknown = "the host name of the server cannot be resolved"
     kinds = {"timed out": "no answer in time", "resolve": unknown, "Name or service": unknown, "refused": "connection refused"}
     return next((said for word, said in kinds.items() if word in text), f"the connection broke ({type(error).__name__})")
 
@@ -196,29 +202,34 @@ def _trouble(error: Exception, part: _Part) -> str:
 def _unwritable(target: Path, error: OSError) -> ValueError:
     if error.errno in _FULL:
         return ValueError(
-            f"{target}: no space left in {target.parent} ({error.strerror}); make room and run the same command again: what has arrived is kept"
+            f"{target}: no space left in {target.parent} ({error.strerror}); free some space and run the same command again: "
+            "the received bytes are kept"
         )
-    return ValueError(f"{target}: cannot be written ({error.strerror}); mend the folder or choose another root")
+    return ValueError(f"{target}: cannot be written ({error.strerror}); fix the folder's permissions or choose another root")
 
 
 def _attempt(
     session: requests.Session, part: _Part, bytes: int | None, checked: bool, patience: Patience, stop: threading.Event
 ) -> None:
-    """One request. Returns when the part is whole; raises `_Again`, `_Wrong`, ValueError, or what requests raises."""
+    """Send one request. Returns when the part is complete; raises `_Again`, `_Wrong`, ValueError, or what requests raises."""
     card, offset = part.card(), part.size()
     validator = card.get("etag") or card.get("modified")
-    if not card or not (validator or checked):  # nothing would tell a changed file from the one begun
+    if not card or not (validator or checked):  # a changed file on the server could not be detected
         offset = 0
     total = card.get("bytes") if offset else None
     if total is not None and offset == total:
         return
-    asked = {"Range": f"bytes={offset}-"} | ({"If-Range": validator} if validator else {}) if offset else {}
+    asked = {}
+    if offset:
+        asked["Range"] = f"bytes={offset}-"
+        if validator:
+            asked["If-Range"] = validator
     with session.get(part.url, headers=asked, stream=True, timeout=(patience.connect, patience.read)) as response:
         if response.status_code == 416 and offset:
             if _range(response)[1] == offset:
                 return
             part.drop()
-            raise _Again("the part does not fit the server's file", 0)
+            raise _Again("the partial file does not match the file on the server", 0)
         _judge(response, part)
         if response.status_code == 206:
             start, length = _range(response)
@@ -231,18 +242,18 @@ def _attempt(
             offset, total = 0, _length(response)
             part.start(response, total)
         if bytes and total is not None and total != bytes:
-            raise _Wrong(f"{total} bytes are announced where {bytes} are expected")
+            raise _Wrong(f"the server announces {total} bytes, expected {bytes}")
         _room(part.target, (total or offset) - offset)
         _receive(response, part, total, stop)
     if total is not None and part.size() < total:
         raise _Again(f"the connection was cut at {part.size()} of {total} bytes")
     if total is not None and part.size() > total:
         part.drop()
-        raise _Again("more bytes came than were announced")
+        raise _Again("received more bytes than the server announced")
 
 
 def _judge(response: requests.Response, part: _Part) -> None:
-    """Raise for a status without a body to keep: `_Again` where waiting helps, else ValueError with the mend."""
+    """Raise for a response without a usable body: `_Again` if waiting may help, else ValueError that says how to fix it."""
     status = response.status_code
     if status in (408, 425, 429) or status >= 500:
         raise _Again(f"the server answered {status} ({response.reason})", _retry_after(response.headers.get("Retry-After")))
@@ -254,7 +265,7 @@ def _judge(response: requests.Response, part: _Part) -> None:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds of a Retry-After header, which gives seconds or a date."""
+    """Seconds to wait by a Retry-After header, which holds seconds or a date; None if it holds neither."""
     if value and value.strip().isdigit():
         return float(value)
     with contextlib.suppress(TypeError, ValueError):
@@ -268,7 +279,7 @@ def _length(response: requests.Response) -> int | None:
 
 
 def _range(response: requests.Response) -> tuple[int | None, int | None]:
-    """First byte and whole length of a Content-Range header; None for what it does not say."""
+    """(first byte, total bytes) of a Content-Range header; None for a missing value."""
     found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", response.headers.get("Content-Range", "").strip())
     return tuple(int(g) if g and g.isdigit() else None for g in found.groups()) if found else (None, None)
 
@@ -277,8 +288,8 @@ def _room(target: Path, needed: int) -> None:
     free = shutil.disk_usage(target.parent).free
     if needed > free:
         raise ValueError(
-            f"{target}: {needed / 1e9:.4g} GB are still to come and {free / 1e9:.4g} GB are free in {target.parent}; "
-            "make room or choose another root"
+            f"{target}: {needed / 1e9:.4g} GB are still to download, but only {free / 1e9:.4g} GB are free in {target.parent}; "
+            "free some space or choose another root"
         )
 
 
@@ -289,6 +300,6 @@ def _receive(response: requests.Response, part: _Part, total: int | None, stop: 
             file.write(chunk)
             bar.update(len(chunk))
             if stop.is_set():
-                raise ValueError(f"{part.url}: stopped; run the same command again to go on")
+                raise ValueError(f"{part.url}: stopped; run the same command again to resume")
         file.flush()
         os.fsync(file.fileno())

@@ -1,8 +1,14 @@
-"""What can be downloaded and where it goes: the rows of sources.csv, the one table of URLs.
+"""Files that can be downloaded and where they are stored: the rows of sources.csv, which holds every URL.
 
-source | kind annotations, list or archive | split train, validation, test or all | path of the file below the root |
-url | into: folder below the root that an archive becomes ("{part}": the archive's name, in a list's row) |
-bytes, sha256 (empty: unknown) | note: whence the URL and the figures
+Columns of sources.csv:
+source: name of the data set
+kind: annotations, list (of archives) or archive
+split: train, validation, test or all
+path: path of the file below the root
+url: address of the file
+into: folder below the root that an archive is unpacked into; in a list's row, "{part}" stands for the archive's name
+bytes, sha256: size and checksum; empty if unknown
+note: where the URL and the values come from
 """
 
 from __future__ import annotations
@@ -21,7 +27,7 @@ _ARCHIVE = re.compile(r"([A-Za-z0-9][\w+-]*(?:\.[\w+-]+)*?)(\.tar\.gz|\.tgz|\.ta
 
 @dataclass(frozen=True)
 class File:
-    """One file to fetch; `path` and `into` lie below the data set's root."""
+    """One file to download; `path` and `into` are relative to the data set's root."""
 
     source: str
     kind: str
@@ -42,7 +48,7 @@ def table() -> list[File]:
 
 
 def base(source: str) -> str:
-    """What all URLs of a source begin with, up to a slash: the part that a mirror replaces."""
+    """The common prefix of all URLs of a source, up to a slash: the part that a mirror replaces."""
     urls = [row.url for row in table() if row.source == source]
     common = min(urls)
     while not (common.endswith("/") and all(url.startswith(common) for url in urls)):
@@ -51,7 +57,7 @@ def base(source: str) -> str:
 
 
 def mirrored(url: str, download: Download) -> str:
-    """`url` with the published base replaced by the mirror, if there is one; a URL of elsewhere stays."""
+    """`url` with the published base replaced by the mirror, if one is set; a URL with another base is unchanged."""
     published = base(download.source)
     if not download.mirror or not url.startswith(published):
         return url
@@ -59,9 +65,9 @@ def mirrored(url: str, download: Download) -> str:
 
 
 def wanted(download: Download, splits: tuple[str, ...]) -> list[File]:
-    """The rows of a source that these splits (under any of their usual names) need, with the mirror's URLs.
+    """The rows of a source that `splits` need (common names such as `val` are accepted), with the mirror's URLs.
 
-    Raises ValueError when the source has nothing for one of the splits.
+    Raises ValueError if the source has no file for one of the splits.
     """
     rows = [row for row in table() if row.source == download.source]
     known = {row.split for row in rows}
@@ -69,16 +75,16 @@ def wanted(download: Download, splits: tuple[str, ...]) -> list[File]:
     for name, split in asked.items():
         if split not in known and "all" not in known:
             raise ValueError(
-                f"download: {download.source} is published with the splits {', '.join(sorted(known))}, not '{name}'; "
+                f"download: {download.source} has the splits {', '.join(sorted(known))}, not '{name}'; "
                 "rename the key under annotations, or remove it"
             )
     return [replace(row, url=mirrored(row.url, download)) for row in rows if row.split == "all" or row.split in asked.values()]
 
 
 def listed(row: File, text: str, download: Download) -> list[File]:
-    """The archives that a fetched list file names, one URL a line.
+    """The archives that a downloaded list file names, one URL per line.
 
-    Raises ValueError, naming list and line, when a line is no URL of an archive (such as an error page's).
+    Raises ValueError that names the list and the line if a line is not the URL of an archive (for example, an error page).
     """
     found, files = {}, []
     for number, line in enumerate(text.splitlines(), 1):
@@ -88,14 +94,16 @@ def listed(row: File, text: str, download: Download) -> list[File]:
         name = _ARCHIVE.fullmatch(PurePosixPath(urlsplit(url).path).name)
         if name is None:
             raise ValueError(
-                f"{row.path}: line {number} ({line.strip()[:80]!r}) is no URL of an archive; delete the file to fetch it again"
+                f"{row.path}: line {number} ({line.strip()[:80]!r}) is not the URL of an archive; delete the file to download it again"
             )
         into = row.into.format(part=name[1])
         path = f".download/{PurePosixPath(into).name}{name[2]}"
         if found.get(path, url) != url:
-            raise ValueError(f"{row.path}: line {number}: two archives are called {name[0]}; delete the file to fetch it again")
+            raise ValueError(
+                f"{row.path}: line {number}: two archives have the name {name[0]}; delete the file to download it again"
+            )
         found[path] = url
         files.append(replace(row, kind="archive", path=path, url=url, into=into, bytes=None, sha256=None))
     if not found:
-        raise ValueError(f"{row.path}: the list names no archive; delete the file to fetch it again")
+        raise ValueError(f"{row.path}: the list names no archive; delete the file to download it again")
     return list(dict.fromkeys(files))

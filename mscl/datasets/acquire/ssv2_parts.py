@@ -1,8 +1,7 @@
-"""Something-Something v2 as its publisher hands it out: parts of one tar.gz, and a package with the labels.
+"""Unpack Something-Something v2 as it is published: numbered parts of one tar.gz file, and a zip file with the labels.
 
-The parts `20bn-something-something-v2-00`, `-01` … lie in the data set's root or in `parts/` there, plain or within zip
-files (whatever those are called after the part's number). They are read one after the other as one stream: no joined
-copy is written.
+The parts `20bn-something-something-v2-00`, `-01` … are in the data set's root or in `<root>/parts/`, as plain files or inside
+zip files. They are read one after the other as one stream; no joined copy is written to disk.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ LABELS = "20bn-something-something-download-package-labels.zip"
 HOW = (
     "register for Something-Something v2 with its publisher (Qualcomm: https://www.qualcomm.com/developer/software/"
     f"something-something-v-2-dataset), download every part {STEM}-?? and the labels package ({LABELS}), put them into "
-    "{root} or {root}/parts and run the same command again: they are joined and unpacked here"
+    "{root} or {root}/parts and run the same command again: this stage joins and unpacks them"
 )
 _PART = re.compile(rf"{STEM}-(\d\d)")
 
@@ -32,10 +31,10 @@ Opener = Callable[[], BinaryIO]
 
 
 def unpack_parts(name: str, dataset: Dataset) -> None:
-    """Unpack what there is of parts and labels package to the places that `dataset` names; what is there already stays.
+    """Unpack the video parts and the labels package to the paths that `dataset` names; existing files are kept.
 
-    Does nothing where neither lies in the root. Raises ValueError when a part is missing or broken, or when the videos
-    lie in a folder that the configuration does not name.
+    Does nothing if neither is in the root. Raises ValueError if a part is missing or damaged, or if the videos are in a folder
+    that the configuration does not name.
     """
     folder, places = dataset.root / dataset.videos, (dataset.root, dataset.root / "parts")
     if absent(folder):
@@ -43,7 +42,7 @@ def unpack_parts(name: str, dataset: Dataset) -> None:
         usual = dataset.root / STEM
         if usual.is_dir() and usual != folder and next(usual.glob("*.webm"), None):
             raise ValueError(
-                f"data set '{name}': the videos lie in {usual}; set datasets.{name}.videos to {STEM}, or rename the folder to "
+                f"data set '{name}': the videos are in {usual}; set datasets.{name}.videos to {STEM}, or rename the folder to "
                 f"{folder.name}"
             )
         if openers:
@@ -52,9 +51,9 @@ def unpack_parts(name: str, dataset: Dataset) -> None:
 
 
 def find_parts(places: Iterable[Path]) -> dict[int, Opener]:
-    """Number of a part -> what opens it, in order; a plain part goes before the same one in a zip file.
+    """{part number: function that opens it}, in order; a plain part is preferred to the same part in a zip file.
 
-    Raises ValueError naming the missing number when there is a gap, or Damaged for a zip file that cannot be read.
+    Raises ValueError that names the first missing number if there is a gap, and Damaged if a zip file cannot be read.
     """
     plain: dict[int, Opener] = {}
     zipped: dict[int, Opener] = {}
@@ -81,7 +80,7 @@ def _starts(path: Path, magic: bytes) -> bool:
 
 
 def _in_zip(path: Path, number: int) -> dict[int, Opener]:
-    """The parts within a zip file, which may hold several; a single member of another name is the file's own part."""
+    """The parts inside a zip file (one or several); a single member with another name is part `number`."""
     with sentences(path), zipfile.ZipFile(path) as file:
         members = [m.filename for m in file.infolist() if not m.is_dir()]
     found = {int(hit[1]): m for m in members if (hit := _PART.fullmatch(PurePosixPath(m).name))}
@@ -91,7 +90,7 @@ def _in_zip(path: Path, number: int) -> dict[int, Opener]:
 
 
 class Joined(io.RawIOBase):
-    """The parts as one readable stream; `at` is the number of the part being read."""
+    """The parts as one readable stream; `at` is the number of the part that is being read."""
 
     def __init__(self, openers: dict[int, Opener]) -> None:
         self._rest = iter(openers.items())
@@ -108,7 +107,7 @@ class Joined(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: bytearray | memoryview) -> int:
         while self._file is not None:
             data = self._file.read(len(buffer))
             if data:
@@ -138,7 +137,7 @@ def _unpack_videos(openers: dict[int, Opener], folder: Path) -> None:
         except Damaged as error:
             if isinstance(error.__context__, EOFError) or "unexpected end of data" in str(error):
                 raise ValueError(
-                    f"{folder}: the parts end before their archive does; {last} is cut, or {STEM}-{max(openers) + 1:02d} (and "
+                    f"{folder}: the parts end before the archive ends; {last} is incomplete, or {STEM}-{max(openers) + 1:02d} (and "
                     "perhaps more) is missing: download it and put it beside the others"
                 ) from None
             raise ValueError(
@@ -149,7 +148,7 @@ def _unpack_videos(openers: dict[int, Opener], folder: Path) -> None:
 
 
 def _unpack_labels(dataset: Dataset, places: Iterable[Path]) -> None:
-    """Put the annotation files that are not there in their places, from the labels package, if that is there."""
+    """Extract the missing annotation files from the labels package, if the package is there."""
     package = next((place / LABELS for place in places if (place / LABELS).is_file()), None)
     there = {path.name.removeprefix("something-something-v2-") for path in dataset.annotation_files()}
     todo = {Path(name).name: dataset.root / name for name in dataset.annotations.values() if Path(name).name not in there}

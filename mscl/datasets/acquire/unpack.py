@@ -1,7 +1,7 @@
-"""Unpacks tar, zip and RAR archives into a folder that is whole or absent, and refuses those that reach out of it.
+"""Unpack tar, zip and RAR archives into a folder that is either complete or absent. Members outside that folder are refused.
 
-What an archive is, its first bytes say. One top folder around everything is dropped. An archive of RARs only (as HMDB51's,
-one per class) becomes a folder for each.
+The archive type is read from the first bytes of the file. A single top-level folder is removed. An archive that holds only RAR
+files (as HMDB51's, one per class) becomes one folder per RAR file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import BinaryIO
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, lzma.LZMAError)
 _COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
-# name of the program -> its arguments for unpacking an archive into a folder, both absolute paths
+# {program: function (archive, folder) -> arguments that unpack the archive into the folder}; both paths are absolute
 RAR_TOOLS: dict[str, Callable[[str, str], list[str]]] = {
     "unrar": lambda archive, folder: ["x", "-o+", "-p-", "--", archive, f"{folder}/"],
     "7zz": lambda archive, folder: ["x", "-y", "-bso0", "-bsp0", f"-o{folder}", "--", archive],
@@ -38,19 +38,19 @@ RAR_TOOLS: dict[str, Callable[[str, str], list[str]]] = {
 
 
 class Damaged(ValueError):
-    """The archive is cut, broken or not to be trusted: of no use, and to be fetched again."""
+    """The archive is incomplete, damaged or unsafe. It must be downloaded again."""
 
 
 class Refused(Damaged):
-    """A member of the archive does not belong below the folder."""
+    """A member of the archive is unsafe to unpack, for example because it would be written outside the folder."""
 
 
 @contextlib.contextmanager
 def unpacked(archive: Path, folder: Path) -> Iterator[int]:
-    """Unpack `archive` beside `folder`, give the number of files to the body, and rename into place when it ends well.
+    """Unpack `archive` beside `folder`, yield the number of files, and rename to `folder` if the body succeeds.
 
-    Raises Damaged when the archive is broken or has a member that does not belong below the folder (nothing of it is
-    left then); ValueError when it cannot be unpacked here (no program for it, no space).
+    Raises Damaged if the archive is damaged or has an unsafe member, and ValueError if it cannot be unpacked on this machine
+    (missing program, no space). After an error no unpacked file is left.
     """
     with whole_folder(folder) as draft:
         with sentences(archive):
@@ -62,9 +62,9 @@ def unpacked(archive: Path, folder: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Give an empty folder beside `folder`; rename it to `folder` when the body ends well, else remove it."""
+    """Yield an empty folder beside `folder`; rename it to `folder` if the body succeeds, else remove it."""
     draft = folder.with_name(f".{folder.name}.unpacking")
-    shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(draft, ignore_errors=True)  # left by a run that was killed
     draft.mkdir(parents=True)
     try:
         yield draft
@@ -74,25 +74,27 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def absent(folder: Path) -> bool:
-    """Whether there is nothing at `folder`, or an empty one."""
+    """Whether `folder` does not exist or is an empty folder."""
     return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 
 @contextlib.contextmanager
 def sentences(archive: Path) -> Iterator[None]:
-    """Turn what the unpackers raise into `Damaged` or ValueError naming the archive."""
+    """Convert the errors of the unpacking libraries into Damaged or ValueError that names the archive."""
     try:
         yield
     except _BROKEN as error:
-        raise Damaged(f"{archive}: a damaged or cut archive ({error}); run the same command again to fetch it anew") from None
+        raise Damaged(
+            f"{archive}: the archive is damaged or incomplete ({error}); run the same command again to download it again"
+        ) from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise ValueError(f"{archive}: no space left to unpack it; make room and run the same command again") from None
+        raise ValueError(f"{archive}: no space left to unpack it; free some space and run the same command again") from None
 
 
 def extract(archive: Path, folder: Path) -> None:
-    """Unpack `archive` into `folder` as it is; raises Damaged, ValueError, or what the unpackers raise for a broken one."""
+    """Unpack `archive` into `folder`. Raises Damaged, ValueError, or the unpacking library's own error for a damaged archive."""
     with open(archive, "rb") as file:
         head = file.read(8)
         file.seek(0)
@@ -105,17 +107,20 @@ def extract(archive: Path, folder: Path) -> None:
 
 
 def untar(file: BinaryIO, folder: Path, name: Path) -> None:
-    """Unpack a tar, compressed or not, from the readable stream `file`, which is read to its end in one pass."""
+    """Unpack a tar file, compressed or not, from the stream `file` in one pass. `name` is the archive's name in error messages.
+
+    Raises Refused for an unsafe member, and what tarfile and the decompressors raise for a damaged archive.
+    """
     buffered = file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)
     head = buffered.peek(8)
     opener = next((o for magic, o in _COMPRESSED.items() if head.startswith(magic)), None)
     with opener(buffered) if opener else contextlib.nullcontext(buffered) as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
         while (member := tar.next()) is not None:
             _untar_member(tar, member, folder, name)
-            tar.members = []  # of 200,000 members, each would be kept
-        while rest := tar.fileobj.read(1 << 20):  # so that a compressed stream's own checksum is compared
+            tar.members = []  # else tarfile would keep all of, say, 200,000 members in memory
+        while rest := tar.fileobj.read(1 << 20):  # read to the end so that the checksum of the compressed stream is verified
             if rest.strip(b"\0"):
-                raise tarfile.ReadError("something else follows the last member")
+                raise tarfile.ReadError("other data follows the last member")
 
 
 def _untar_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, name: Path) -> None:
@@ -129,26 +134,26 @@ def _untar_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, n
     try:
         tar.extract(member, folder, filter="data")
     except tarfile.FilterError as error:
-        raise _refusal(name, member.name, f"does not belong below the folder ({error})") from None
+        raise _refusal(name, member.name, f"is unsafe to unpack ({error})") from None
 
 
 def check_name(member: str, archive: Path) -> None:
-    """Raise Refused when a member's name is absolute, climbs with '..', or cannot be a file's."""
+    """Raise Refused if a member's name is empty or absolute, contains '..', or is not a valid file name."""
     path = PurePosixPath(member.replace("\\", "/"))
     if not member or path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", member) or "\0" in member:
-        raise _refusal(archive, member, "lies outside of the folder")
+        raise _refusal(archive, member, "would be written outside the folder")
 
 
 def _refusal(archive: Path, member: str, why: str) -> Refused:
-    return Refused(f"{archive}: member {member!r} {why}, so nothing of the archive is unpacked; get it from a source you trust")
+    return Refused(f"{archive}: member {member!r} {why}, so the archive is not unpacked; get it from a source that you trust")
 
 
 def _room(archive: Path, folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(
-            f"{archive}: unpacked it takes {needed / 1e9:.4g} GB and {free / 1e9:.4g} GB are free; make room and run the same "
-            "command again"
+            f"{archive}: the unpacked files need {needed / 1e9:.4g} GB, but only {free / 1e9:.4g} GB are free; free some space and run "
+            "the same command again"
         )
 
 
@@ -168,7 +173,7 @@ def _zip(archive: Path, folder: Path) -> None:
 
 
 def _rar(archive: Path, folder: Path) -> None:
-    """Check a RAR's whole listing; then read stored members here, and leave compressed ones to one run of a program."""
+    """Check every member of a RAR; then extract it here if nothing is compressed, else with an external program."""
     import rarfile
 
     try:
@@ -187,9 +192,9 @@ def _rar(archive: Path, folder: Path) -> None:
                     target = folder / member.filename
                     target.parent.mkdir(parents=True, exist_ok=True)
                     with file.open(member) as source, open(target, "wb") as out:
-                        shutil.copyfileobj(source, out, 1 << 20)  # compares the checksum at the end
+                        shutil.copyfileobj(source, out, 1 << 20)  # verifies the checksum at the end
                 return
-    except rarfile.RarCannotExec:  # an old RAR's compressed comment
+    except rarfile.RarCannotExec:  # an old RAR with a compressed comment
         raise _no_tool(archive) from None
     except rarfile.Error as error:
         raise tarfile.ReadError(" ".join(str(error).split())) from None
@@ -197,7 +202,7 @@ def _rar(archive: Path, folder: Path) -> None:
 
 
 def _run_rar_tool(archive: Path, folder: Path, sizes: list[int]) -> None:
-    """Unpack with the first installed program that can; what it leaves must be plain files of the listed `sizes`."""
+    """Unpack with the first installed program that succeeds. The result must be regular files of the listed `sizes` (bytes)."""
     said = {}
     for tool, arguments in RAR_TOOLS.items():
         program = shutil.which(tool)
@@ -216,20 +221,20 @@ def _run_rar_tool(archive: Path, folder: Path, sizes: list[int]) -> None:
     if not said:
         raise _no_tool(archive)
     raise ValueError(
-        f"{archive}: not unpacked ({'; '.join(said.values())}); install another of {', '.join(RAR_TOOLS)}, "
-        "or, if the archive is damaged, delete it to fetch it anew"
+        f"{archive}: cannot be unpacked ({'; '.join(said.values())}); install another of {', '.join(RAR_TOOLS)}, "
+        "or, if the archive is damaged, delete it to download it again"
     )
 
 
 def _no_tool(archive: Path) -> ValueError:
     return ValueError(
-        f"{archive}: a compressed RAR needs a program that is not installed; install one of {', '.join(RAR_TOOLS)} "
+        f"{archive}: no program for compressed RAR files is installed; install one of {', '.join(RAR_TOOLS)} "
         "(conda-forge: p7zip; Debian: unar) and run the same command again: the archive is kept"
     )
 
 
 def _plain_sizes(archive: Path, folder: Path) -> list[int]:
-    """Sizes of the files below `folder`, sorted; raises Refused when anything there is a link or special."""
+    """Sorted sizes (bytes) of all files below `folder`. Raises Refused if anything there is a link or a special file."""
     sizes = []
     for parent, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -242,7 +247,7 @@ def _plain_sizes(archive: Path, folder: Path) -> list[int]:
 
 
 def drop_top(folder: Path) -> None:
-    """Where all lies in one top folder, make that folder's content the folder's."""
+    """If `folder` holds only one folder, replace `folder` by that inner folder."""
     entries = list(folder.iterdir())
     if len(entries) != 1 or not entries[0].is_dir():
         return
@@ -254,7 +259,7 @@ def drop_top(folder: Path) -> None:
 
 
 def _inner_rars(folder: Path) -> None:
-    """Where there are RARs and nothing else, turn each into a folder of its name."""
+    """If `folder` holds only RAR files, unpack each into a folder of the same name."""
     inner = sorted(folder.iterdir())
     if not inner or not all(path.is_file() and path.suffix == ".rar" for path in inner):
         return

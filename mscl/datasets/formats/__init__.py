@@ -1,4 +1,4 @@
-"""One file per data-set format: how its annotations are read, where its videos lie, how to get it."""
+"""One module per data-set format: how to read its annotations, find its videos and obtain the data set."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from mscl.datasets import find
 
 
 def reader_of(dataset: Dataset) -> ModuleType:
-    """The module of a data set's format (`mscl.config.formats.Format` says what it has)."""
+    """The module of a data set's format (`mscl.config.formats.Format` documents what it contains).
+
+    Raises ValueError if the format is a module path that cannot be loaded.
+    """
     if dataset.row.module not in {row.module for row in FORMATS.values()}:
-        load(dataset.format)  # which says what is wrong with a module path
+        load(dataset.format)  # raises ValueError for an invalid module path
     return importlib.import_module(dataset.row.module)
 
 
 def how_to_get(dataset: Dataset) -> str:
-    """A sentence on where the data set comes from."""
+    """A sentence that says how to get the data set."""
     return getattr(reader_of(dataset), "HOW", "put its files there")
 
 
 def find_videos(dataset: Dataset, folder: Path, files: Sequence[str]) -> list[find.Found]:
-    """Where the videos lie; of a format that does not say, at exactly the paths of its annotations."""
+    """Find `files` below `folder` as the format does; by default at the exact paths in the annotations."""
     return getattr(reader_of(dataset), "find_videos", find.by_path)(folder, files)

@@ -1,7 +1,7 @@
-"""A plain folder of videos for each split, `class/clip.mp4`: the folder's name is the class, the annotations are the folders.
+"""One folder of videos per split, with files `class/clip.mp4`: the folder name is the class. There are no other annotations.
 
-Videos may lie deeper (`class/day 1/clip.mp4`). A data set whose videos all lie outside class folders has no labels and serves
-for pretraining. Other files and hidden ones are ignored.
+Videos may be in deeper folders (`class/day 1/clip.mp4`). If all videos are outside class folders, the data set has no labels and
+can be used for pretraining. Other files and hidden files are ignored.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ HOW = "put one folder of videos per class there"
 
 
 def read_annotations(dataset: Dataset) -> pd.DataFrame:
-    """All videos below the splits' folders, one row each (see `annotations.COLUMNS`); clip_id is the path within the split.
+    """All videos below the splits' folders, one row per clip (columns: `annotations.COLUMNS`).
 
-    Labels count the sorted classes of all splits, or the lines of a `labels` file. Raises ValueError naming the folder and
-    the mend when one is absent, holds no video, lies within another split's, or when two videos have one clip_id.
+    clip_id is the path within the split, without its suffix. Labels number the sorted classes of all splits, or the lines of a
+    `labels` file. Raises ValueError that names the folder and says how to fix it if a folder is missing, holds no video or is
+    inside another split's folder, or if two videos have the same clip_id.
     """
     folders = {split: dataset.root / dataset.annotations[split] for split in dataset.annotated}
     _apart(folders)
     rows = [row for split, folder in folders.items() for row in _read_split(split, folder)]
     files = [os.path.join(dataset.annotations[split], file) for _, split, _, file in rows]
     table = pd.DataFrame([row[:3] for row in rows], columns=["clip_id", "split", "class_name"])
-    table["file"] = pd.Series(files, dtype=object)  # a name that is not UTF-8 fits no text column
+    table["file"] = pd.Series(files, dtype=object)  # dtype object: a text column cannot hold a name that is not UTF-8
     unsorted = table["class_name"] == ""
     if unsorted.any() and not unsorted.all():
         stray = table[unsorted].iloc[0]
         raise ValueError(
-            f"{folders[stray['split']]}: '{stray['clip_id']}' lies beside the folders of the classes; move it into one"
+            f"{folders[stray['split']]}: '{stray['clip_id']}' is not in a class folder, but other videos are; move it into one"
         )
     numbers = class_numbers(table["class_name"].unique(), dataset)
     table["label"] = table["class_name"].map(numbers).fillna(-1)
@@ -43,17 +44,19 @@ def read_annotations(dataset: Dataset) -> pd.DataFrame:
 
 
 def _apart(folders: dict[str, Path]) -> None:
-    """Raise ValueError when a split's folder is, or lies within, that of another."""
+    """Raise ValueError if the folder of one split is the same as, or inside, the folder of another split."""
     places = {split: Path(os.path.abspath(folder)) for split, folder in folders.items()}
     for inner, place in places.items():
         for outer, other in places.items():
             if inner != outer and place.is_relative_to(other):
-                raise ValueError(f"{folders[inner]}: the folder of split '{inner}' lies within that of '{outer}', so its videos would "
-                                 f"be in both; give each split a folder of its own")  # fmt: skip
+                raise ValueError(
+                    f"{folders[inner]}: the folder of split '{inner}' is inside that of split '{outer}', so its videos would be in "
+                    "both splits; give each split its own folder"
+                )
 
 
 def _read_split(split: str, folder: Path) -> list[tuple[str, str, str, str]]:
-    """(clip_id, split, class, file below the split's folder) of every video of a split."""
+    """(clip_id, split, class, file relative to the split's folder) of every video of a split."""
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; put class folders of videos there or correct annotations.{split}")
     rows, names = [], {}
@@ -75,5 +78,5 @@ def _read_split(split: str, folder: Path) -> list[tuple[str, str, str, str]]:
 
 
 def find_videos(folder: Path, files: Sequence[str]) -> list[Found]:
-    """Where the videos lie: where the listing of the folders has just found them."""
+    """Check the status of the videos that `read_annotations` has listed."""
     return as_listed(folder, files)

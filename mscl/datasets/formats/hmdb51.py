@@ -1,6 +1,6 @@
-"""HMDB51 annotations: for each class and fold a file `<class>_test_split<N>.txt` of lines `name.avi 1`.
+"""HMDB51 annotations: for each class and fold a file `<class>_test_split<N>.txt` with lines `name.avi 1`.
 
-1 is a training video, 2 a test video, 0 one that the fold leaves out. Names hold `!`, `&` and brackets.
+1 is a training video, 2 a test video, 0 a video that the fold does not use. Names contain `!`, `&` and brackets.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ FLAGS = {"train": "1", "test": "2"}
 _FILE = re.compile(r"([^.].*)_test_split([123])\.txt")
 
 HOW = (
-    "download hmdb51_org.rar and test_train_splits.rar (HMDB's page at the Serre lab) and unpack them, the class RARs "
-    "within too, or let `download: {{source: hmdb51}}` in datasets.{name} do it"
+    "download hmdb51_org.rar and test_train_splits.rar (HMDB's page at the Serre lab) and unpack them, including "
+    "the RAR file of each class, or let `download: {{source: hmdb51}}` in datasets.{name} do it"
 )
 
 
 def read_annotations(dataset: Dataset) -> pd.DataFrame:
-    """The fold's training and test clips, one row each (see `annotations.COLUMNS`); clip_id is class/name.
+    """The training and test clips of the fold, one row per clip (columns: `annotations.COLUMNS`); clip_id is class/name.
 
-    Labels count the sorted classes that any fold has a file of. Raises ValueError naming file, line and mend.
+    Labels number the classes in sorted order. Raises ValueError that names the file and the line and says how to fix it.
     """
     folders = {split: dataset.root / dataset.annotations[split] for split in dataset.annotated}
     files = {folder: class_files(folder, dataset.fold) for folder in dict.fromkeys(folders.values())}
@@ -43,7 +43,7 @@ def read_annotations(dataset: Dataset) -> pd.DataFrame:
 
 
 def class_files(folder: Path, fold: int) -> dict[str, Path]:
-    """{class: its file of `fold`}; raises ValueError when a class has a file of another fold only, or none has any."""
+    """{class: its file of `fold`}. Raises ValueError if a class has a file for another fold only, or if there are no files."""
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; put HMDB51's split files there or correct annotations in the configuration")
     names = [match for path in sorted(folder.iterdir()) if (match := _FILE.fullmatch(path.name))]
@@ -52,7 +52,7 @@ def class_files(folder: Path, fold: int) -> dict[str, Path]:
     if absent or not found:
         raise ValueError(
             f"{folder}: no {absent[0] if absent else '<class>'}_test_split{fold}.txt"
-            f"{', while another fold has one' if absent else ''}; unpack all of HMDB51's split files there"
+            f"{', but there is one for another fold' if absent else ''}; unpack all of HMDB51's split files there"
         )
     return found
 
@@ -64,11 +64,13 @@ def _read_fold(files: dict[str, Path]) -> list[tuple[str, str, str]]:
         for line, text in read_lines(path):
             video, flag = (*text.rsplit(maxsplit=1), "")[:2]
             if flag not in ("0", "1", "2") or "/" in video:
-                raise ValueError(f"{path}: line {line}, '{text}' is not a video and 0, 1 or 2; mend it or get the file again")
+                raise ValueError(
+                    f"{path}: line {line}, '{text}' is not a video name and 0, 1 or 2; fix it or download the file again"
+                )
             rows.append((name, video, flag))
     return rows
 
 
 def find_videos(folder: Path, files: Sequence[str]) -> list[Found]:
-    """Where the videos lie: in the folder of their class."""
+    """Find the videos in the folders of their classes."""
     return by_name(folder, files, classes=True)

@@ -1,7 +1,7 @@
 """Kinetics annotations: one CSV per split, `label,youtube_id,time_start,time_end,split[,is_cc]`.
 
-The videos are the trimmed ones of the CVDF, `<youtube_id>_<start:06d>_<end:06d>.mp4`: a file is its clip, so
-`start` and `end` are NaN ("the whole file") and the seconds within the YouTube video live in the name only.
+The videos are the trimmed files from the CVDF, `<youtube_id>_<start:06d>_<end:06d>.mp4`. Each file is one clip, so
+`start` and `end` are NaN (the whole file). The seconds within the YouTube video are only part of the file name.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ HOW = (
 
 
 def read_annotations(dataset: Dataset) -> pd.DataFrame:
-    """All annotated clips, one row each (see `annotations.COLUMNS`).
+    """All annotated clips, one row per clip (columns: `annotations.COLUMNS`).
 
-    A class is its place among the sorted labels of all the data set's files, or in the `labels` file; a test split
-    without labels has -1. Raises ValueError naming file, row and mend.
+    Labels number the sorted classes of all splits, or the lines of the `labels` file. A test split without labels has label -1.
+    Raises ValueError that names the file and the row and says how to fix it.
     """
     files = annotation_files(dataset)
     table = pd.concat([_read_split(path, split) for split, path in files.items()], ignore_index=True)
@@ -48,22 +48,18 @@ def _read_split(path: Path, split: str) -> pd.DataFrame:
             "it must be label,youtube_id,time_start,time_end,split"
         )
     for name in ("youtube_id",) if split == "test" else ("youtube_id", "label"):
-        refuse(path, rows, name, rows[name].str.strip() == "", "is empty; fill it in or drop the row")
+        refuse(path, rows, name, rows[name].str.strip() == "", "is empty; fill it in or remove the row")
     seconds = {}
     for name in ("time_start", "time_end"):
         value = pd.to_numeric(rows[name], errors="coerce")
         wrong = value.isna() | (value < 0) | (value % 1 != 0)
-        refuse(path, rows, name, wrong, "is no whole number of seconds; the file's name holds it, so correct it")
+        refuse(path, rows, name, wrong, "is not a whole number of seconds; it is part of the file name, so correct it")
         seconds[name] = value.astype(np.int64).astype(str).str.zfill(6)
     clip_id = rows["youtube_id"].str.strip() + "_" + seconds["time_start"] + "_" + seconds["time_end"]
-    return pd.DataFrame({
-        "clip_id": clip_id,
-        "split": split,
-        "class_name": rows["label"].str.strip(),
-        "file": clip_id + ".mp4",
-    })  # fmt: skip
+    class_name = rows["label"].str.strip()
+    return pd.DataFrame({"clip_id": clip_id, "split": split, "class_name": class_name, "file": clip_id + ".mp4"})
 
 
 def find_videos(folder: Path, files: Sequence[str]) -> list[Found]:
-    """Where the videos lie: anywhere below the folder, by name."""
+    """Find the videos by name, anywhere below the folder."""
     return by_name(folder, files, classes=False)

@@ -1,8 +1,8 @@
 """Something-Something v2 annotations: labels.json {template: "index"} and one JSON list per split.
 
-A row is {id, label, template, placeholders}; its class is labels[template without brackets]. The older files,
-prefixed `something-something-v2-`, are taken where the configured names are absent. The data set is given out
-on registration only (https://www.qualcomm.com/developer/software/something-something-v-2-dataset).
+A row is {id, label, template, placeholders}; its label is labels[template without brackets]. If a configured file does not exist,
+the older name with the prefix `something-something-v2-` is used. The data set is available only after registration
+(https://www.qualcomm.com/developer/software/something-something-v-2-dataset).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ prepare = unpack_parts
 
 
 def read_annotations(dataset: Dataset) -> pd.DataFrame:
-    """All annotated clips, one row each (see `annotations.COLUMNS`).
+    """All annotated clips, one row per clip (columns: `annotations.COLUMNS`).
 
-    class_name is the template without brackets; a test split without templates has label -1 and no name.
-    Raises ValueError naming file, row and mend.
+    class_name is the template without brackets. A test split without templates has label -1 and class_name "".
+    Raises ValueError that names the file and the row and says how to fix it.
     """
     labels_path = annotation_file(dataset.root, dataset.annotations["labels"], "labels", SSV2_OLDER)
     labels = read_labels(labels_path)
@@ -39,21 +39,25 @@ def read_annotations(dataset: Dataset) -> pd.DataFrame:
 
 
 def read_labels(path: Path) -> dict[str, int]:
-    """{template without brackets: class index} of a labels.json; raises ValueError for a bad or repeated index."""
+    """{template without brackets: class index} of a labels.json file. Raises ValueError for an invalid or repeated index."""
     labels: dict[str, int] = {}
     owner: dict[int, str] = {}
     for template, index in read_json(path, dict, 'an object {"template": "index"}').items():
         if not str(index).isascii() or not str(index).isdigit():
-            raise ValueError(f"{path}: template '{template}' has index {index!r}, not a whole number; get the file again")
+            raise ValueError(
+                f"{path}: template '{template}' has index {index!r}, which is not a whole number; download the file again"
+            )
         if int(index) in owner:
-            raise ValueError(f"{path}: templates '{owner[int(index)]}' and '{template}' share index {index}; give each its own")
+            raise ValueError(
+                f"{path}: templates '{owner[int(index)]}' and '{template}' have the same index {index}; give each its own"
+            )
         owner[int(index)] = template
         labels[class_key(template)] = int(index)
     return labels
 
 
 def class_key(template: str) -> str:
-    """A template without its brackets, as labels.json spells it."""
+    """A template without brackets, as in labels.json."""
     return template.replace("[", "").replace("]", "")
 
 
@@ -62,19 +66,19 @@ def _read_split(path: Path, split: str, labels: dict[str, int], labels_path: Pat
     ids, names, indices = [], [], np.empty(len(rows), np.int32)
     for k, row in enumerate(rows):
         if not isinstance(row, dict) or row.get("id") in (None, ""):
-            raise ValueError(f"{path}: row {k + 1} has no 'id'; add it or drop the row")
+            raise ValueError(f"{path}: row {k + 1} has no 'id'; add it or remove the row")
         template = row.get("template")
         if template is None and split == "test":
             name, index = "", -1
         elif not isinstance(template, str):
-            raise ValueError(f"{path}: row {k + 1} (id {row['id']}) has no 'template'; add it, for only a test split may lack it")
+            raise ValueError(f"{path}: row {k + 1} (id {row['id']}) has no 'template'; add it (only a test split may have none)")
         else:
             name = class_key(template)
             index = labels.get(name)
         if index is None:
             raise ValueError(
                 f"{path}: row {k + 1} (id {row['id']}): template '{name}' is not in {labels_path.name}; "
-                "take both files from one release"
+                "take both files from the same release"
             )
         ids.append(str(row["id"]))
         names.append(name)
@@ -85,5 +89,5 @@ def _read_split(path: Path, split: str, labels: dict[str, int], labels_path: Pat
 
 
 def find_videos(folder: Path, files: Sequence[str]) -> list[Found]:
-    """Where the videos lie: anywhere below the folder, by name."""
+    """Find the videos by name, anywhere below the folder."""
     return by_name(folder, files, classes=False)

@@ -1,6 +1,6 @@
 """UCF101 annotations: classInd.txt (`1 ApplyEyeMakeup`), trainlist0N.txt (`Class/v_x.avi 1`), testlist0N.txt (`Class/v_x.avi`).
 
-Labels count from 0 here and from 1 in the files. A video's class is its folder, never its name: the folder
+Labels start at 0 here and at 1 in the files. The class of a video is its folder, not its file name: the folder
 HandstandPushups holds v_HandStandPushups_….
 """
 
@@ -22,9 +22,9 @@ HOW = (
 
 
 def read_annotations(dataset: Dataset) -> pd.DataFrame:
-    """All listed clips, one row each (see `annotations.COLUMNS`); clip_id is the file's name without suffix.
+    """All listed clips, one row per clip (columns: `annotations.COLUMNS`); clip_id is the file name without its suffix.
 
-    Raises ValueError naming file, line and mend, also where a list's label is not that of its class.
+    Raises ValueError that names the file and the line and says how to fix it, also if a label contradicts classInd.txt.
     """
     labels = annotation_file(dataset.root, dataset.annotations["labels"], "labels")
     numbers, files = read_classes(labels), annotation_files(dataset)
@@ -33,12 +33,14 @@ def read_annotations(dataset: Dataset) -> pd.DataFrame:
 
 
 def read_classes(path: Path) -> dict[str, int]:
-    """{class: label from 0} of a classInd.txt; raises ValueError for a bad or repeated line."""
+    """{class: label from 0} of a classInd.txt file. Raises ValueError for an invalid or repeated line."""
     numbers: dict[str, int] = {}
     for line, text in read_lines(path):
         number, name = (*text.split(maxsplit=1), "")[:2]
         if not (number.isascii() and number.isdigit() and int(number) and name):
-            raise ValueError(f"{path}: line {line}, '{text}' is not a number from 1 and a class; mend it or get the file again")
+            raise ValueError(
+                f"{path}: line {line}, '{text}' is not a number (1 or more) and a class; fix it or download the file again"
+            )
         if name in numbers or int(number) - 1 in numbers.values():
             raise ValueError(f"{path}: line {line}, '{text}' repeats a class or a number; give each class its own")
         numbers[name] = int(number) - 1
@@ -53,18 +55,18 @@ def _read_list(path: Path, split: str, numbers: dict[str, int], labels: Path) ->
             file, label = text, ""
         name, _, video = file.partition("/")
         if not video or "/" in video:
-            raise ValueError(f"{path}: line {line}, '{text}' is not Class/video.avi; mend it or get the file again")
+            raise ValueError(f"{path}: line {line}, '{text}' is not Class/video.avi; fix it or download the file again")
         if name not in numbers:
             raise ValueError(f"{path}: line {line}, class '{name}' is not in {labels.name}{hint(name, list(numbers))}")
         if label and int(label) != numbers[name] + 1:
             raise ValueError(
-                f"{path}: line {line} gives class {name} the number {label}, but {labels.name} {numbers[name] + 1}; "
-                "take both files from one release"
+                f"{path}: line {line} gives class {name} the number {label}, but {labels.name} gives it {numbers[name] + 1}; "
+                "take both files from the same release"
             )
         rows.append((PurePosixPath(video).stem, split, numbers[name], name, f"{name}/{video}"))
     return rows
 
 
 def find_videos(folder: Path, files: Sequence[str]) -> list[Found]:
-    """Where the videos lie: in the folder of their class."""
+    """Find the videos in the folders of their classes."""
     return by_name(folder, files, classes=True)

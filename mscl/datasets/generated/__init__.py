@@ -1,1 +1,1 @@
-"""The embedded data sets: generated videos in the formats that people have."""
+"""The embedded data sets: generated videos in the formats of Kinetics and Something-Something v2."""

@@ -1,8 +1,8 @@
-"""Generated data sets: real encoded videos in the layouts people have, in which only motion tells the class.
+"""Generated data sets: encoded videos in the layout of Kinetics or SSv2, in which only the motion determines the class.
 
-Everything follows from `Embedded` (seed, counts, size) and the format: which clips there are, what each shows
-and its exact optical flow. Both formats perform the same motion programs, with different looks; the Kinetics layout in
-any direction, the SSv2 layout in those that its templates name.
+`Embedded` (seed, counts, size) and the format determine everything: the clips, their content and their exact optical flow. Both
+formats use the same motion programs with different appearance. In the Kinetics layout the motion has any direction, in the SSv2
+layout the direction that the template names.
 """
 
 from __future__ import annotations
@@ -44,16 +44,26 @@ TEMPLATES = (
 )
 # Real Kinetics-400 classes, one per program.
 ACTIONS = (
-    "bouncing on trampoline", "bungee jumping", "playing tennis", "sweeping floor", "high kick", "swinging on something",
-    "hula hooping", "spinning poi", "driving car", "sled dog racing", "riding a bike", "pushing car",
-)  # fmt: skip
+    "bouncing on trampoline",
+    "bungee jumping",
+    "playing tennis",
+    "sweeping floor",
+    "high kick",
+    "swinging on something",
+    "hula hooping",
+    "spinning poi",
+    "driving car",
+    "sled dog racing",
+    "riding a bike",
+    "pushing car",
+)
 WORDS = ("a cup", "a book", "a pen", "a box", "a bottle", "a coin", "a card", "a shoe", "a toy", "a spoon", "a plate", "a candle")
-MARKER = ".embedded.json"  # beside the videos: what they were generated from
+MARKER = ".embedded.json"  # file beside the videos: the settings and code that they were generated from
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One generated video. `order` is its row within the split, `times` the seconds in a Kinetics name."""
+    """One generated video. `order`: its row within the split; `times`: start and end in seconds in a Kinetics file name."""
 
     clip_id: str
     split: str
@@ -63,13 +73,13 @@ class Clip:
 
 
 def _rng(embedded_seed: int, *names: object) -> np.random.Generator:
-    """The random stream that belongs to these names and the seed."""
+    """A random generator that depends only on the seed and `names`."""
     digest = hashlib.sha256("/".join(map(str, (embedded_seed, *names))).encode()).digest()
     return np.random.default_rng(list(np.frombuffer(digest, np.uint32)))
 
 
 def clips(embedded: Embedded, format: str) -> tuple[Clip, ...]:
-    """All clips, split by split: classes balanced within a split, ids shuffled so that none tells its class."""
+    """All clips, split by split. Classes are balanced within a split; ids are shuffled, so an id does not reveal the class."""
     return _clips(embedded.model_dump_json(), format)
 
 
@@ -88,15 +98,8 @@ def _clips(embedded_json: str, format: str) -> tuple[Clip, ...]:
             digest = hashlib.sha256(f"{embedded.seed}/{next(names)}".encode()).digest()
             start = int(rng.integers(0, 600))
             times = (start, start + -(-embedded.frames // FPS))
-            found.append(
-                Clip(
-                    f"{base64.urlsafe_b64encode(digest)[:11].decode()}_{times[0]:06d}_{times[1]:06d}",
-                    split,
-                    order,
-                    program,
-                    times,
-                )
-            )
+            youtube_id = base64.urlsafe_b64encode(digest)[:11].decode()
+            found.append(Clip(f"{youtube_id}_{times[0]:06d}_{times[1]:06d}", split, order, program, times))
     return tuple(found)
 
 
@@ -106,7 +109,7 @@ def _by_id(embedded_json: str, format: str) -> dict[str, Clip]:
 
 
 def clip_scene(embedded: Embedded, format: str, clip_id: str) -> Scene:
-    """What the clip shows; raises ValueError for an id that is not in the data set."""
+    """The scene that the clip shows. Raises ValueError for an id that is not in the data set."""
     clip = _by_id(embedded.model_dump_json(), format).get(clip_id)
     if clip is None:
         raise ValueError(f"clip '{clip_id}': not in this generated {format} data set; take an id from its manifest")
@@ -126,18 +129,19 @@ def exact_flow(
 
 
 def write_dataset(dataset: Dataset, workers: int = 2) -> None:
-    """Generate `dataset` (its `embedded` part) below `dataset.root`, in `dataset.format`; `workers` videos at a time.
+    """Generate `dataset` (by its setting `embedded`) below `dataset.root`, in `dataset.format`; `workers` videos at a time.
 
-    Videos that are there from an earlier, interrupted call are kept; the annotations come last, so where they stand
-    the data set is whole. Raises ValueError when the folder holds videos that were not generated, or ffmpeg fails.
+    Videos of an earlier, interrupted call are kept. The annotations are written last, so a data set with annotations is
+    complete. Raises ValueError if `embedded` is missing or its size is odd, if the folder holds videos that were not generated,
+    or if ffmpeg fails.
     """
     if dataset.embedded is None:
         raise ValueError(
-            f"{dataset.root}: the data set has no 'embedded' part, so there is nothing to generate; add it or download the videos"
+            f"{dataset.root}: the data set has no setting 'embedded', so there is nothing to generate; add it or download the videos"
         )
     if any(side % 2 for side in dataset.embedded.size):
         raise ValueError(
-            f"embedded.size: {dataset.embedded.size} holds an odd number, which H.264 and VP9 cannot store here; make both even"
+            f"embedded.size: {dataset.embedded.size} has an odd number, which yuv420p video cannot store; make both even"
         )
     folder = dataset.root / dataset.videos
     suffix = dataset.row.suffix
@@ -156,7 +160,7 @@ def write_dataset(dataset: Dataset, workers: int = 2) -> None:
 
 
 def _start_or_resume(folder: Path, dataset: Dataset, names: set[str]) -> None:
-    """Keep videos of the same settings and code, remove those generated from others, refuse to touch anybody else's."""
+    """Keep videos of the same settings and code, delete videos of others. Raises ValueError for videos not generated here."""
     code = hashlib.sha256()
     for module in ("motion", "render", "encode", "embedded"):
         code.update((Path(__file__).parent / f"{module}.py").read_bytes())
@@ -184,7 +188,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _annotate_ssv2(dataset: Dataset, todo: list[Clip]) -> None:
-    """labels.json {template: "index"} and, per split, a list of {id, label, template, placeholders}."""
+    """Write labels.json {template: "index"} and one list of {id, label, template, placeholders} per split."""
     rng = _rng(dataset.embedded.seed, dataset.format, "words")
     rows: dict[str, list[dict]] = {split: [] for split in dataset.splits}
     for clip in todo:
@@ -201,15 +205,16 @@ def _annotate_ssv2(dataset: Dataset, todo: list[Clip]) -> None:
 
 
 def _annotate_kinetics(dataset: Dataset, todo: list[Clip]) -> None:
-    """Per split a CSV label,youtube_id,time_start,time_end,split,is_cc."""
+    """Write one CSV file label,youtube_id,time_start,time_end,split,is_cc per split."""
     for split in dataset.splits:
         listed = [clip for clip in todo if clip.split == split]
-        table = pd.DataFrame({
+        columns = {
             "label": [ACTIONS[clip.program] for clip in listed],
             "youtube_id": [clip.clip_id[:11] for clip in listed],
             "time_start": [clip.times[0] for clip in listed],
             "time_end": [clip.times[1] for clip in listed],
             "split": split,
             "is_cc": 0,
-        })  # fmt: skip
+        }
+        table = pd.DataFrame(columns)
         _write_text(dataset.root / dataset.annotations[split], table.to_csv(index=False))

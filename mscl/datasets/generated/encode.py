@@ -1,4 +1,4 @@
-"""Encodes frames as a video file with ffmpeg, the same bytes every time."""
+"""Encode frames as a video file with ffmpeg; the same frames give the same bytes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import ffmpeg
 import imageio_ffmpeg
 import numpy as np
 
-FPS = 12  # Something-Something's rate
+FPS = 12  # frames per second, as in Something-Something
 
-# suffix -> muxer, and codec options; one thread and no metadata, so that the bytes depend on the frames alone
+# {suffix: (muxer, codec options)}; one thread and no metadata, so that the bytes depend only on the frames
 _WAYS = {
     ".webm": ("webm", {"c:v": "libvpx-vp9", "deadline": "realtime", "cpu-used": 8, "crf": 20, "b:v": 0, "row-mt": 0}),
     ".mp4": ("mp4", {"c:v": "libx264", "preset": "veryfast", "crf": 18}),
@@ -20,25 +20,24 @@ _WAYS = {
 
 
 def encode(frames_THWC: np.ndarray, path: Path, fps: int = FPS) -> None:
-    """Write uint8 RGB frames to `path` (.webm: VP9, .mp4: H.264; yuv420p), whole or not at all.
+    """Write RGB frames (T, H, W, 3) uint8 atomically to `path` (.webm: VP9, .mp4: H.264; yuv420p) at `fps` frames per second.
 
-    Raises ValueError naming the file when the size is odd or ffmpeg fails.
+    Raises ValueError that names the file if the width or height is odd or ffmpeg fails.
     """
     _, height, width, _ = frames_THWC.shape
     if height % 2 or width % 2:
-        raise ValueError(f"{path}: {width}x{height} cannot be stored with halved chroma; choose an even width and height")
+        raise ValueError(f"{path}: {width}x{height} pixels cannot be stored as yuv420p video; choose an even width and height")
     muxer, codec = _WAYS[path.suffix]
     draft = path.with_name(f".{path.name}.tmp")
     raw = ffmpeg.input("pipe:0", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", framerate=fps)
-    stream = ffmpeg.output(
-        raw, f"file:{draft}", format=muxer, pix_fmt="yuv420p", threads=1, map_metadata=-1, fflags="+bitexact",
-        **{"flags:v": "+bitexact", "filter_threads": 1}, **codec,
-    ).global_args("-hide_banner", "-loglevel", "error", "-nostats")  # fmt: skip
+    exact = {"threads": 1, "filter_threads": 1, "map_metadata": -1, "fflags": "+bitexact", "flags:v": "+bitexact"}
+    stream = ffmpeg.output(raw, f"file:{draft}", format=muxer, pix_fmt="yuv420p", **exact, **codec)
+    stream = stream.global_args("-hide_banner", "-loglevel", "error", "-nostats")
     command = ffmpeg.compile(stream, cmd=imageio_ffmpeg.get_ffmpeg_exe(), overwrite_output=True)
     done = subprocess.run(command, input=np.ascontiguousarray(frames_THWC).tobytes(), capture_output=True, check=False)
     if done.returncode:
         draft.unlink(missing_ok=True)
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["no error message"]
         raise ValueError(
             f"{path}: ffmpeg could not encode it ({said[-1]}); check the free space and that this ffmpeg has {codec['c:v']}"
         )

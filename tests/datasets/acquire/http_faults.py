@@ -1,6 +1,6 @@
-"""A real HTTP server on the loopback that serves files from memory, with ranges, and fails as it is told to.
+"""A real HTTP server on the loopback interface that serves files from memory, with ranges, and fails as a test specifies.
 
-It runs in threads of the test's process; a test reads what was asked from `requests`.
+It runs in threads of the test process. A test reads the received requests from `requests`.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with one answer. `cut`, `stall` and `slow` let so many bytes of the body through first."""
+    """The fault of one response. With `cut` and `stall`, that many bytes of the body are sent first."""
 
-    status: int = 0  # answer this instead of the file
+    status: int = 0  # respond with this status instead of the file
     headers: dict[str, str] = field(default_factory=dict)
     cut: int | None = None  # close the connection
-    stall: int | None = None  # say nothing more, until the server ends
+    stall: int | None = None  # send nothing more until the server ends
     pace: float = 0  # seconds before each 64 KiB
-    body: bytes | None = None  # serve this instead
+    body: bytes | None = None  # send this body instead
     no_range: bool = False  # ignore Range
     no_condition: bool = False  # ignore If-Range
 
 
 @dataclass
 class Faulty:
-    """The files by path, the faults that their next requests meet (in order, then none), and the requests so far."""
+    """The files by path, the faults of the next requests for each path (in order, then none), and all requests so far."""
 
     base: str
     files: dict[str, bytes] = field(default_factory=dict)
@@ -85,13 +85,13 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def handle(self) -> None:
-        with contextlib.suppress(ConnectionError):  # the other side was killed, as a test asks for
+        with contextlib.suppress(ConnectionError):  # the client was killed by a test
             super().handle()
 
 
 @contextlib.contextmanager
 def serving(port: int = 0) -> Iterator[Faulty]:
-    """A server on the loopback, on a free port unless one is given, until the body ends."""
+    """Run a server on the loopback interface while the body runs, on a free port unless `port` is given."""
     server = ThreadingHTTPServer(("127.0.0.1", port), _Handler)
     server.daemon_threads = True
     server.state = Faulty(f"http://127.0.0.1:{server.server_port}")

@@ -1,4 +1,4 @@
-"""A download ends with the right bytes under the final name, or with a sentence and nothing there, whatever the server does."""
+"""Whatever the server does, a download ends with the correct file, or with one error sentence and no file."""
 
 import fcntl
 import gzip
@@ -45,7 +45,7 @@ def server(monkeypatch):
 
 @pytest.fixture
 def get(server, tmp_path):
-    """Fetch /f from the server into a fresh folder."""
+    """Download /f from the server into a new folder."""
     server.files["/f"] = BYTES
 
     def call(patience: Patience = HASTY, **declared):
@@ -66,17 +66,17 @@ def test_a_cut_connection_is_resumed_where_it_broke(server, get, tmp_path):
     assert got.etag and server.requests[1][2] == got.etag  # If-Range
     assert left(tmp_path) == ["f"]
     get(bytes=len(BYTES), sha256=SHA256)
-    assert len(server.requests) == 3  # it is there
+    assert len(server.requests) == 3  # the file exists, so nothing is requested
 
 
-def test_a_server_that_says_nothing_more_is_left_and_asked_again(server, get, tmp_path):
+def test_a_stalled_connection_is_retried(server, get, tmp_path):
     server.faults["/f"] = [Fault(stall=KIB64)]
     get()
     assert (tmp_path / "f").read_bytes() == BYTES and server.asked("/f") == [None, f"bytes={KIB64}-"]
 
 
 class Clock(threading.Event):
-    """Notes the waits instead of waiting."""
+    """Records the waiting times instead of waiting."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Clock(threading.Event):
         return False
 
 
-def test_busy_is_waited_for_as_long_as_the_server_asks(server, get):
+def test_retry_after_is_respected(server, get):
     server.faults["/f"] = [Fault(status=503, headers={"Retry-After": "7"}), Fault(status=429), Fault(status=500)]
     clock = Clock()
     get(Patience(tries=3, wait=1, longest=9), stop=clock)
@@ -95,10 +95,10 @@ def test_busy_is_waited_for_as_long_as_the_server_asks(server, get):
     assert told == 7 and 1 <= second <= 2 and 2 <= third <= 4  # 1 s doubled once and twice, each shortened by at most half
 
 
-def test_without_progress_it_gives_up_and_keeps_what_came(server, get, tmp_path):
+def test_without_progress_it_gives_up_and_keeps_the_received_bytes(server, get, tmp_path):
     server.faults["/f"] = [Fault(cut=KIB64)] + [Fault(status=503)] * 4
     with pytest.raises(
-        ValueError, match=r"answered 503 .*4 time\(s\) in a row.*run the same command again: what has arrived is kept"
+        ValueError, match=r"answered 503 .*4 time\(s\) in a row.*run the same command again: the received bytes are kept"
     ):
         get()
     assert left(tmp_path) == ["f.part", "f.part.json"] and (tmp_path / "f.part").stat().st_size == KIB64
@@ -106,7 +106,7 @@ def test_without_progress_it_gives_up_and_keeps_what_came(server, get, tmp_path)
     assert (tmp_path / "f").read_bytes() == BYTES and server.asked("/f")[-1] == f"bytes={KIB64}-"
 
 
-def test_a_server_that_died_and_came_back(tmp_path, monkeypatch):
+def test_a_download_resumes_after_a_server_restart(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "*")
     once = Patience(tries=0, wait=0.01)
     with serving() as server:
@@ -122,53 +122,53 @@ def test_a_server_that_died_and_came_back(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])
-def test_what_is_gone_is_not_asked_for_twice(server, get, tmp_path, status):
+def test_a_permanent_error_is_not_retried(server, get, tmp_path, status):
     server.faults["/f"] = [Fault(status=status)] * 2
-    with pytest.raises(ValueError, match=rf"/f: the server answered {status} .*set download.mirror or put the file by hand at"):
+    with pytest.raises(ValueError, match=rf"/f: the server answered {status} .*set download.mirror, or put the file by hand at"):
         get()
     assert len(server.requests) == 1 and left(tmp_path) == []
 
 
-def test_a_web_page_in_place_of_the_file_is_not_the_file(server, get, tmp_path):
+def test_a_web_page_instead_of_the_file_is_refused(server, get, tmp_path):
     server.faults["/f"] = [Fault(headers={"Content-Type": "text/html"})]
     with pytest.raises(ValueError, match="a web page instead of the file"):
         get()
     assert left(tmp_path) == []
 
 
-def test_a_server_without_ranges_is_asked_for_the_whole(server, get, tmp_path):
+def test_without_range_support_the_whole_file_is_downloaded(server, get, tmp_path):
     server.faults["/f"] = [Fault(cut=KIB64), Fault(no_range=True)]
     get()
     assert (tmp_path / "f").read_bytes() == BYTES and len(server.requests) == 2
 
 
-def test_trouble_without_end_is_borne_while_bytes_come(server, get, tmp_path):
+def test_any_number_of_errors_is_tolerated_while_bytes_arrive(server, get, tmp_path):
     server.faults["/f"] = [Fault(cut=KIB64) for _ in range(6)]
     get(Patience(tries=1, wait=0.01))
     assert (tmp_path / "f").read_bytes() == BYTES and len(server.requests) == 7
 
 
-@pytest.mark.parametrize("heedless", [False, True])  # a server that does not know If-Range goes on with the new file's bytes
-def test_a_file_that_changed_meanwhile_is_begun_anew(server, get, tmp_path, heedless):
+@pytest.mark.parametrize("ignores_if_range", [False, True])  # a server that ignores If-Range sends a range of the new file
+def test_a_file_that_changed_on_the_server_is_downloaded_again(server, get, tmp_path, ignores_if_range):
     new = BYTES[::-1]
     server.faults["/f"] = [Fault(cut=KIB64)] + [Fault(status=500)] * 4
     with pytest.raises(ValueError):
         get()
     server.files["/f"] = new
-    server.faults["/f"] = [Fault(no_condition=heedless)]
+    server.faults["/f"] = [Fault(no_condition=ignores_if_range)]
     get()
     assert (tmp_path / "f").read_bytes() == new
 
 
-def test_a_part_that_nothing_identifies_is_not_continued(server, get, tmp_path):
+def test_a_part_without_etag_or_date_is_not_resumed(server, get, tmp_path):
     server.validators = False
     server.faults["/f"] = [Fault(cut=KIB64)]
     get()
     assert server.asked("/f") == [None, None] and (tmp_path / "f").read_bytes() == BYTES
 
 
-def test_a_part_longer_than_the_file_is_thrown_away(server, get, tmp_path):
-    """The server answers 416 to it."""
+def test_a_part_longer_than_the_file_is_deleted(server, get, tmp_path):
+    """The server responds with status 416."""
     (tmp_path / "f.part").write_bytes(BYTES + b"more")
     etag = f'"{hashlib.md5(BYTES).hexdigest()}"'
     (tmp_path / "f.part.json").write_text(json.dumps({"url": f"{server.base}/f", "etag": etag, "bytes": None}))
@@ -176,26 +176,26 @@ def test_a_part_longer_than_the_file_is_thrown_away(server, get, tmp_path):
     assert (tmp_path / "f").read_bytes() == BYTES and server.asked("/f") == ["bytes=400004-", None]
 
 
-def test_wrong_bytes_are_fetched_once_more_whole_and_then_refused(server, get, tmp_path):
+def test_a_wrong_file_is_downloaded_once_more_and_then_refused(server, get, tmp_path):
     wrong = b"\0" + BYTES[1:]
     server.faults["/f"] = [Fault(body=wrong)]
     get(sha256=SHA256)
     assert (tmp_path / "f").read_bytes() == BYTES and server.asked("/f") == [None, None]
     (tmp_path / "f").unlink()
     server.faults["/f"] = [Fault(body=wrong)] * 3
-    with pytest.raises(ValueError, match=f"its sha256 is .*where {SHA256[:12]}… is expected, twice"):
+    with pytest.raises(ValueError, match=f"its sha256 is .*, expected {SHA256[:12]}…, twice"):
         get(sha256=SHA256)
     assert left(tmp_path) == [] and len(server.requests) == 4
-    with pytest.raises(ValueError, match="400000 bytes are announced where 5 are expected, twice"):
+    with pytest.raises(ValueError, match="the server announces 400000 bytes, expected 5, twice"):
         get(bytes=5)
     assert left(tmp_path) == []
 
 
-def test_a_disk_that_is_full_is_said_beforehand_or_when_it_happens(server, get, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_or_during_the_download(server, get, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=100_000)
     with monkeypatch.context() as patch:
         patch.setattr(http.shutil, "disk_usage", lambda path: usage)
-        with pytest.raises(ValueError, match="/f: 0.0004 GB are still to come and 0.0001 GB are free"):
+        with pytest.raises(ValueError, match="/f: 0.0004 GB are still to download, but only 0.0001 GB are free"):
             get()
     code = (
         "import resource, signal, sys; from pathlib import Path; from mscl.datasets.acquire.fetch import fetch\n"
@@ -203,7 +203,7 @@ def test_a_disk_that_is_full_is_said_beforehand_or_when_it_happens(server, get, 
         "fetch(sys.argv[1], Path(sys.argv[2]))"
     )
     run = subprocess.run([sys.executable, "-c", code, f"{server.base}/f", str(tmp_path / "f")], capture_output=True, text=True)
-    assert "no space left in" in run.stderr and "what has arrived is kept" in run.stderr and not (tmp_path / "f").exists()
+    assert "no space left in" in run.stderr and "the received bytes are kept" in run.stderr and not (tmp_path / "f").exists()
     get()
     assert (tmp_path / "f").read_bytes() == BYTES and server.asked("/f")[-1] == "bytes=100000-"
 
@@ -224,7 +224,7 @@ NEWS = {"train": ["a", "b", "c"], "val": ["d"], "test": ["e"]}
 
 @pytest.fixture
 def kinetics(server, tmp_path):
-    """A little Kinetics-400 behind a mirror: two parts of training videos, one each of the others, one video made anew."""
+    """A small Kinetics-400 on a mirror: two parts of training videos, one part per other split, and one replacement video."""
     videos = {name: f"{name}_000001_000011__mp4" for names in NEWS.values() for name in names}
     for split, names in NEWS.items():
         rows = "".join(f"abseiling,{name},1,11,{split}\n" for name in names)
@@ -233,23 +233,26 @@ def kinetics(server, tmp_path):
     for part, names in parts.items():
         server.files[f"/k/{part}.tar.gz"] = tar_gz(**{videos[n]: n.encode() for n in names})
     server.files["/k/replacement_for_corrupted_k400.tgz"] = tar_gz(**{f"replacement_for_corrupted_k400/{videos['b']}": b"mended"})
-    for split in NEWS:  # the published lists name the published place
+    for split in NEWS:  # the lists contain the published URLs, not those of the mirror
         lines = [f"{base('kinetics400')}{part}.tar.gz\n" for part in parts if part.startswith(split)]
         server.files[f"/k/{split}/k400_{split}_path.txt"] = "".join(lines).encode()
     mirror = Download(source="kinetics400", mirror=f"{server.base}/k")
     return DownloadJob(name="k400", root=tmp_path / "root", splits=("train", "val"), download=mirror)
 
 
-def test_kinetics_arrives_whole_and_the_videos_made_anew_win(server, kinetics, tmp_path):
+def test_kinetics_is_downloaded_completely_and_replacement_videos_are_used(server, kinetics, tmp_path):
     out, root = tmp_path / "k400.json", kinetics.root
     download(kinetics, out, 3, HASTY)
     assert {str(p.relative_to(root / "videos")): p.read_bytes() for p in root.glob("videos/*/*")} == {
-        "00_replacement/b_000001_000011.mp4": b"mended", "train_part_0/a_000001_000011.mp4": b"a",
-        "train_part_0/b_000001_000011.mp4": b"b", "train_part_1/c_000001_000011.mp4": b"c", "val_part_0/d_000001_000011.mp4": b"d",
-    }  # fmt: skip
+        "00_replacement/b_000001_000011.mp4": b"mended",
+        "train_part_0/a_000001_000011.mp4": b"a",
+        "train_part_0/b_000001_000011.mp4": b"b",
+        "train_part_1/c_000001_000011.mp4": b"c",
+        "val_part_0/d_000001_000011.mp4": b"d",
+    }
     assert not any("test" in path for path, _, _ in server.requests)  # the configuration does not name that split
-    manifest = build_manifest("k", Dataset(format="kinetics", root=root, shards=1,
-                                           annotations={"train": "annotations/train.csv", "val": "annotations/val.csv"}))  # fmt: skip
+    annotations = {"train": "annotations/train.csv", "val": "annotations/val.csv"}
+    manifest = build_manifest("k", Dataset(format="kinetics", root=root, shards=1, annotations=annotations))
     assert (manifest.status == "ok").all()
     assert Path(manifest.set_index("clip_id").path["b_000001_000011"]).read_bytes() == b"mended"
     listed = {f["path"]: f for f in json.loads(out.read_text())["files"]}
@@ -264,14 +267,17 @@ def test_kinetics_arrives_whole_and_the_videos_made_anew_win(server, kinetics, t
     assert out.read_bytes() == first and len(server.requests) == asked
 
 
-def test_archives_that_fail_are_all_named_and_stop_no_other(server, kinetics, tmp_path):
+def test_failed_archives_are_all_named_and_do_not_stop_the_others(server, kinetics, tmp_path):
     good = server.files["/k/train/part_1.tar.gz"]
-    server.files["/k/train/part_1.tar.gz"] = good[:-9]  # cut before it was published
+    server.files["/k/train/part_1.tar.gz"] = good[:-9]  # incomplete on the server
     server.faults["/k/val/part_0.tar.gz"] = [Fault(status=404)]
     with pytest.raises(ValueError) as error:
         download(kinetics, tmp_path / "out.json", 1, HASTY)
     cut, gone = str(error.value).splitlines()
-    assert "train_part_1.tar.gz: a damaged or cut archive" in cut and "val/part_0.tar.gz: the server answered 404" in gone
+    assert (
+        "train_part_1.tar.gz: the archive is damaged or incomplete" in cut
+        and "val/part_0.tar.gz: the server answered 404" in gone
+    )
     assert not (tmp_path / "out.json").exists()
     assert left(kinetics.root / "videos") == ["00_replacement", "train_part_0"]
     server.files["/k/train/part_1.tar.gz"] = good
@@ -280,16 +286,16 @@ def test_archives_that_fail_are_all_named_and_stop_no_other(server, kinetics, tm
     assert [len(server.asked(f"/k/{n}.tar.gz")) for n in ("train/part_0", "train/part_1", "val/part_0")] == [1, 2, 2]
 
 
-def test_a_list_that_is_an_error_page_is_said(server, kinetics, tmp_path):
+def test_a_list_that_is_an_error_page_is_reported(server, kinetics, tmp_path):
     server.files["/k/val/k400_val_path.txt"] = b"Service moved, please see our blog\n"
     with pytest.raises(
-        ValueError, match=r"k400_val_path.txt: line 1 \('Service moved.* is no URL of an archive; delete the file"
+        ValueError, match=r"k400_val_path.txt: line 1 \('Service moved.* is not the URL of an archive; delete the file"
     ):
         download(kinetics, tmp_path / "out.json", 1, HASTY)
 
 
-def test_splits_and_folders_that_are_not_the_sources_own(server, kinetics, tmp_path):
-    with pytest.raises(ValueError, match="published with the splits test, train, validation, not 'dev'; rename the key"):
+def test_unknown_splits_and_foreign_folders_are_reported(server, kinetics, tmp_path):
+    with pytest.raises(ValueError, match="kinetics400 has the splits test, train, validation, not 'dev'; rename the key"):
         wanted(kinetics.download, ("train", "dev"))
     mine = kinetics.root / "videos/val_part_0"
     mine.mkdir(parents=True)
@@ -298,12 +304,12 @@ def test_splits_and_folders_that_are_not_the_sources_own(server, kinetics, tmp_p
     assert left(mine) == ["mine.mp4"]
     asked = len(server.requests)
     (kinetics.root / "videos/x_000001_000011.mp4").write_bytes(b"of a Kinetics that is there already")
-    with pytest.raises(ValueError, match="videos: holds 'x_000001_000011.mp4'.*already remove datasets.k400.download"):
+    with pytest.raises(ValueError, match="videos: holds 'x_000001_000011.mp4'.*already there, remove datasets.k400.download"):
         download(kinetics, tmp_path / "out.json", 1, HASTY)
     assert len(server.requests) == asked and server.asked("/k/val/part_0.tar.gz") == []
 
 
-def test_two_downloads_into_one_folder_do_not_meet(kinetics, tmp_path):
+def test_two_downloads_cannot_use_the_same_folder(kinetics, tmp_path):
     home = kinetics.root / ".download"
     home.mkdir(parents=True)
     with open(home / "lock", "w") as lock:
@@ -313,22 +319,12 @@ def test_two_downloads_into_one_folder_do_not_meet(kinetics, tmp_path):
     download(kinetics, tmp_path / "out.json", 1, HASTY)
 
 
-def test_a_killed_download_goes_on_where_it_was(server, kinetics, tmp_path):
+def test_a_killed_download_resumes(server, kinetics, tmp_path):
     name, part = "/k/train/part_1.tar.gz", kinetics.root / ".download/train_part_1.tar.gz.part"
     server.files[name] = tar_gz(c_000001_000011__mp4=random.Random(1).randbytes(2_000_000))
     server.faults[name] = [Fault(pace=0.1)]
-    command = [
-        sys.executable,
-        "-m",
-        "mscl",
-        "download",
-        "--job",
-        dumps(kinetics),
-        "--out",
-        str(tmp_path / "out.json"),
-        "--workers",
-        "1",
-    ]
+    command = [sys.executable, "-m", "mscl", "download", "--job", dumps(kinetics), "--out", str(tmp_path / "out.json")]
+    command += ["--workers", "1"]
     first = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while (not part.exists() or part.stat().st_size < 200_000) and time.monotonic() < deadline:
@@ -338,7 +334,7 @@ def test_a_killed_download_goes_on_where_it_was(server, kinetics, tmp_path):
     arrived = part.stat().st_size
     assert 200_000 <= arrived < 2_000_000 and not (tmp_path / "out.json").exists()
     assert left(kinetics.root / "videos") == ["00_replacement", "train_part_0"]
-    (kinetics.root / "videos/.val_part_0.unpacking").mkdir()  # as a kill while unpacking leaves it
+    (kinetics.root / "videos/.val_part_0.unpacking").mkdir()  # as left by a kill during unpacking
     (kinetics.root / "videos/.val_part_0.unpacking/half.mp4").write_bytes(b"half")
     second = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert second.returncode == 0, second.stderr
@@ -347,7 +343,7 @@ def test_a_killed_download_goes_on_where_it_was(server, kinetics, tmp_path):
     assert left(kinetics.root / "videos/val_part_0") == ["d_000001_000011.mp4"]
 
 
-def test_the_command_fails_with_a_sentence_and_code_1(server, kinetics, tmp_path):
+def test_the_command_fails_with_one_sentence_and_exit_code_1(server, kinetics, tmp_path):
     server.faults["/k/train/part_0.tar.gz"] = [Fault(status=404)]
     command = [sys.executable, "-m", "mscl", "download", "--job", dumps(kinetics), "--out", str(tmp_path / "out.json")]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -355,13 +351,13 @@ def test_the_command_fails_with_a_sentence_and_code_1(server, kinetics, tmp_path
     assert f"error: {server.base}/k/train/part_0.tar.gz: the server answered 404" in run.stderr
 
 
-def test_the_workflow_asks_for_what_only_a_person_can_get_before_it_downloads(server, kinetics, tmp_path):
+def test_the_workflow_reports_missing_manual_downloads_before_it_downloads(server, kinetics, tmp_path):
     config = tiny_config(tmp_path)
     config["datasets"]["kin"].pop("embedded")
     config["datasets"]["kin"] |= {"root": str(kinetics.root), "download": {"source": "kinetics400", "mirror": f"{server.base}/k"}}
     config["datasets"]["ss"].pop("embedded")
     ss, goal = Path(config["datasets"]["ss"]["root"]), str(tmp_path / "data/manifests/kin.parquet")
-    plan = snakemake(tmp_path, "-n", config=config)  # of everything, with nothing there
+    plan = snakemake(tmp_path, "-n", config=config)  # the whole workflow, without any existing file
     assert {"download", "dataset", "manifest"} <= rules_planned(plan).keys()
     run = snakemake(tmp_path, goal, config=config)
     assert run.returncode and "register for Something-Something v2" in run.stderr + run.stdout and server.requests == []
@@ -373,10 +369,10 @@ def test_the_workflow_asks_for_what_only_a_person_can_get_before_it_downloads(se
     assert (pd.read_parquet(goal).status == "ok").sum() == 3
     assert rules_planned(snakemake(tmp_path, "-n", goal, config=config)) == {}
     config["compute"]["download_workers"] = 1
-    assert rules_planned(snakemake(tmp_path, "-n", goal, config=config)) == {}  # no part of the result
+    assert rules_planned(snakemake(tmp_path, "-n", goal, config=config)) == {}  # this setting does not affect the result
 
 
-def test_the_table_says_whence_every_row_comes():
+def test_every_row_of_sources_csv_has_its_origin():
     rows = table()
     assert {row.source for row in rows} == {"kinetics400", "ucf101", "hmdb51"} and all(row.note for row in rows)
     assert all(row.url.startswith(base(row.source)) and row.url.startswith("http") for row in rows)

@@ -1,4 +1,4 @@
-"""Archives become whole folders; broken or evil ones become a sentence, and nothing of them is left anywhere."""
+"""Archives are unpacked to complete folders. Damaged or malicious ones give one error sentence and leave no file."""
 
 import base64
 import gzip
@@ -25,7 +25,7 @@ from tests.datasets.acquire.http_faults import serving
 
 
 def tar(*members: tuple[str, bytes] | tarfile.TarInfo, compressed: bool = True) -> bytes:
-    """A tar of (name, content) pairs and of ready-made members without content."""
+    """A tar file of (name, content) pairs and of ready-made members without content."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as file:
         for made in members:
@@ -53,7 +53,7 @@ def zipped(*members: tuple[str, bytes], mode: int = 0o100644) -> bytes:
 
 
 def rar(*members: tuple[str, bytes], method: int = 0x30, mode: int = 0o100644, end: bool = True) -> bytes:
-    """A RAR (format 4) written by hand: there is no free program that writes one. Method 0x30 is "stored"."""
+    """A RAR file (format 4), written here because no free program writes one. Method 0x30 is "stored"."""
 
     def block(kind: int, flags: int, fields: bytes, data: bytes = b"") -> bytes:
         head = struct.pack("<BHH", kind, flags, 7 + len(fields)) + fields
@@ -68,10 +68,10 @@ def rar(*members: tuple[str, bytes], method: int = 0x30, mode: int = 0o100644, e
 
 
 def unpack(folder: Path, name: str, data: bytes) -> dict[str, bytes]:
-    """Unpack an archive of these bytes to folder/out; what is there then, by path."""
+    """Unpack an archive with these bytes to folder/out; returns {path: content} of the result."""
     (folder / name).write_bytes(data)
     with unpacked(folder / name, folder / "out") as count:
-        assert not (folder / "out").exists()  # until the body ends
+        assert not (folder / "out").exists()  # not before the body ends
     found = {str(p.relative_to(folder / "out")): p.read_bytes() for p in (folder / "out").rglob("*") if p.is_file()}
     assert count == len(found)
     return found
@@ -79,11 +79,11 @@ def unpack(folder: Path, name: str, data: bytes) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(("name", "data"), [
     ("a.tar.gz", tar(("./top/x/1.mp4", b"1"), ("./top/2 !&(.mp4", b"2"))),
-    ("a.tar.gz", tar(("top/x/1.mp4", b"1"), ("top/2 !&(.mp4", b"2"), compressed=False)),  # as one of Kinetics' once was
+    ("a.tar.gz", tar(("top/x/1.mp4", b"1"), ("top/2 !&(.mp4", b"2"), compressed=False)),  # as one archive of Kinetics was
     ("a.zip", zipped(("top/x/1.mp4", b"1"), ("top/2 !&(.mp4", b"2"))),
     ("a.rar", rar(("top/x/1.mp4", b"1"), ("top/2 !&(.mp4", b"2"))),
 ])  # fmt: skip
-def test_every_kind_unpacks_without_its_top_folder(tmp_path, name, data):
+def test_every_archive_type_is_unpacked_without_its_top_folder(tmp_path, name, data):
     assert unpack(tmp_path, name, data) == {"x/1.mp4": b"1", "2 !&(.mp4": b"2"}
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([name, "out"])
 
@@ -93,24 +93,24 @@ SYMLINK = 0o120777
 
 
 @pytest.mark.parametrize(("name", "data", "why"), [
-    ("up.tar.gz", tar(("1", b"1"), ("../../evil", b"x")), "lies outside of the folder"),
-    ("absolute.tar.gz", tar(("1", b"1"), ("/tmp/mscl-evil", b"x")), "lies outside of the folder"),
+    ("up.tar.gz", tar(("1", b"1"), ("../../evil", b"x")), "would be written outside the folder"),
+    ("absolute.tar.gz", tar(("1", b"1"), ("/tmp/mscl-evil", b"x")), "would be written outside the folder"),
     ("link.tar.gz", tar(special("out", LINK, "../.."), ("out/evil", b"x")), "is a symbolic link"),
-    ("hard.tar.gz", tar(special("out", HARD, "../secret")), "lies outside of the folder"),
+    ("hard.tar.gz", tar(special("out", HARD, "../secret")), "would be written outside the folder"),
     ("device.tar.gz", tar(("1", b"1"), special("null", DEVICE)), "is a device"),
-    ("up.zip", zipped(("1", b"1"), ("../evil", b"x")), "lies outside of the folder"),
-    ("windows.zip", zipped(("..\\evil", b"x")), "lies outside of the folder"),
+    ("up.zip", zipped(("1", b"1"), ("../evil", b"x")), "would be written outside the folder"),
+    ("windows.zip", zipped(("..\\evil", b"x")), "would be written outside the folder"),
     ("link.zip", zipped(("out", b"../.."), mode=SYMLINK), "is a link"),
-    ("up.rar", rar(("1", b"1"), ("../evil", b"x")), "lies outside of the folder"),
-    ("absolute.rar", rar(("/tmp/mscl-evil", b"x")), "lies outside of the folder"),
+    ("up.rar", rar(("1", b"1"), ("../evil", b"x")), "would be written outside the folder"),
+    ("absolute.rar", rar(("/tmp/mscl-evil", b"x")), "would be written outside the folder"),
     ("link.rar", rar(("out", b"../.."), mode=SYMLINK), "is a link"),
-    ("up-compressed.rar", rar(("../evil", b"x"), method=0x33), "lies outside of the folder"),
+    ("up-compressed.rar", rar(("../evil", b"x"), method=0x33), "would be written outside the folder"),
 ])  # fmt: skip
-def test_an_archive_that_reaches_out_is_refused_whole(tmp_path, name, data, why):
+def test_an_archive_with_an_unsafe_member_is_refused_completely(tmp_path, name, data, why):
     (tmp_path / "secret").write_text("mine")
     inner = tmp_path / "a/b"
     inner.mkdir(parents=True)
-    with pytest.raises(Damaged, match=f"{name}: member .*{why}.*nothing of the archive is unpacked"):
+    with pytest.raises(Damaged, match=f"{name}: member .*{why}.*so the archive is not unpacked"):
         unpack(inner, name, data)
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == ["a", "a/b", f"a/b/{name}", "secret"]
     assert not Path("/tmp/mscl-evil").exists()
@@ -125,7 +125,7 @@ NOISE = random.Random(0).randbytes(3000)
 
 @pytest.mark.parametrize(("name", "data"), [
     ("cut.tar.gz", tar(("1", NOISE))[:-20]),
-    ("flipped.tar.gz", flipped(tar(("1", NOISE)), -6)),  # the checksum that gzip keeps at its end
+    ("flipped.tar.gz", flipped(tar(("1", NOISE)), -6)),  # the checksum at the end of a gzip file
     ("cut.tar", tar(("1", NOISE), compressed=False)[:2000]),
     ("header.tar", flipped(tar(("1", NOISE), ("2", NOISE), ("3", NOISE), compressed=False), 3600)),
     ("cut.zip", zipped(("1", NOISE))[:-30]),
@@ -137,12 +137,12 @@ NOISE = random.Random(0).randbytes(3000)
     ("empty.rar", b""),
 ])  # fmt: skip
 def test_a_damaged_archive_leaves_nothing(tmp_path, name, data):
-    with pytest.raises(Damaged, match=rf"{name}: a damaged or cut archive \(.+\); run the same command again"):
+    with pytest.raises(Damaged, match=rf"{name}: the archive is damaged or incomplete \(.+\); run the same command again"):
         unpack(tmp_path, name, data)
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
-def test_a_rar_of_rars_becomes_a_folder_for_each(tmp_path):
+def test_a_rar_of_rars_becomes_one_folder_per_rar(tmp_path):
     walk = rar(("walk/a!&(b).avi", b"1"), ("walk/b.avi", b"2"))
     found = unpack(tmp_path, "org.rar", rar(("walk.rar", walk), ("run.rar", rar(("run/c.avi", b"3")))))
     assert found == {"walk/a!&(b).avi": b"1", "walk/b.avi": b"2", "run/c.avi": b"3"}
@@ -152,7 +152,7 @@ def test_a_rar_of_rars_becomes_a_folder_for_each(tmp_path):
 
 @pytest.fixture
 def programs(tmp_path, monkeypatch):
-    """A PATH that holds the given shell scripts alone, by name; `$last` is a script's last argument."""
+    """A PATH that contains only the given shell scripts; `$last` is the last argument of a script."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
@@ -165,20 +165,25 @@ def programs(tmp_path, monkeypatch):
     return add
 
 
-PACKED = rar(("x/1.avi", b"11"), ("x/2 (a&b).avi", b"222"), method=0x33)  # says "compressed"; the programs below know its content
+PACKED = rar(
+    ("x/1.avi", b"11"), ("x/2 (a&b).avi", b"222"), method=0x33
+)  # marked as compressed; the programs below write its content
 RIGHT = "mkdir -p x; printf 11 > x/1.avi; printf 222 > 'x/2 (a&b).avi'"
 
 
-def test_a_compressed_rar_is_left_to_a_program_and_what_it_does_is_checked(tmp_path, programs):
+def test_a_compressed_rar_needs_a_program_whose_output_is_checked(tmp_path, programs):
     with pytest.raises(
-        ValueError, match="needs a program that is not installed; install one of unrar, 7zz.*the archive is kept"
+        ValueError, match="no program for compressed RAR files is installed; install one of unrar, 7zz.*the archive is kept"
     ) as e:
         unpack(tmp_path, "a.rar", PACKED)
     assert not isinstance(e.value, Damaged)
     programs(unrar="printf 1 > 1.avi; echo no such method >&2; exit 3", bsdtar=RIGHT)
-    assert unpack(tmp_path, "a.rar", PACKED) == {"1.avi": b"11", "2 (a&b).avi": b"222"}  # the one failed, the next did it
+    assert unpack(tmp_path, "a.rar", PACKED) == {
+        "1.avi": b"11",
+        "2 (a&b).avi": b"222",
+    }  # the first program failed, the next succeeded
     shutil.rmtree(tmp_path / "out")
-    programs(bsdtar="printf 11 > 1.avi")  # half of it, and yet content
+    programs(bsdtar="printf 11 > 1.avi")  # only one of two files, and yet exit code 0
     with pytest.raises(ValueError, match="unrar: no such method; bsdtar: exit code 0, 1 of 2 files"):
         unpack(tmp_path, "a.rar", PACKED)
     programs(unrar=f"{RIGHT}; ln -s / x/root")
@@ -192,14 +197,14 @@ SOLID = "UmFyIRoHAQAJ78hvCwEFBwQGAQGAgIAA3vVwchwCAroABIAQtoMCoua3xYAbAQpzdGVzdDE
 
 
 @pytest.mark.skipif(not any(map(shutil.which, ("unrar", "bsdtar"))), reason="neither unrar nor bsdtar is installed")
-def test_a_compressed_rar_with_the_program_that_is_here(tmp_path):
+def test_a_compressed_rar_with_an_installed_program(tmp_path):
     found = unpack(tmp_path, "solid.rar", base64.b64decode(SOLID))
     assert {name: len(data) for name, data in found.items()} == {"stest1.txt": 2048, "stest2.txt": 2048}
 
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
-    """The table without checksums, for a mirror of little archives; yields the server."""
+    """Use sources.csv without checksums, for a mirror of small archives; yields the server."""
     rows = sources.TABLE.read_text().splitlines()
     bare = [row.split(",")[:6] + ["", "", "x"] for row in rows[1:]]
     (tmp_path / "sources.csv").write_text("\n".join([rows[0], *(",".join(row) for row in bare)]))
@@ -217,7 +222,7 @@ def fetched(server, tmp_path: Path, source: str) -> Dataset:
     return Dataset(format=source, root=tmp_path / "root", shards=1)
 
 
-def test_ucf101_arrives_where_its_format_looks(mirror, tmp_path):
+def test_ucf101_is_downloaded_to_the_folders_of_its_format(mirror, tmp_path):
     mirror.files["/UCF101.rar"] = rar(
         ("UCF-101/Archery/v_Archery_g01_c01.avi", b"1"), ("UCF-101/Biking/v_Biking_g01_c01.avi", b"2")
     )
@@ -227,11 +232,11 @@ def test_ucf101_arrives_where_its_format_looks(mirror, tmp_path):
     assert (dataset.root / dataset.videos / "Archery/v_Archery_g01_c01.avi").read_bytes() == b"1"
     prepare(DatasetJob(name="ucf", dataset=dataset), tmp_path / "ucf.json")
     found = json.loads((tmp_path / "ucf.json").read_text())["annotations"]
-    assert {k: Path(v["path"]).name for k, v in found.items()} == {
-        "labels": "classInd.txt", "train": "trainlist01.txt", "test": "testlist01.txt"}  # fmt: skip
+    names = {key: Path(value["path"]).name for key, value in found.items()}
+    assert names == {"labels": "classInd.txt", "train": "trainlist01.txt", "test": "testlist01.txt"}
 
 
-def test_hmdb51_arrives_where_its_format_looks(mirror, tmp_path):
+def test_hmdb51_is_downloaded_to_the_folders_of_its_format(mirror, tmp_path):
     mirror.files["/hmdb51_org.rar"] = rar(("walk.rar", rar(("walk/a!.avi", b"1"))), ("run.rar", rar(("run/b.avi", b"2"))))
     names = [f"{c}_test_split{k}.txt" for c in ("walk", "run") for k in (1, 2, 3)]
     mirror.files["/test_train_splits.rar"] = rar(*((f"testTrainMulti_7030_splits/{n}", b"a!.avi 1 \n") for n in names))
@@ -263,7 +268,7 @@ LABELS = [
 
 @pytest.fixture
 def ssv2(tmp_path):
-    """A Something-Something root with the labels package, and no videos yet."""
+    """A root folder of Something-Something v2 with the labels package, and no videos yet."""
     root = tmp_path / "ssv2"
     root.mkdir()
     (root / "20bn-something-something-download-package-labels.zip").write_bytes(zipped(*LABELS))
@@ -296,11 +301,11 @@ def test_something_something_is_joined_from_its_parts(ssv2, tmp_path):
     assert not (root / "test.json").exists() and not (root / ".videos.unpacking").exists()
     (root / "videos/1.webm").write_bytes(b"mine")
     prepare(ssv2, tmp_path / "ss.json")
-    assert webms(ssv2)["1"] == b"mine"  # there, so left alone
+    assert webms(ssv2)["1"] == b"mine"  # existing files are kept
 
 
 def test_a_zip_without_suffix_that_holds_several_parts(ssv2, tmp_path):
-    """As the publisher's two big downloads do."""
+    """As in the two large downloads of the publisher."""
     names = [f"20bn-something-something-v2-{k:02d}" for k in range(3)]
     part(ssv2.dataset.root, 0, zipped((names[0], PARTS[0]), (names[1], PARTS[1])))
     part(ssv2.dataset.root, 1, zipped((names[2], PARTS[2])))
@@ -311,12 +316,12 @@ def test_a_zip_without_suffix_that_holds_several_parts(ssv2, tmp_path):
 @pytest.mark.parametrize(("parts", "sentence"), [
     ({0: PARTS[0], 2: PARTS[2]}, "part 20bn-something-something-v2-01 is missing"),
     ({1: PARTS[1], 2: PARTS[2]}, "part 20bn-something-something-v2-00 is missing"),
-    ({0: PARTS[0], 1: PARTS[1]}, "the parts end before their archive does; .*-01 is cut, or .*-02 .*is missing"),
+    ({0: PARTS[0], 1: PARTS[1]}, "the parts end before the archive ends; .*-01 is incomplete, or .*-02 .*is missing"),
     ({0: PARTS[0], 1: PARTS[1], 2: flipped(PARTS[2], -6)}, "damaged near 20bn-something-something-v2-02 .*md5 sums"),
-    ({0: tar(("20bn/1.webm", b"1"), ("../evil", b"x"))}, "member '../evil' lies outside"),
+    ({0: tar(("20bn/1.webm", b"1"), ("../evil", b"x"))}, "member '../evil' would be written outside"),
     ({}, "no folder .*/videos; register for Something-Something v2 .*every part 20bn-something-something-v2-.. and the labels"),
 ])  # fmt: skip
-def test_parts_that_do_not_make_a_whole_are_said_by_number(ssv2, tmp_path, parts, sentence):
+def test_missing_or_damaged_parts_are_reported_by_number(ssv2, tmp_path, parts, sentence):
     for number, data in parts.items():
         part(ssv2.dataset.root, number, data)
     with pytest.raises(ValueError, match=sentence):
@@ -328,7 +333,7 @@ def test_parts_that_do_not_make_a_whole_are_said_by_number(ssv2, tmp_path, parts
     )
 
 
-def test_videos_under_the_publishers_name_are_found_out(ssv2, tmp_path):
+def test_videos_under_the_publishers_folder_name_are_reported(ssv2, tmp_path):
     usual = ssv2.dataset.root / "20bn-something-something-v2"
     usual.mkdir()
     (usual / "1.webm").write_bytes(b"1")

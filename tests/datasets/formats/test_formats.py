@@ -1,4 +1,4 @@
-"""Data sets as people have them, each format with its traps, become the same kind of manifest."""
+"""Data sets of every format, with the difficulties of each format, give the same kind of manifest."""
 
 import os
 from pathlib import Path
@@ -29,7 +29,7 @@ def videos(root: Path, *names: str) -> Path:
 
 
 def manifest(form: str, root: Path, **settings) -> pd.DataFrame:
-    """The manifest of a data set below `root`, indexed by clip_id; videos' paths below `root`."""
+    """The manifest of a data set below `root`, indexed by clip_id; video paths are relative to `root`."""
     table = build_manifest("mine", Dataset(format=form, root=root, shards=4, **settings)).set_index("clip_id")
     return table.assign(path=[os.path.relpath(p, root) for p in table.path])
 
@@ -50,23 +50,26 @@ def ucf101(root: Path, classes=CLASSES, train=TRAIN, test=TEST) -> Path:
     return write(root, {f"{LISTS}/{name}": text for name, text in files.items()})
 
 
-def test_ucf101_takes_the_class_from_the_folder_and_counts_it_from_0(tmp_path):
+def test_ucf101_class_is_the_folder_and_labels_start_at_0(tmp_path):
     videos(ucf101(tmp_path), "UCF-101/HandstandPushups/v_HandStandPushups_g01_c01.avi")
     table = manifest("ucf101", tmp_path)
     assert list(table.index) == [
-        "v_ApplyEyeMakeup_g01_c01", "v_ApplyEyeMakeup_g08_c01", "v_HandStandPushups_g01_c01", "v_HandStandPushups_g08_c01",
-    ]  # fmt: skip
+        "v_ApplyEyeMakeup_g01_c01",
+        "v_ApplyEyeMakeup_g08_c01",
+        "v_HandStandPushups_g01_c01",
+        "v_HandStandPushups_g08_c01",
+    ]
     assert list(table.split) == ["test", "train", "test", "train"]
     assert list(table.label) == [0, 0, 1, 1] and table.label.dtype == np.int32
     assert list(table.class_name[2:]) == ["HandstandPushups"] * 2
     assert list(table.status) == ["missing", "missing", "ok", "missing"] and table.start.isna().all()
-    assert table.path.iloc[0] == "UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi"  # where it is expected
+    assert table.path.iloc[0] == "UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi"  # the expected path
 
 
-def test_converted_and_respelt_videos_are_found_but_the_listed_name_comes_first(tmp_path):
+def test_other_suffixes_and_spellings_are_found_but_the_listed_name_is_preferred(tmp_path):
     apply, hand = "UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup", "UCF-101/HandStandPushups/v_HandstandPushups"
     videos(ucf101(tmp_path), f"{apply}_g08_c01.mp4", f"{apply}_g08_c01.avi", f"{apply}_g01_c01.mp4", f"{hand}_g01_c01.AVI")
-    videos(tmp_path, "UCF-101/ApplyEyeMakeup/V_APPLYEYEMAKEUP_g01_c01.avi")  # a listed name in another suffix is better than this
+    videos(tmp_path, "UCF-101/ApplyEyeMakeup/V_APPLYEYEMAKEUP_g01_c01.avi")  # the listed name with another suffix is preferred
     table = manifest("ucf101", tmp_path)
     assert table.path["v_ApplyEyeMakeup_g08_c01"] == f"{apply}_g08_c01.avi"
     assert table.path["v_ApplyEyeMakeup_g01_c01"] == f"{apply}_g01_c01.mp4"
@@ -74,7 +77,7 @@ def test_converted_and_respelt_videos_are_found_but_the_listed_name_comes_first(
     assert table.status["v_HandStandPushups_g08_c01"] == "missing"
 
 
-def test_an_empty_video_never_hides_a_whole_one(tmp_path):
+def test_an_empty_video_never_hides_a_usable_one(tmp_path):
     write(ucf101(tmp_path), {"UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi": b""})
     assert manifest("ucf101", tmp_path).status["v_ApplyEyeMakeup_g08_c01"] == "empty"
     videos(tmp_path, "UCF-101/ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.mp4")
@@ -90,16 +93,16 @@ def test_another_fold_reads_other_lists(tmp_path):
 
 
 @pytest.mark.parametrize(("files", "sentence"), [
-    ({"train": "ApplyEyeMakeup/v_a.avi 2\n"}, "trainlist01.txt: line 1 gives class ApplyEyeMakeup the number 2, but classInd.txt 1; "
-                                              "take both files from one release"),
+    ({"train": "ApplyEyeMakeup/v_a.avi 2\n"}, "trainlist01.txt: line 1 gives class ApplyEyeMakeup the number 2, but classInd.txt gives it "
+                                              "1; take both files from the same release"),
     ({"test": "\nHandStandPushups/v_a.avi\n"}, "testlist01.txt: line 2, class 'HandStandPushups' is not in classInd.txt; "
                                                "did you mean 'HandstandPushups'?"),
     ({"test": "v_a.avi\n"}, "testlist01.txt: line 1, 'v_a.avi' is not Class/video.avi"),
-    ({"classes": "ApplyEyeMakeup 1\n"}, "classInd.txt: line 1, 'ApplyEyeMakeup 1' is not a number from 1 and a class"),
-    ({"classes": "0 ApplyEyeMakeup\n"}, "classInd.txt: line 1, '0 ApplyEyeMakeup' is not a number from 1"),
+    ({"classes": "ApplyEyeMakeup 1\n"}, "classInd.txt: line 1, 'ApplyEyeMakeup 1' is not a number (1 or more) and a class"),
+    ({"classes": "0 ApplyEyeMakeup\n"}, "classInd.txt: line 1, '0 ApplyEyeMakeup' is not a number (1 or more)"),
     ({"classes": CLASSES + "2 Archery\n"}, "classInd.txt: line 3, '2 Archery' repeats a class or a number"),
     ({"test": TRAIN}, "clip 'v_ApplyEyeMakeup_g08_c01' is listed more than once (trainlist01.txt, testlist01.txt); keep one row of it"),
-    ({"test": "\n"}, "testlist01.txt annotates no video for split 'test'"),
+    ({"test": "\n"}, "testlist01.txt has no video for split 'test'"),
 ])  # fmt: skip
 def test_bad_ucf101_lists_are_named(tmp_path, files, sentence):
     assert sentence in refused("ucf101", ucf101(tmp_path, **files))
@@ -117,12 +120,15 @@ def hmdb51(root: Path, **more: str) -> Path:
     return write(root, {f"splits/{name}": text for name, text in (files | more).items()})
 
 
-def test_hmdb51_reads_one_file_a_class_and_keeps_odd_names(tmp_path):
+def test_hmdb51_reads_one_file_per_class_and_keeps_unusual_names(tmp_path):
     videos(hmdb51(tmp_path), "videos/cartwheel/(Rad)Schlag_die_Bank!_cartwheel_0.avi", "videos/wave/21 _wave_u_&_0.mp4")
     table = manifest("hmdb51", tmp_path)
     assert list(table.index) == [
-        "cartwheel/(Rad)Schlag_die_Bank!_cartwheel_0", "cartwheel/c_cartwheel_2", "wave/21 _wave_u_&_0", "wave/b_wave_1",
-    ]  # fmt: skip
+        "cartwheel/(Rad)Schlag_die_Bank!_cartwheel_0",
+        "cartwheel/c_cartwheel_2",
+        "wave/21 _wave_u_&_0",
+        "wave/b_wave_1",
+    ]
     assert list(table.split) == ["train", "test", "train", "test"] and list(table.label) == [0, 0, 1, 1]
     assert list(table.class_name) == ["cartwheel", "cartwheel", "wave", "wave"]
     assert list(table.status) == ["ok", "missing", "ok", "missing"]
@@ -130,10 +136,10 @@ def test_hmdb51_reads_one_file_a_class_and_keeps_odd_names(tmp_path):
 
 def test_bad_hmdb51_files_are_named(tmp_path):
     hmdb51(tmp_path, **{"wave_test_split2.txt": "b_wave_1.avi 1\n"})
-    assert "splits: no cartwheel_test_split2.txt, while another fold has one" in refused("hmdb51", tmp_path, fold=2)
+    assert "splits: no cartwheel_test_split2.txt, but there is one for another fold" in refused("hmdb51", tmp_path, fold=2)
     assert "splits: no cartwheel_test_split3.txt" in refused("hmdb51", tmp_path, fold=3)
     write(tmp_path, {"splits/wave_test_split1.txt": "b_wave_1.avi 3\n"})
-    assert "wave_test_split1.txt: line 1, 'b_wave_1.avi 3' is not a video and 0, 1 or 2" in refused("hmdb51", tmp_path)
+    assert "wave_test_split1.txt: line 1, 'b_wave_1.avi 3' is not a video name and 0, 1 or 2" in refused("hmdb51", tmp_path)
     assert "nowhere: no such folder" in refused("hmdb51", tmp_path, annotations={"train": "nowhere"})
     (tmp_path / "none").mkdir()
     assert "none: no <class>_test_split1.txt" in refused("hmdb51", tmp_path, annotations={"train": "none"})
@@ -173,13 +179,15 @@ def test_splits_are_folders_and_share_their_classes(tmp_path):
     }
 
 
-def test_a_folder_without_classes_serves_for_pretraining(tmp_path):
+def test_a_folder_without_classes_can_be_used_for_pretraining(tmp_path):
     table = manifest("folder", videos(tmp_path, "a.mp4", "b.mp4"))
     assert list(table.label) == [-1, -1] and list(table.class_name) == ["", ""]
-    assert "'a' lies beside the folders of the classes; move it into one" in refused("folder", videos(tmp_path, "wave/c.mp4"))
+    assert "'a' is not in a class folder, but other videos are; move it into one" in refused(
+        "folder", videos(tmp_path, "wave/c.mp4")
+    )
 
 
-def test_links_back_and_names_that_are_not_utf8_do_no_harm(tmp_path):
+def test_circular_links_and_names_that_are_not_utf8_are_handled(tmp_path):
     videos(tmp_path, "wave/a.mp4")
     (tmp_path / "wave" / "again").symlink_to(tmp_path)
     (tmp_path / "wave" / "gone.mp4").symlink_to(tmp_path / "nowhere")
@@ -187,7 +195,7 @@ def test_links_back_and_names_that_are_not_utf8_do_no_harm(tmp_path):
         file.write(b"x")
     table = manifest("folder", tmp_path)
     assert dict(table.status) == {"wave/a": "ok", r"wave/caf\xe9": "missing", "wave/gone": "missing"}
-    assert list(table.reason) == ["", "its name is not UTF-8; rename it", "a link of this name leads nowhere"]
+    assert list(table.reason) == ["", "its name is not UTF-8; rename it", "it is a broken link"]
     table.to_parquet(tmp_path / "can be stored.parquet")
 
 
@@ -203,7 +211,7 @@ def test_bad_folders_are_named(tmp_path):
     assert "correct annotations.test" in refused("folder", tmp_path, annotations={"train": "train", "test": "nowhere"})
     assert r"'wave/a\nb' cannot name a clip" in refused("folder", tmp_path, annotations={"train": "line"})
     inside = refused("folder", tmp_path, annotations={"train": ".", "validation": "val"})
-    assert "the folder of split 'validation' lies within that of 'train'" in inside
+    assert "the folder of split 'validation' is inside that of split 'train'" in inside
 
 
 # A CSV of paths
@@ -220,24 +228,29 @@ def test_a_csv_of_paths(tmp_path):
     far = str(elsewhere.with_suffix("")).lstrip("/")
     assert dict(table.label) == {"clips/-a": 1, "b": 0, far: 1, "gone": 0, "no/x": 0}
     assert dict(table.status) == {"clips/-a": "ok", "b": "ok", far: "ok", "gone": "missing", "no/x": "missing"}
-    assert table.reason["gone"] == f"no file of this name in {tmp_path / 'data'}"
+    assert table.reason["gone"] == f"no file with this name in {tmp_path / 'data'}"
     assert table.reason["no/x"] == f"no folder {tmp_path / 'data' / 'no'}"
     assert table.start.isna().all() and table.end.isna().all()
 
 
-def test_one_csv_serves_several_splits_and_pieces_of_one_video(tmp_path):
-    text = ("path,clip_id,start,end,split,label\nday.mp4,one,0,2.5,train,7\nday.mp4,two,2.5,,train,3\nday.mp4,three,,9,val,7\n"
-            "x.mp4,four,,,test,\n")  # fmt: skip
+def test_one_csv_holds_several_splits_and_parts_of_one_video(tmp_path):
+    text = (
+        "path,clip_id,start,end,split,label\n"
+        "day.mp4,one,0,2.5,train,7\n"
+        "day.mp4,two,2.5,,train,3\n"
+        "day.mp4,three,,9,val,7\n"
+        "x.mp4,four,,,test,\n"
+    )
     videos(write(tmp_path, {"all.csv": text}), "day.mp4", "x.mp4")
     table = manifest("csv", tmp_path, annotations=dict.fromkeys(("train", "validation", "test"), "all.csv"))
     assert dict(table.split) == {"four": "test", "one": "train", "three": "validation", "two": "train"}
-    assert dict(table.label) == {"four": -1, "one": 7, "three": 7, "two": 3}  # whole numbers are used as they are
+    assert dict(table.label) == {"four": -1, "one": 7, "three": 7, "two": 3}  # whole numbers are used unchanged
     assert dict(table.class_name) == {"four": "", "one": "7", "three": "7", "two": "3"}
     assert list(table.start.fillna(-1)) == [-1, 0, -1, 2.5] and list(table.end.fillna(-1)) == [-1, 2.5, 9, -1]
     assert set(manifest("csv", tmp_path, annotations={"train": "all.csv"}).index) == {"one", "two"}
 
 
-def test_a_list_of_classes_fixes_their_order(tmp_path):
+def test_a_labels_file_determines_the_order_of_classes(tmp_path):
     files = {"t.csv": "path,label\na.mp4,wave\nb.mp4,bow\n", "n.csv": "path,label\na.mp4,1\n", "classes.txt": "wave\nnod\nbow\n"}
     write(tmp_path, files)
     named = manifest("csv", tmp_path, annotations={"train": "t.csv", "labels": "classes.txt"})
@@ -248,7 +261,7 @@ def test_a_list_of_classes_fixes_their_order(tmp_path):
     said = refused("csv", tmp_path, annotations={"train": "n.csv", "labels": "classes.txt"})
     assert "n.csv: label 3 cannot be used: labels count from 0, and there are 3 classes in classes.txt" in said
     said = refused("csv", tmp_path, annotations={"train": "t.csv", "labels": "classes.txt"})
-    assert "classes.txt: no line 'waves', a class that the annotations name; did you mean 'wave'?" in said
+    assert "classes.txt: no line for class 'waves', which the annotations use; did you mean 'wave'?" in said
     write(tmp_path, {"k.csv": "label,youtube_id,time_start,time_end,split\nbow,x,0,1,train\n", "videos/x.txt": ""})
     assert list(manifest("kinetics", tmp_path, annotations={"train": "k.csv", "labels": "classes.txt"}).label) == [2]
     write(tmp_path, {"classes.txt": "wave\nwave\n"})
@@ -257,7 +270,7 @@ def test_a_list_of_classes_fixes_their_order(tmp_path):
     )
 
 
-def test_a_csv_without_labels_serves_for_pretraining(tmp_path):
+def test_a_csv_without_labels_can_be_used_for_pretraining(tmp_path):
     table = manifest("csv", write(tmp_path, {"t.csv": "path\na.mp4\n"}), annotations={"train": "t.csv"})
     assert list(table.label) == [-1] and list(table.class_name) == [""]
 
@@ -269,8 +282,8 @@ def test_a_csv_without_labels_serves_for_pretraining(tmp_path):
     ("path,label\na.mp4,wave\n,bow\n", "t.csv: row 2 after the header, path '' is empty"),
     ("path,label\na.mp4,wave\nb.mp4\n", "t.csv: row 2 after the header, label '' is empty"),
     ("path,start,end\na.mp4,2,2\n", "t.csv: row 1 after the header, end '2' is not after the start"),
-    ("path,start,end\na.mp4,-1,2\n", "t.csv: row 1 after the header, start '-1' is no number of seconds from 0"),
-    ("path,start\na.mp4,inf\n", "t.csv: row 1 after the header, start 'inf' is no number"),
+    ("path,start,end\na.mp4,-1,2\n", "t.csv: row 1 after the header, start '-1' is not a time in seconds (0 or more)"),
+    ("path,start\na.mp4,inf\n", "t.csv: row 1 after the header, start 'inf' is not a time in seconds"),
     ("path,start\na.mp4,1\nb.mp4,\na.mp4,2\n", "t.csv: rows 1 and 3 after the header are both clip 'a'"),
     ("path\n../a.mp4\n", "t.csv: '../a' cannot name a clip; a clip_id is a relative name without empty parts, '.', '..'"),
     ("path,clip_id\na.mp4,/etc/a\n", "t.csv: '/etc/a' cannot name a clip"),
@@ -278,7 +291,7 @@ def test_a_csv_without_labels_serves_for_pretraining(tmp_path):
     ("path,clip_id\na.mp4,\n", "t.csv: row 1 after the header, clip_id '' is empty"),
     ("path,split\na.mp4,dev\n", "t.csv: no row of split 'train'; its column split holds dev"),
     ("path,label\na.mp4,-1\n", "t.csv: label -1 cannot be used: labels count from 0"),
-    ("path,label\n", "t.csv: annotates no video for split 'train'"),
+    ("path,label\n", "t.csv: has no video for split 'train'"),
     ("", "t.csv: the file is empty"),
 ])  # fmt: skip
 def test_bad_csvs_are_named(tmp_path, text, sentence):
@@ -294,9 +307,12 @@ def test_real_ucf101(real_videos):
     assert table.label.nunique() == 101 and table.class_name[table.label == 36].unique() == ["HandstandPushups"]
     found = table[table.status == "ok"]
     assert dict(found.label) == {
-        "v_ApplyEyeMakeup_g01_c01": 0, "v_BaseballPitch_g01_c01": 6, "v_Basketball_g01_c01": 7,
-        "v_SoccerJuggling_g23_c01": 83, "v_SoccerJuggling_g24_c01": 83,
-    }  # fmt: skip
+        "v_ApplyEyeMakeup_g01_c01": 0,
+        "v_BaseballPitch_g01_c01": 6,
+        "v_Basketball_g01_c01": 7,
+        "v_SoccerJuggling_g23_c01": 83,
+        "v_SoccerJuggling_g24_c01": 83,
+    }
 
 
 def test_real_hmdb51(real_videos):
@@ -304,7 +320,7 @@ def test_real_hmdb51(real_videos):
     assert table.split.value_counts().to_dict() == {"train": 140, "test": 60}
     assert table.groupby("class_name").label.unique().map(list).to_dict() == {"cartwheel": [0], "wave": [1]}
     found = table[table.status == "ok"]
-    assert found.class_name.value_counts().to_dict() == {"wave": 2, "cartwheel": 1}  # the fold leaves the fourth video out
+    assert found.class_name.value_counts().to_dict() == {"wave": 2, "cartwheel": 1}  # the fold does not use the fourth video
 
 
 def test_real_folders_and_paths(real_videos, tmp_path):

@@ -1,4 +1,4 @@
-"""Generated data sets have the layouts people have: what the writer writes, the manifest reads."""
+"""Generated data sets have the layout of real ones, so that the manifest can read them."""
 
 import hashlib
 import json
@@ -41,7 +41,7 @@ def dataset(request, tmp_path_factory) -> Dataset:
     return made
 
 
-def test_the_manifest_reads_back_what_was_written(dataset):
+def test_the_manifest_contains_all_generated_videos(dataset):
     table = build_manifest("toy", dataset)
     assert list(table.status) == ["ok"] * 14 and table.clip_id.is_monotonic_increasing
     assert Counter(table.split) == {"train": 12, "validation": 2}
@@ -50,7 +50,7 @@ def test_the_manifest_reads_back_what_was_written(dataset):
     assert set(table.shard) <= {0, 1, 2}
 
 
-def test_every_video_decodes_to_the_frames_that_were_drawn(dataset):
+def test_every_video_decodes_to_the_rendered_frames(dataset):
     table = build_manifest("toy", dataset)
     for clip_id, path in zip(table.clip_id[:3], table.path):
         video = decord.VideoReader(path)
@@ -60,7 +60,7 @@ def test_every_video_decodes_to_the_frames_that_were_drawn(dataset):
         assert np.abs(grey[0].astype(float) - grey[1]).mean() < 6
 
 
-def test_the_exact_flow_of_a_clip_comes_from_the_settings_alone(dataset):
+def test_the_exact_flow_depends_only_on_the_settings(dataset):
     clip = clips(dataset.embedded, dataset.format)[0]
     flow, valid = exact_flow(dataset.embedded, dataset.format, clip.clip_id, 2, 6, (48, 64))
     again, _ = exact_flow(dataset.embedded.model_copy(), dataset.format, clip.clip_id, 2, 6, (48, 64))
@@ -75,7 +75,7 @@ def test_the_same_seed_writes_the_same_bytes(dataset, tmp_path):
     assert contents(tmp_path) == contents(dataset.root)
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
+def test_an_interrupted_run_resumes(tmp_path):
     made = generated(tmp_path, "ssv2")
     write_dataset(made)
     before, videos = contents(tmp_path), sorted((tmp_path / "videos").glob("*.webm"))
@@ -84,7 +84,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
     stamps = {path: path.stat().st_mtime_ns for path in videos[1:]}
     write_dataset(made)
     assert contents(tmp_path) == before
-    assert stamps == {path: path.stat().st_mtime_ns for path in videos[1:]}  # not drawn again
+    assert stamps == {path: path.stat().st_mtime_ns for path in videos[1:]}  # not rendered again
 
 
 def test_another_seed_replaces_every_video(tmp_path):
@@ -95,7 +95,7 @@ def test_another_seed_replaces_every_video(tmp_path):
     assert set(before) == set(after) and not set(before.values()) & set(after.values())
 
 
-def test_somebody_elses_videos_are_left_alone(tmp_path):
+def test_videos_that_were_not_generated_are_kept(tmp_path):
     theirs = tmp_path / "videos" / "1.webm"
     theirs.parent.mkdir()
     theirs.write_bytes(b"irreplaceable")
@@ -104,11 +104,11 @@ def test_somebody_elses_videos_are_left_alone(tmp_path):
     assert theirs.read_bytes() == b"irreplaceable"
 
 
-def test_what_cannot_be_generated_is_said_before_anything_is_drawn(tmp_path):
+def test_invalid_settings_are_reported_before_anything_is_rendered(tmp_path):
     with pytest.raises(ValueError, match="embedded.size: .* make both even"):
         write_dataset(generated(tmp_path, "ssv2", size=(65, 48)))
     plain = generated(tmp_path, "ssv2").model_copy(update={"embedded": None})
-    with pytest.raises(ValueError, match="no 'embedded' part"):
+    with pytest.raises(ValueError, match="no setting 'embedded'"):
         write_dataset(plain)
     assert not list(tmp_path.iterdir())
 
@@ -133,7 +133,7 @@ def test_kinetics_rows_look_like_the_real_ones(tmp_path):
     assert os.path.exists(tmp_path / "videos" / f"{first.youtube_id}_{first.time_start:06d}_{first.time_end:06d}.mp4")
 
 
-def test_ids_and_rows_do_not_tell_the_class_and_no_clip_is_in_two_splits():
+def test_ids_and_rows_do_not_reveal_the_class_and_no_clip_is_in_two_splits():
     embedded = Embedded(clips={"train": 600, "validation": 120})
     for format in ("ssv2", "kinetics"):
         made = clips(embedded, format)

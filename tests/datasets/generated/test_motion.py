@@ -1,4 +1,4 @@
-"""A clip is a motion program performed by something random; its flow follows from two poses alone."""
+"""A clip shows a motion program performed by a random object; its flow depends only on two poses."""
 
 import math
 
@@ -10,34 +10,33 @@ from mscl.datasets.generated.motion import PHASES, PROGRAMS, Scene, draw_scene
 from mscl.datasets.generated.render import render, scene_flow
 
 SIZE = (96, 72)
-SHIFT, ZOOM, TURN = 0.25, math.log(1.6), math.pi / 2  # of a whole clip of one phase
+SHIFT, ZOOM, TURN = 0.25, math.log(1.6), math.pi / 2  # of a program with one phase, over the whole clip
 
 
 def scene(*program: str, pan=(0.0, 0.0)) -> Scene:
-    """A scene without jitter: radius 14.4 px, centre (48, 36), 33 frames; one phase moves it 18 px."""
+    """A scene without camera shake: radius 14.4 px, centre (48, 36), 33 frames; one phase moves it by 18 px."""
     return Scene(program, 33, SIZE, 1, 0.2, (0.0, 0.0), 0.0, ((SHIFT, ZOOM, TURN),) * 2, 0.5, pan, (0.0, 0.0))
 
 
 def at(program: str, dx: int, dy: int, i: int = 0, j: int = 32) -> np.ndarray:
-    """Exact (u, v) at `dx`, `dy` pixels from the middle of the frame, whose four pixels lie half a pixel around it."""
+    """Exact (u, v) at the pixel (48 + dx, 36 + dy); its centre is half a pixel right of and below that position."""
     flow, _ = scene_flow(scene(program), i, j, SIZE[::-1])
     return flow[36 + dy, 48 + dx]
 
 
 @pytest.mark.parametrize(("program", "expected"), [("right", (18, 0)), ("left", (-18, 0)), ("up", (0, -18)), ("down", (0, 18))])
-def test_a_translation_moves_every_pixel_of_the_object_alike(program, expected):
+def test_a_translation_moves_every_pixel_of_the_object_equally(program, expected):
     assert np.allclose(at(program, 0, 0), expected, atol=1e-4)
     assert np.allclose(at(program, 4, -3), expected, atol=1e-4)
 
 
 def test_a_scale_moves_pixels_away_from_the_centre():
-    assert np.allclose(
-        at("grow", 4, 0), (0.6 * 4.5, 0.6 * 0.5), atol=1e-4
-    )  # x1.6 about (48, 36); the pixel's centre is (52.5, 36.5)
+    # x1.6 about (48, 36); the centre of the pixel is (52.5, 36.5)
+    assert np.allclose(at("grow", 4, 0), (0.6 * 4.5, 0.6 * 0.5), atol=1e-4)
     assert np.allclose(at("shrink", 4, 0), ((1 / 1.6 - 1) * 4.5, (1 / 1.6 - 1) * 0.5), atol=1e-4)
 
 
-def test_a_turn_moves_pixels_around_the_centre_clockwise_on_the_screen():
+def test_a_rotation_moves_pixels_clockwise_on_the_screen():
     assert np.allclose(at("clockwise", 4, 0), (-0.5 - 4.5, 4.5 - 0.5), atol=1e-4)  # (x, y) -> (-y, x), y down: right goes down
     assert np.allclose(at("anticlockwise", 4, 0), (0.5 - 4.5, -4.5 - 0.5), atol=1e-4)
 
@@ -49,13 +48,13 @@ def test_the_background_moves_with_the_camera_and_the_object_does_not():
     assert not valid[:2].any() and not valid[:, -4:].any()  # these leave the frame
 
 
-def test_flow_is_measured_in_pixels_of_the_grid_asked_for():
+def test_flow_is_in_pixels_of_the_requested_grid():
     flow, _ = scene_flow(scene("right"), 0, 32, (36, 192))
     assert flow.shape == (36, 192, 2)
     assert np.allclose(flow[18, 96], (36, 0), atol=1e-4)
 
 
-def test_what_the_object_hides_or_its_edge_touches_is_not_valid():
+def test_hidden_pixels_and_edge_pixels_are_not_valid():
     _, valid = scene_flow(scene("right"), 0, 32, SIZE[::-1])
     flow, _ = scene_flow(scene("right"), 0, 32, SIZE[::-1])
     moves = flow[..., 0] > 1
@@ -65,12 +64,12 @@ def test_what_the_object_hides_or_its_edge_touches_is_not_valid():
     assert valid[5, 5] and valid[36, 48]
 
 
-def test_warping_a_later_frame_by_the_exact_flow_gives_the_earlier_one():
+def test_warping_a_later_frame_by_the_exact_flow_gives_the_earlier_frame():
     rng = np.random.default_rng(0)
     x, y = np.meshgrid(np.arange(96, dtype=np.float32), np.arange(72, dtype=np.float32))
     for program in PROGRAMS:
         drawn = draw_scene(rng, program, 32, SIZE)
-        i, j = 10, 18  # astride the turning point
+        i, j = 10, 18  # before and after the change of phase
         frames = {t: render(drawn, t, t + 1)[0].astype(np.float32) for t in (i, j)}
         flow, valid = scene_flow(drawn, i, j, SIZE[::-1])
         back = cv2.remap(frames[j], x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR)
@@ -103,7 +102,7 @@ def test_a_pair_of_programs_differs_in_order_only():
     assert up_down.pose(32).y == pytest.approx(36) and down_up.pose(32).y == pytest.approx(36)
 
 
-def test_first_frames_do_not_tell_the_class():
+def test_first_frames_do_not_reveal_the_class():
     from sklearn.linear_model import LogisticRegression
 
     rng = np.random.default_rng(2)
@@ -111,11 +110,11 @@ def test_first_frames_do_not_tell_the_class():
     scenes = [draw_scene(rng, PROGRAMS[label], 32, SIZE) for label in labels]
     first = np.stack([cv2.resize(render(s, 0, 1)[0], (24, 18), interpolation=cv2.INTER_AREA).ravel() / 255 for s in scenes])
     known = LogisticRegression(C=0.1, max_iter=500).fit(first[:160], labels[:160])
-    assert known.score(first[:160], labels[:160]) > 0.9  # it does learn: by heart
+    assert known.score(first[:160], labels[:160]) > 0.9  # it memorizes the training set
     assert known.score(first[160:], labels[160:]) < 0.2  # chance is 0.083
 
 
-def test_wrong_questions_are_answered_in_one_sentence():
+def test_invalid_arguments_give_one_sentence():
     with pytest.raises(ValueError, match="frame 33: the clip has frames 0 to 32"):
         scene_flow(scene("up"), 0, 33, (72, 96))
     with pytest.raises(ValueError, match="one or two of still, right"):
