@@ -95,3 +95,15 @@ def training_cpus(wildcards):
 
 def training_gpus(wildcards):
     return gpus(processes=cfg.compute.processes)
+
+
+def check_root(job):
+    """A folder of videos that is missing, such as a disk that is not mounted, fails before anything runs and deletes nothing."""
+    if job.rule.name != "dataset":
+        return
+    name = job.wildcards.dataset
+    data = cfg.datasets[name]
+    if not data.embedded and not data.download and not data.root.is_dir():
+        raise WorkflowError(
+            f"datasets.{name}.root: no folder {data.root}; mount or restore it, or correct the path. No job was started"
+        )
