@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mscl.config import schema
 from mscl.config.datasets import Dataset
@@ -203,3 +204,18 @@ def test_a_method_has_its_own_recipe_and_the_released_one_its_own_colours():
     assert [j.optim.epochs for j in jobs_of.values()] == [5, 2, 2, 2]
     assert [j.augment.colours for j in jobs_of.values()] == ["clip", "clip", "clip", "frame"]
     assert jobs_of["mine"].augment.flip == 0 and jobs_of["mine"].switches == jobs_of["mscl"].switches
+
+
+def test_a_pretraining_uses_as_many_processes_as_its_groups_divide_among():
+    """The paper's R18 has 4 batch-norm groups and its R50 8: of 8 GPUs the one takes 4, the other all."""
+    values = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())
+    used = {}
+    for processes in (1, 2, 3, 4, 8):
+        values["compute"]["processes"] = processes
+        if processes == 3:  # finetuning's batch of 32 cannot be shared by 3
+            with pytest.raises(ConfigError, match="finetune.batch: 32 is not a multiple of 3"):
+                load_config(values)
+            continue
+        config = load_config(values)
+        used[processes] = [config.processes_of(model, "mscl") for model in ("r18", "r50")]
+    assert used == {1: [1, 1], 2: [2, 2], 4: [4, 4], 8: [4, 8]}
