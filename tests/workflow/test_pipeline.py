@@ -134,12 +134,12 @@ def test_too_few_gpus_are_reported_before_anything_runs(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("processes", [1, 4, 8])
 def test_the_papers_plan_can_run_on_1_4_and_8_gpus(processes, tmp_path):
-    """A dry run with so many GPUs; R18 has 4 batch-norm groups and so uses 4 of 8."""
+    """A dry run with this many GPUs. R18 has 4 batch-norm groups and so uses 4 of 8."""
     config = yaml.safe_load((ROOT / "config/paper.yaml").read_text())
     config["compute"]["processes"] = processes
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", "--cores", "all", "--configfile", "my.yaml", "-n",
-               "--resources", f"gpu={processes}", "--printshellcmds", "pretrained"]  # fmt: skip
+    command = [sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", "--cores", "all", "--configfile", "my.yaml"]
+    command += ["-n", "--resources", f"gpu={processes}", "--printshellcmds", "pretrained"]
     run = subprocess.run([str(c) for c in command], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
     asked = re.findall(r"Pretraining (r18|r50) by (?:.|\n)*?--processes (\d+)", run.stdout + run.stderr)
