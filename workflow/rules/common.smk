@@ -131,6 +131,10 @@ def check_root(job):
     name = job.wildcards.dataset
     data = cfg.datasets[name]
     if not data.embedded and not data.download and not data.root.is_dir():
+        from mscl.datasets.formats import how_to_get  # here, since it takes pandas
+
+        how = how_to_get(data).format(root=data.root, name=name)
         raise WorkflowError(
-            f"datasets.{name}.root: no folder {data.root}; mount or restore it, or correct the path. No job was started"
+            f"datasets.{name}.root: no folder {data.root}; no job was started. Mount or restore it, or correct the path; to get the"
+            f" data set: {how}"
         )
