@@ -1,27 +1,54 @@
-"""Signals that ask a training to stop."""
+"""Signals that ask a stage to stop: SIGTERM and SIGUSR1 of a cluster, SIGINT of Ctrl-C. The exit code is 128 and the number."""
 
 from __future__ import annotations
 
 import signal
+import sys
+import time
+
+NAMES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+TWICE = 1.0  # seconds within which Ctrl-C counts once: torchrun hands on what the terminal has told its processes already
 
 
 class StopSignal:
-    """Remembers SIGTERM or SIGUSR1, so that the loop can save before it leaves; once released, they end the process at once."""
+    """Remembers a signal, so that a loop can save before it leaves; once released, signals end the process at once.
+
+    A second Ctrl-C ends the process at once, too.
+    """
 
     def __init__(self):
-        self.number = 0
-        for name in (signal.SIGTERM, signal.SIGUSR1):
+        self.number, self._since = 0, 0.0
+        for name in NAMES:
             signal.signal(name, self._remember)
 
     def _remember(self, number: int, _frame) -> None:
-        self.number = number
+        now = time.monotonic()
+        if number == self.number == signal.SIGINT and now - self._since > TWICE:
+            _leave(number, None)
+        if not self.number:
+            self.number, self._since = number, now
+            if number == signal.SIGINT:
+                print("stopping: what is done is saved first; press Ctrl-C again to stop without", file=sys.stderr, flush=True)
 
     def release(self) -> None:
-        for name in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(name, self._leave)
+        for name in NAMES:
+            signal.signal(name, _leave)
         if self.number:
-            self._leave(self.number, None)
+            _leave(self.number, None)
 
-    @staticmethod
-    def _leave(number: int, _frame) -> None:
-        raise SystemExit(128 + number)
+
+def leave_at_once(said: str) -> None:
+    """From now on a signal ends the process at once, saying `said` on stderr: for work that keeps what is done without being asked."""
+
+    def leave(number: int, _frame) -> None:
+        for name in NAMES:
+            signal.signal(name, signal.SIG_IGN)  # the process is on its way out
+        print(said, file=sys.stderr, flush=True)
+        _leave(number, None)
+
+    for name in NAMES:
+        signal.signal(name, leave)
+
+
+def _leave(number: int, _frame) -> None:
+    raise SystemExit(128 + number)

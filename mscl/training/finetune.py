@@ -17,7 +17,7 @@ from mscl.config.schema import Finetune
 from mscl.machine.files import atomic_write, sha256, write_json
 from mscl.measures.topk import metrics_from_predictions
 from mscl.models import distributed
-from mscl.models.networks.build import build_backbone, load_backbone_weights
+from mscl.models.networks.build import build_backbone, load_backbone_weights, read_own_weights
 from mscl.stages.codehash import code_hash
 from mscl.stages.jobs import FinetuneJob, RGBNet, dumps
 from mscl.stages.layout import HISTORY, METRICS, PREDICTIONS, WEIGHTS
@@ -52,11 +52,9 @@ class Classifier(nn.Module):
 
 def load_classifier(path: Path, net: RGBNet, finetune: Finetune, classes: int) -> Classifier:
     """A finetuned classifier in eval mode; raises ValueError when the file is another model's."""
-    from safetensors.torch import load_file
-
     model = Classifier(net, finetune, classes)
     load_backbone_weights(model.backbone, path)
-    weights = load_file(str(path))
+    weights = read_own_weights(path)
     try:
         model.fc.load_state_dict({"weight": weights["fc.weight"], "bias": weights["fc.bias"]})
     except (KeyError, RuntimeError):
