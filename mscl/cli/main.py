@@ -7,12 +7,10 @@ Imports happen inside the commands, so that a stage loads only what it needs.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +18,7 @@ from typing import Annotated
 import typer
 
 from mscl.cli.store import store
+from mscl.machine.errors import sentence
 from mscl.machine.gpus import claim_for_processes
 from mscl.machine.slurm import requeue_when_time_is_up
 from mscl.stages import jobs
@@ -288,17 +287,8 @@ def main() -> None:
             requeue_when_time_is_up()
         raise
     except Exception as error:
-        said = _sentence(error)
+        said = sentence(error)
         if said is None or os.environ.get("MSCL_TRACE"):
             raise
         print(f"error: {said}", file=sys.stderr)
         raise SystemExit(1) from None
-
-
-def _sentence(error: Exception) -> str | None:
-    """What to tell of a mistake that mscl itself found, or of a full disk; None for anything else."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f" for {error.filename}" if error.filename else ""
-        return f"no space left{where}; make room and run the same command again: what is whole is kept, and gone on from"
-    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-    return str(error) if isinstance(error, ValueError) and Path(__file__).parents[1] in raised_in.parents else None

@@ -18,7 +18,6 @@ from typing import Protocol
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from mscl.config.schema import Optim
 from mscl.machine.files import remove_leftovers
@@ -28,6 +27,7 @@ from mscl.models.finite import non_finite
 from mscl.training.checkpoint import CheckpointError, load_checkpoint, previous, save_checkpoint
 from mscl.training.draws import Draws
 from mscl.training.hardware import autocast
+from mscl.training.loader import loading
 from mscl.training.recipe import epoch_batches, learning_rate, load_moments, make_optimizer
 from mscl.watch.curves import Watch
 
@@ -143,22 +143,24 @@ class Run:
         self.dataset.set_epoch(epoch)
         batches = epoch_batches(len(self.dataset), self.recipe.batch, self.seed, epoch)[done:]
         own = [batch[distributed.rows(len(batch))] for batch in batches]
-        loader = iter(
-            DataLoader(self.dataset, batch_sampler=own, num_workers=self.machine.workers, pin_memory=self.device.type == "cuda")
-        )
-        for clips in map(len, batches):
-            asked = time.monotonic()
-            batch = {k: v.to(self.device, non_blocking=True) for k, v in next(loader).items()}
-            waited = time.monotonic() - asked
-            values = self._step(step, batch)
-            watch.step(self.at.step, values, clips, waited)
-            due = time.monotonic() - self._saved > 60 * self.machine.checkpoint_minutes
-            stopped_by, due = distributed.largest([stop.number, int(due)], self.device)
-            if stopped_by or due:
-                self.save()
-            if stopped_by:
-                raise SystemExit(128 + stopped_by)
+        with loading(self.dataset, own, self.machine.workers, pin=self.device.type == "cuda") as loader:
+            for clips in map(len, batches):
+                asked = time.monotonic()
+                batch = {k: v.to(self.device, non_blocking=True) for k, v in next(loader).items()}
+                waited = time.monotonic() - asked
+                values = self._step(step, batch)
+                watch.step(self.at.step, values, clips, waited)
+                self._save_if_due(stop)
         watch.epoch(self.at.step, self._close_epoch(epoch))
+
+    def _save_if_due(self, stop: StopSignal) -> None:
+        """A checkpoint now and then; and when any process is told to stop, after which all leave."""
+        due = time.monotonic() - self._saved > 60 * self.machine.checkpoint_minutes
+        stopped_by, due = distributed.largest([stop.number, int(due)], self.device)
+        if stopped_by or due:
+            self.save()
+        if stopped_by:
+            raise SystemExit(128 + stopped_by)
 
     def _step(self, step: Step, batch: Batch) -> dict[str, float]:
         """One step at the rate that the recipe has for it; its scalars enter the sums of the epoch."""
