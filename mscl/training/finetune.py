@@ -23,10 +23,11 @@ from mscl.stages.jobs import FinetuneJob, RGBNet, dumps
 from mscl.stages.layout import HISTORY, METRICS, PREDICTIONS, WEIGHTS
 from mscl.store.shards import Shards
 from mscl.training.augment import flip, normalise
-from mscl.training.checkpoint import digest, save_weights
+from mscl.training.checkpoint import save_weights
 from mscl.training.clips import FinetuneClips, UniformClips
 from mscl.training.draws import Draws
 from mscl.training.engine import DEFAULT, Batch, Machine, Run, Step
+from mscl.training.identity import identity_of
 from mscl.training.hardware import autocast, memory_format, place, prepare_device
 from mscl.watch.flops import finetune_flops, mfu
 
@@ -127,8 +128,9 @@ def finetune(job: FinetuneJob, out: Path, machine: Machine = DEFAULT) -> None:
     if job.weights is not None:
         load_backbone_weights(model.backbone, job.weights)
     model = place(model, device, job.kernels)
-    identity = {"job": dumps(job), "code": code_hash(__name__, *job.modules()), "list of videos": digest(*train.rows.clip_id)}
-    identity |= {"pretrained weights": sha256(job.weights) if job.weights else "", "batch-norm groups": str(distributed.size())}
+    weights = sha256(job.weights) if job.weights else ""
+    code, groups = code_hash(__name__, *job.modules()), str(distributed.size())
+    identity = identity_of(job, code, [job.source], train.rows, pretrained_weights=weights, batch_norm_groups=groups)
     run = Run(model, train, job.finetune, job.seed, identity, out / "checkpoint.pt", machine)
     share = mfu(finetune_flops(job, classes), device) if device.type == "cuda" else None
     history = run.fit(FinetuneStep(model, job), f"finetune {job.method}", gpu_share=share)
