@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,7 @@ import typer
 from mscl.cli.store import store
 from mscl.machine.errors import sentence
 from mscl.machine.gpus import claim_for_processes
+from mscl.machine.signals import leave_at_once
 from mscl.machine.slurm import requeue_when_time_is_up
 from mscl.stages import jobs
 from mscl.stages.layout import MADE
@@ -37,7 +39,8 @@ Out = Annotated[Path, typer.Option("--out", help="Where results go.")]
 Records = Annotated[Path | None, typer.Option(help="Where the run card goes, which differs from run to run; else to OUT.")]
 
 
-STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGUSR1)  # how training ends that was told to stop and has saved
+STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGUSR1)  # how a stage ends that was told to stop and has kept what is done
+KEPT = "stopped: what is whole is kept, and the same command goes on from there"
 
 
 @app.command()
@@ -122,6 +125,7 @@ def frames(job: Job, manifest: Path, shard: int, out: Out, workers: Workers = 1)
     """Extract one shard's frames: OUT.parquet and the tar beside it."""
     from mscl.video.extract import extract_shard
 
+    leave_at_once(KEPT)
     extract_shard(jobs.loads(jobs.FramesJob, job), manifest, shard, out.with_suffix(".tar"), out, workers)
 
 
@@ -130,6 +134,7 @@ def flow(job: Job, frames: Path, out: Out, workers: Workers = 1) -> None:
     """Compute flow and motion scores of one shard of frames: OUT.parquet and the tar beside it."""
     from mscl.flow.shard import flow_shard
 
+    leave_at_once(KEPT)
     flow_shard(jobs.loads(jobs.FlowJob, job), frames, frames.with_suffix(".tar"), out.with_suffix(".tar"), out, workers)
 
 
@@ -285,6 +290,8 @@ def main() -> None:
     except SystemExit as stop:
         if stop.code in STOPPED and not int(os.environ.get("RANK", 0)):  # of several processes the first speaks
             requeue_when_time_is_up()
+        if stop.code in (*STOPPED, 128 + signal.SIGINT):
+            _leave_threads(stop.code)
         raise
     except Exception as error:
         said = sentence(error)
@@ -292,3 +299,11 @@ def main() -> None:
             raise
         print(f"error: {said}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _leave_threads(code: int) -> None:
+    """End this process where threads still work, as they do on a video or its flow: Python would wait for them."""
+    if any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

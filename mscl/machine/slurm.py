@@ -1,4 +1,4 @@
-"""Inside a Slurm job: training whose time is nearly up puts its job back into the queue, and goes on from its checkpoint there."""
+"""Inside a Slurm job: a stage whose time is nearly up puts its job back into the queue, and goes on there from what it kept."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def requeue_when_time_is_up(now: datetime | None = None) -> bool:
         said = getattr(error, "stderr", None) or str(error)
         print(f"could not put Slurm job {job} back into the queue ({said.strip()}); start it again to go on", file=sys.stderr)
         return False
-    print(f"time is up: Slurm job {job} is back in the queue and goes on from its checkpoint", file=sys.stderr)
+    print(f"time is up: Slurm job {job} is back in the queue and goes on there from what is kept", file=sys.stderr)
     return True
 
 

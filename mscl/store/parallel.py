@@ -15,15 +15,13 @@ Out = TypeVar("Out")
 
 def in_order(work: Callable[[In], Out], items: Iterable[In], workers: int) -> Iterator[Out]:
     """Map `work` over `items` in threads, yielding in the order given, with at most 2*workers results waiting in memory."""
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) >= 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
+    pool, waiting = ThreadPoolExecutor(workers), deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= 2 * workers:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # whoever stops here does not wait for what is under way

@@ -35,8 +35,8 @@ def previous(path: Path) -> Path:
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
-def save_checkpoint(path: Path, state: dict[str, Any], identity: dict[str, str]) -> None:
-    """Write `state` (tensors, numbers, strings, lists, dicts) under a temporary name, then rename; the one before is kept.
+def save_checkpoint(path: Path, state: dict[str, Any], identity: dict[str, str], keep_previous: bool = True) -> None:
+    """Write `state` (tensors, numbers, strings, lists, dicts) under a temporary name, then rename; the one before is kept, too.
 
     `identity` says what it belongs to: `job` (JSON of the settings), and hashes by name. The file ends with the sha256 of all that
     stands before; `torch.load` reads it all the same.
@@ -48,7 +48,7 @@ def save_checkpoint(path: Path, state: dict[str, Any], identity: dict[str, str])
             file.write(buffer.getbuffer())
             file.write(_seal(hashlib.sha256(buffer.getbuffer())))
         sync(temporary)  # before the last one takes the place of the one before it
-        if path.exists():
+        if keep_previous and path.exists():
             with contextlib.suppress(OSError):  # a file system without links keeps one checkpoint only
                 link = path.with_name(f".{path.name}.link")
                 link.unlink(missing_ok=True)

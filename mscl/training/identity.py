@@ -11,7 +11,9 @@ from mscl.stages.jobs import Job, Source, dumps
 from mscl.training.checkpoint import digest
 
 
-def identity_of(job: Job, code: str, sources: Iterable[Source], videos: pd.DataFrame | Iterable[str], **more: str) -> dict[str, str]:
+def identity_of(
+    job: Job, code: str, sources: Iterable[Source], videos: pd.DataFrame | Iterable[str], **more: str
+) -> dict[str, str]:
     """Settings, code, videos (names, or the rows of a manifest with their labels), the content of every store, and what else counts.
 
     A source that has no flow is read without. Raises ValueError from a store's index that is not there.
