@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
-import sys
 import time
 
 NAMES = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -28,7 +29,7 @@ class StopSignal:
         if not self.number:
             self.number, self._since = number, now
             if number == signal.SIGINT:
-                print("stopping: what is done is saved first; press Ctrl-C again to stop without", file=sys.stderr, flush=True)
+                _say("stopping: what is done is saved first; press Ctrl-C again to stop without saving")
 
     def release(self) -> None:
         for name in NAMES:
@@ -43,11 +44,17 @@ def leave_at_once(said: str) -> None:
     def leave(number: int, _frame) -> None:
         for name in NAMES:
             signal.signal(name, signal.SIG_IGN)  # the process is on its way out
-        print(said, file=sys.stderr, flush=True)
+        _say(said)
         _leave(number, None)
 
     for name in NAMES:
         signal.signal(name, leave)
+
+
+def _say(text: str) -> None:
+    """A line on stderr from within a signal's handler, where `print` may be under way already; nothing where nobody reads."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{text}\n".encode())
 
 
 def _leave(number: int, _frame) -> None:

@@ -18,7 +18,7 @@ from mscl.measures.topk import metrics_from_predictions
 from mscl.models import distributed
 from mscl.models.networks.build import build_backbone, load_backbone_weights, read_own_weights
 from mscl.stages.codehash import code_hash
-from mscl.stages.jobs import FinetuneJob, RGBNet, dumps
+from mscl.stages.jobs import FinetuneJob, RGBNet
 from mscl.stages.layout import HISTORY, METRICS, PREDICTIONS, WEIGHTS
 from mscl.store.shards import Shards
 from mscl.training.augment import flip, normalise

@@ -19,7 +19,7 @@ from mscl.models.method import Method
 from mscl.models.moco import key_momentum
 from mscl.models.view import View
 from mscl.stages.codehash import code_hash
-from mscl.stages.jobs import PretrainJob, dumps
+from mscl.stages.jobs import PretrainJob
 from mscl.stages.layout import HISTORY, WEIGHTS
 from mscl.training.augment import augment_rgb, flip_flow, flow_from_planes
 from mscl.training.checkpoint import save_weights

@@ -7,13 +7,13 @@ def stage_prefix():
 
     Strict mode is Snakemake's default only where there is no prefix. The package is this checkout's. The interpreter that runs
     Snakemake also runs the stages, activated or not, unless Snakemake itself brings an environment (--sdm). A cluster that stops a
-    job sends SIGTERM to all its processes: the shell and tee must outlive Python, which then writes a checkpoint. Unbuffered, a log
+    job sends SIGTERM to all its processes, a terminal SIGINT: the shell and tee must outlive Python, which then writes a checkpoint. Unbuffered, a log
     holds the last words of a stage that was killed.
     """
     found = f"set -euo pipefail; export PYTHONUNBUFFERED=1 PYTHONPATH={shlex.quote(str(ROOT))}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
     if not workflow.deployment_settings.deployment_method:
         found += f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
-    found += "trap : TERM; tee() {{ trap '' TERM; command tee \"$@\"; }}; "
+    found += "trap : TERM INT; tee() {{ trap '' TERM INT; command tee \"$@\"; }}; "
     return found
 
 
