@@ -1,9 +1,12 @@
 """Loader processes: an error keeps its sentence, too little memory is told as such, and signals are the first process's to answer."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -88,11 +91,20 @@ def test_a_small_dev_shm_is_named():
     assert "ValueError: compute.workers: 2 loader processes need more shared memory than /dev/shm has (1 MiB)" in run.stderr
 
 
+def loaders(pid: int) -> list[str]:
+    """Loader processes of a process; those of the last epoch may end meanwhile."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(OSError):
+            found += [child] if "pt_data_worker" in Path(f"/proc/{child}/comm").read_text() else []
+    return found
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_all_processes_saves_a_checkpoint(number, prepared, tmp_path):
     """A cluster and a terminal tell the loader processes, too."""
     job = build.pretrain_job(prepared, "r18", "moco", 0)
-    job = job.model_copy(update={"optim": job.optim.model_copy(update={"epochs": 500})})
+    job = job.model_copy(update={"optim": job.optim.model_copy(update={"epochs": 500, "batch": 2})})
     command = [sys.executable, "-m", "mscl", "pretrain", "--job", jobs.dumps(job), "--out", str(tmp_path), "--workers", "2"]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
@@ -100,6 +112,9 @@ def test_a_signal_to_all_processes_saves_a_checkpoint(number, prepared, tmp_path
     )
     while not (line := process.stdout.readline()).startswith("epoch 1") and line:
         pass
+    while process.poll() is None and not loaders(process.pid):
+        time.sleep(0.01)
+    time.sleep(0.2)  # they are reading, and the training waits for them or computes
     os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + number and "Traceback" not in errors, errors[-3000:]
