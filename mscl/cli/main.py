@@ -7,12 +7,11 @@ Modules are imported inside the commands, so that a stage loads only what it nee
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import signal
 import sys
-import traceback
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +19,9 @@ from typing import Annotated
 import typer
 
 from mscl.cli.store import store
+from mscl.machine.errors import sentence
 from mscl.machine.gpus import claim_for_processes
+from mscl.machine.signals import leave_at_once
 from mscl.machine.slurm import requeue_when_time_is_up
 from mscl.stages import jobs
 from mscl.stages.layout import CARD, MADE
@@ -39,6 +40,7 @@ Records = Annotated[Path | None, typer.Option(help="Folder for the run card, whi
 
 
 STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGUSR1)  # exit codes of training that was asked to stop and has saved a checkpoint
+KEPT = "stopped: what is whole is kept, and the same command goes on from there"
 
 
 @app.command()
@@ -124,6 +126,7 @@ def frames(job: Job, manifest: Path, shard: int, out: Out, workers: Workers = 1)
     from mscl.stages.keep import identity, kept
     from mscl.video.extract import extract_shard, read_rows
 
+    leave_at_once(KEPT)
     settings, tar = jobs.loads(jobs.FramesJob, job), out.with_suffix(".tar")
     rows = read_rows(manifest, shard)  # the rows of this shard alone: it does not change when another does
     with kept([out, tar], identity("frames", settings, [rows])) as unchanged:
@@ -137,6 +140,7 @@ def flow(job: Job, frames: Path, out: Out, workers: Workers = 1) -> None:
     from mscl.flow.shard import flow_shard
     from mscl.stages.keep import identity, kept
 
+    leave_at_once(KEPT)
     settings, tar = jobs.loads(jobs.FlowJob, job), out.with_suffix(".tar")
     with kept([out, tar], identity("flow", settings, [frames])) as unchanged:
         if not unchanged:
@@ -314,19 +318,20 @@ def main() -> None:
     except SystemExit as stop:
         if stop.code in STOPPED and not int(os.environ.get("RANK", 0)):  # only the first of several processes
             requeue_when_time_is_up()
+        if stop.code in (*STOPPED, 128 + signal.SIGINT):
+            _leave_threads(stop.code)
         raise
     except Exception as error:
-        said = _sentence(error)
+        said = sentence(error)
         if said is None or os.environ.get("MSCL_TRACE"):
             raise
         print(f"error: {said}", file=sys.stderr)
         raise SystemExit(1) from None
 
 
-def _sentence(error: Exception) -> str | None:
-    """The message of an error that mscl detected or of a full disk; None for any other error."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f" for {error.filename}" if error.filename else ""
-        return f"no space left{where}; free some space and run the same command again: it resumes from the finished parts"
-    raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-    return str(error) if isinstance(error, ValueError) and Path(__file__).parents[1] in raised_in.parents else None
+def _leave_threads(code: int) -> None:
+    """End this process where threads still work, as they do on a video or its flow: Python would wait for them."""
+    if any(not thread.daemon and thread is not threading.main_thread() for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

@@ -11,16 +11,19 @@ from mscl.config.measures import measure
 from mscl.config.module_path import load
 from mscl.machine.files import write_json
 from mscl.models.networks.build import build_backbone, load_backbone_weights
+from mscl.stages.codehash import code_hash
 from mscl.stages.jobs import FrozenJob
 from mscl.stages.layout import METRICS
 from mscl.store.shards import Shards
 from mscl.training.clips import UniformClips
 from mscl.training.features import extract_features
 from mscl.training.hardware import prepare_device
+from mscl.training.identity import identity_of
+from mscl.training.partial import Partial, fingerprint
 
 
 def evaluate_frozen(job: FrozenJob, out: Path, workers: int = 0) -> None:
-    """Extract the features of both splits, compute every measure of the job, and write `out`/metrics.json.
+    """Extract the features of both splits, compute every measure of the job, and write `out`/metrics.json. Interrupted, it resumes.
 
     Without `job.weights` the backbone is randomly initialised from the seed. `workers` is the number of loader processes. Raises
     ValueError for weights of another backbone, and when a measure cannot be loaded.
@@ -36,7 +39,8 @@ def evaluate_frozen(job: FrozenJob, out: Path, workers: int = 0) -> None:
         UniformClips(store, rows[(rows.split == s) & (rows.label >= 0)], job.frames, job.test_size, job.clips)
         for s in (job.train, job.test)
     ]
-    train_x, test_x = (extract_features(backbone, c, device, workers) for c in clips)
+    partials = [_partial(job, out / f".features.{name}.part", c, backbone) for name, c in zip(("train", "test"), clips)]
+    train_x, test_x = (extract_features(backbone, c, device, workers, p) for c, p in zip(clips, partials))
     train_y, test_y = (c.rows.label.to_numpy() for c in clips)
     found = {name: load(measure(name).function)(train_x, train_y, test_x, test_y) for name in job.measures}
     metrics = {
@@ -47,6 +51,14 @@ def evaluate_frozen(job: FrozenJob, out: Path, workers: int = 0) -> None:
         "chance": 1 / clips[0].rows.label.nunique(),
     }
     write_json(out / METRICS, metrics)
+    for partial in partials:
+        partial.done()
     for name, columns in found.items():
         values = ", ".join(f"{column} {value:.3f}" for column, value in columns.items())
         print(f"{name}: {values}; chance {metrics['chance']:.3f}")
+
+
+def _partial(job: FrozenJob, path: Path, clips: UniformClips, backbone: torch.nn.Module) -> Partial:
+    """Where the features of a split are kept until the measures are written."""
+    code, weights = code_hash(__name__, *job.modules()), fingerprint(backbone.state_dict())
+    return Partial(path, identity_of(job, code, [job.source], clips.rows, weights=weights))

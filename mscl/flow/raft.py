@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mscl.config.schema import FlowConfig
 from mscl.flow.grid import Pairs, resize
 from mscl.machine.files import sha256
+from mscl.models.finite import non_finite
 
 AGREE = 0.1  # px at flow.size: mean end-point difference to float32 up to which bfloat16 is taken
 
@@ -100,11 +101,14 @@ def load_raft(flow: FlowConfig) -> torch.nn.Module:
             )
     model = torchvision.models.optical_flow.raft_large(weights=None)
     try:
-        model.load_state_dict(_read_weights(Path(flow.weights)))
+        weights = _read_weights(Path(flow.weights))
+        model.load_state_dict(weights)
     except Exception as error:  # noqa: BLE001 torch raises whatever a foreign file makes it stumble over
         raise ValueError(
             f"{flow.weights}: not a state dict of torchvision's raft_large ({' '.join(str(error).split())[:120]})"
         ) from None
+    if name := non_finite(weights):
+        raise ValueError(f"{flow.weights}: {name} holds values that are not finite; download it again")
     return model
 
 

@@ -1,4 +1,4 @@
-"""Requeue a Slurm job whose time limit is nearly reached; training then resumes from its checkpoint."""
+"""Inside a Slurm job: a stage whose time is nearly up puts its job back into the queue, and goes on there from what it kept."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def requeue_when_time_is_up(now: datetime | None = None) -> bool:
         said = getattr(error, "stderr", None) or str(error)
         print(f"could not put Slurm job {job} back into the queue ({said.strip()}); start it again to resume", file=sys.stderr)
         return False
-    print(f"time limit reached: Slurm job {job} is back in the queue and will resume from its checkpoint", file=sys.stderr)
+    print(f"time limit reached: Slurm job {job} is back in the queue and will resume from what it has saved", file=sys.stderr)
     return True
 
 

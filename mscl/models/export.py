@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mscl.config.backbones import BACKBONES
 from mscl.machine.files import atomic_write
+from mscl.models.finite import non_finite
 from mscl.models.networks.backbone import Backbone
 from mscl.models.networks.build import backbone_class
 
@@ -185,13 +186,15 @@ def _fit(path: Path, tensors: dict[str, Tensor], form: Form, net: Backbone, labe
 def read_weights(path: str | PathLike) -> Weights:
     """Read a backbone from any of the known forms; a `.safetensors` file, else one of torch.save.
 
-    Raises ValueError, one sentence naming file and key, for a missing, torn, foreign or unfitting file.
+    Raises ValueError, one sentence naming file and key, for a missing, torn, foreign or unfitting file, or values that are not finite.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     tensors, note = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), {})
     form, backbone, width = _recognise(path, tensors, note)
+    if name := non_finite(tensors):
+        raise ValueError(f"{path}: {name} holds values that are not finite; get another file")
     net = _empty(backbone, width)
     state, used = _fit(path, tensors, form, net, f"{backbone} of width {width}")
     heads = {k: v for k, v in tensors.items() if k not in used}
@@ -213,7 +216,7 @@ def load_backbone(path: str | PathLike) -> Backbone:
     stages, each (B, C, T, H, W). mscl's weights want RGB in [0, 1] normalised by ImageNet's mean (.485, .456,
     .406) and standard deviation (.229, .224, .225); other people's want what they were trained with.
 
-    Raises ValueError, one sentence naming file and key, for a missing, torn, foreign or unfitting file.
+    Raises ValueError, one sentence naming file and key, for a missing, torn, foreign or unfitting file, or values that are not finite.
     """
     weights = read_weights(path)
     net = _empty(weights.backbone, weights.width)

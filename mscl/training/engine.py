@@ -18,15 +18,17 @@ from typing import Protocol
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from mscl.config.schema import Optim
+from mscl.machine.files import remove_leftovers
 from mscl.machine.signals import StopSignal
 from mscl.models import distributed
-from mscl.training.checkpoint import load_checkpoint, previous, save_checkpoint
+from mscl.models.finite import non_finite
+from mscl.training.checkpoint import CheckpointError, load_checkpoint, previous, save_checkpoint
 from mscl.training.draws import Draws
 from mscl.training.hardware import autocast
-from mscl.training.recipe import epoch_batches, learning_rate, make_optimizer
+from mscl.training.loader import loading
+from mscl.training.recipe import epoch_batches, learning_rate, load_moments, make_optimizer
 from mscl.watch.curves import Watch
 
 Batch = dict[str, Tensor]
@@ -141,22 +143,24 @@ class Run:
         self.dataset.set_epoch(epoch)
         batches = epoch_batches(len(self.dataset), self.recipe.batch, self.seed, epoch)[done:]
         own = [batch[distributed.rows(len(batch))] for batch in batches]
-        loader = iter(
-            DataLoader(self.dataset, batch_sampler=own, num_workers=self.machine.workers, pin_memory=self.device.type == "cuda")
-        )
-        for clips in map(len, batches):
-            asked = time.monotonic()
-            batch = {k: v.to(self.device, non_blocking=True) for k, v in next(loader).items()}
-            waited = time.monotonic() - asked
-            values = self._step(step, batch)
-            watch.step(self.at.step, values, clips, waited)
-            due = time.monotonic() - self._saved > 60 * self.machine.checkpoint_minutes
-            stopped_by, due = distributed.largest([stop.number, int(due)], self.device)
-            if stopped_by or due:
-                self.save()
-            if stopped_by:
-                raise SystemExit(128 + stopped_by)
+        with loading(self.dataset, own, self.machine.workers, pin=self.device.type == "cuda") as loader:
+            for clips in map(len, batches):
+                asked = time.monotonic()
+                batch = {k: v.to(self.device, non_blocking=True) for k, v in next(loader).items()}
+                waited = time.monotonic() - asked
+                values = self._step(step, batch)
+                watch.step(self.at.step, values, clips, waited)
+                self._save_if_due(stop)
         watch.epoch(self.at.step, self._close_epoch(epoch))
+
+    def _save_if_due(self, stop: StopSignal) -> None:
+        """A checkpoint now and then; and when any process is told to stop, after which all leave."""
+        due = time.monotonic() - self._saved > 60 * self.machine.checkpoint_minutes
+        stopped_by, due = distributed.largest([stop.number, int(due)], self.device)
+        if stopped_by or due:
+            self.save()
+        if stopped_by:
+            raise SystemExit(128 + stopped_by)
 
     def _step(self, step: Step, batch: Batch) -> dict[str, float]:
         """One step at the rate that the recipe has for it; its scalars enter the sums of the epoch."""
@@ -166,7 +170,7 @@ class Run:
         try:
             values = train_step(step, batch, self.optimizer, self.recipe, self.seed, self.at.step, self.total)
         except TrainingError as error:
-            raise TrainingError(f"{error}; last good checkpoint: {self.checkpoint}") from None
+            raise self._failed(str(error)) from None
         for name, value in values.items():
             self.at.sums[name] = self.at.sums.get(name, 0.0) + value
         self.at.step += 1
@@ -185,21 +189,36 @@ class Run:
         return row
 
     def resume(self) -> None:
-        """Go on from the checkpoint, where there is one."""
+        """Go on from the checkpoint, where there is one. Raises CheckpointError where it cannot be used."""
+        if distributed.rank() == 0:
+            remove_leftovers(self.checkpoint.parent)
         state = load_checkpoint(self.checkpoint, self.identity, self.machine.resume_anyway)
         if state is None:
             return
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.at = Progress(**state["at"])
+        try:
+            self.model.load_state_dict(state["model"])
+            load_moments(self.optimizer, state["optimizer"])
+            self.at = Progress(**state["at"])
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            first = " ".join(str(error).split(":")[-1].split())[:160]
+            raise CheckpointError(
+                f"{self.checkpoint}: holds another network or optimiser than this job trains ({first}), which --resume-anyway cannot "
+                "change; restore method, backbone, width and optimiser, or delete the file to start again"
+            ) from None
         if distributed.rank() == 0:
             print(f"resuming at step {self.at.step} of {self.total} from {self.checkpoint}")
 
     def save(self) -> None:
-        """Write a checkpoint (the first process does). A full disk costs no more than the checkpoint: the last one stays."""
+        """Write a checkpoint (the first process does). A full disk costs no more than the checkpoint: the last one stays.
+
+        Raises TrainingError, and writes nothing, when a weight or a moment of the optimiser is not finite.
+        """
         self._saved = time.monotonic()
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "at": vars(self.at)}
+        name = non_finite(state)
+        if any(distributed.largest([int(bool(name))], self.device)):
+            raise self._failed(f"{name or 'a tensor of another process'} is not finite after step {self.at.step}")
         if distributed.rank() == 0:
-            state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "at": vars(self.at)}
             try:
                 save_checkpoint(self.checkpoint, state, self.identity)
             except OSError as error:
@@ -208,6 +227,11 @@ class Run:
                 kept = f"{self.checkpoint} of an earlier step stays" if self.checkpoint.exists() else "there is none yet"
                 print(f"no space left for a checkpoint at step {self.at.step}; {kept}; make room", file=sys.stderr)
         distributed.wait()
+
+    def _failed(self, why: str) -> TrainingError:
+        """What is said when the training itself fails: `why`, and from where it can go on."""
+        good = f"the last good checkpoint is {self.checkpoint}" if self.checkpoint.exists() else "there is no checkpoint yet"
+        return TrainingError(f"{why}; {good}; lower lr or clip_grad in the recipe of this model")
 
     def done(self) -> None:
         """Remove the checkpoints: the results are written."""
@@ -220,18 +244,23 @@ def train_step(
 ) -> dict[str, float]:
     """Step `number` of `total`: forward, backward, one move of the optimiser. `batch` holds this process's rows of the whole batch.
 
-    Returns the means of the step's scalars over parts and processes. Raises TrainingError, before anything has
-    moved, when one is not finite.
+    Returns the means of the step's scalars over parts and processes. Raises TrainingError, before the optimiser has moved, when
+    the loss or the gradient is not finite, in every process alike.
     """
     step.begin(number / total, 1 / total)
     optimizer.zero_grad(set_to_none=True)
     sums = _backward(step, batch, recipe.accumulate, seed, number)
     trained = {name: p for name, p in step.model.named_parameters() if p.requires_grad}
     distributed.mean_gradients(trained)
-    values = dict(zip(sums, distributed.mean(list(sums.values()))))
-    if not math.isfinite(values["loss"]):
-        raise TrainingError(f"loss is not finite at step {number} ({', '.join(f'{k}={v:.4g}' for k, v in values.items())})")
-    nn.utils.clip_grad_norm_(trained.values(), recipe.clip_grad)
+    norm = nn.utils.clip_grad_norm_(trained.values(), recipe.clip_grad)
+    *means, norm = distributed.mean([*sums.values(), norm])  # not finite in one process: not finite in all
+    values = dict(zip(sums, means))
+    wrong = [what for what, value in (("loss", values["loss"]), ("gradient", norm)) if not math.isfinite(value)]
+    if wrong:
+        terms = ", ".join(f"{k}={v:.4g}" for k, v in [*values.items(), ("gradient norm", norm)])
+        raise TrainingError(
+            f"the {' and the '.join(wrong)} of step {number} {'is' if len(wrong) == 1 else 'are'} not finite ({terms})"
+        )
     optimizer.step()
     step.end()
     return values

@@ -11,15 +11,14 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from mscl.config.schema import Finetune
 from mscl.machine.files import atomic_write, sha256, write_json
 from mscl.measures.topk import metrics_from_predictions
 from mscl.models import distributed
-from mscl.models.networks.build import build_backbone, load_backbone_weights
+from mscl.models.networks.build import build_backbone, load_backbone_weights, read_own_weights
 from mscl.stages.codehash import code_hash
-from mscl.stages.jobs import FinetuneJob, RGBNet, dumps
+from mscl.stages.jobs import FinetuneJob, RGBNet
 from mscl.stages.layout import HISTORY, METRICS, PREDICTIONS, WEIGHTS
 from mscl.store.shards import Shards
 from mscl.training.augment import flip, normalise
@@ -27,8 +26,12 @@ from mscl.training.checkpoint import digest, save_weights
 from mscl.training.clips import FinetuneClips, UniformClips
 from mscl.training.draws import Draws
 from mscl.training.engine import DEFAULT, Batch, Machine, Run, Step
-from mscl.training.hardware import autocast, memory_format, place, prepare_device
+from mscl.training.hardware import memory_format, place, prepare_device
+from mscl.training.identity import identity_of
+from mscl.training.partial import Partial, fingerprint, over_videos
 from mscl.watch.flops import finetune_flops, mfu
+
+TEST_BATCH = 32  # videos at a time
 
 
 class Classifier(nn.Module):
@@ -52,11 +55,9 @@ class Classifier(nn.Module):
 
 def load_classifier(path: Path, net: RGBNet, finetune: Finetune, classes: int) -> Classifier:
     """A finetuned classifier in eval mode; raises ValueError when the file is another model's."""
-    from safetensors.torch import load_file
-
     model = Classifier(net, finetune, classes)
     load_backbone_weights(model.backbone, path)
-    weights = load_file(str(path))
+    weights = read_own_weights(path)
     try:
         model.fc.load_state_dict({"weight": weights["fc.weight"], "bias": weights["fc.bias"]})
     except (KeyError, RuntimeError):
@@ -79,29 +80,19 @@ class FinetuneStep(Step):
         return {"loss": loss, "train_top1": (logits.argmax(1) == batch["label"]).float().mean()}
 
 
-@torch.no_grad()
-def predict(model: Classifier, clips: UniformClips, device: torch.device, workers: int) -> pd.DataFrame:
+def predict(
+    model: Classifier, clips: UniformClips, device: torch.device, workers: int, partial: Partial | None = None
+) -> pd.DataFrame:
     """One row per test video: the five best classes and their probabilities; skipped videos are rows too."""
     model.eval()
-    rows = []
-    for batch in DataLoader(clips, batch_size=32, num_workers=workers):
-        x = normalise(batch["clip_KTHWC"].flatten(0, 1).to(device))
-        with autocast(device):
-            logits = model(x.contiguous(memory_format=torch.channels_last_3d))
-        p = logits.float().softmax(1).view(*batch["clip_KTHWC"].shape[:2], -1).mean(1)
-        best = p.topk(min(5, p.shape[1]), dim=1)
-        for i, top, probability in zip(batch["index"].tolist(), best.indices.tolist(), best.values.tolist()):
-            source = clips.rows.iloc[i]
-            rows.append(
-                {
-                    "clip_id": source.clip_id,
-                    "label": source.label,
-                    "top": top,
-                    "probability": probability,
-                    "status": "ok",
-                    "reason": "",
-                }
-            )
+    p = over_videos(lambda x: model(x).float().softmax(1), clips, TEST_BATCH, device, workers, partial)
+    best = p.topk(min(5, p.shape[1]), dim=1)
+    rows = [
+        {"clip_id": clip, "label": label, "top": top, "probability": probability, "status": "ok", "reason": ""}
+        for clip, label, top, probability in zip(
+            clips.rows.clip_id, clips.rows.label, best.indices.tolist(), best.values.tolist()
+        )
+    ]
     skipped = clips.skipped[["clip_id", "label", "status", "reason"]].assign(top=[[] for _ in range(len(clips.skipped))])
     skipped["probability"] = [[] for _ in range(len(skipped))]
     return pd.DataFrame(rows + skipped.to_dict("records"), columns=["clip_id", "label", "top", "probability", "status", "reason"])
@@ -129,15 +120,19 @@ def finetune(job: FinetuneJob, out: Path, machine: Machine = DEFAULT) -> None:
     if job.weights is not None:
         load_backbone_weights(model.backbone, job.weights)
     model = place(model, device, job.kernels)
-    identity = {"job": dumps(job), "code": code_hash(__name__, *job.modules()), "list of videos": digest(*train.rows.clip_id)}
-    identity |= {"pretrained weights": sha256(job.weights) if job.weights else "", "batch-norm groups": str(distributed.size())}
+    weights = sha256(job.weights) if job.weights else ""
+    code, groups = code_hash(__name__, *job.modules()), str(distributed.size())
+    identity = identity_of(job, code, [job.source], train.rows, pretrained_weights=weights, batch_norm_groups=groups)
     run = Run(model, train, job.finetune, job.seed, identity, out / "checkpoint.pt", machine)
     share = mfu(finetune_flops(job, classes), device) if device.type == "cuda" else None
     history = run.fit(FinetuneStep(model, job), f"finetune {job.method}", gpu_share=share)
     if distributed.rank():
         return
-    predictions = predict(model, test, device, machine.workers)
+    identity |= {"weights": fingerprint(model.state_dict()), "list of tested videos": digest(*test.rows.clip_id)}
+    partial = Partial(out / ".predictions.part", identity, machine.checkpoint_minutes)
+    predictions = predict(model, test, device, machine.workers, partial)
     write_finetuned(model, history, predictions, train.rows.label.nunique(), job, out)
+    partial.done()
     run.done()
 
 

@@ -19,14 +19,15 @@ from mscl.models.method import Method
 from mscl.models.moco import key_momentum
 from mscl.models.view import View
 from mscl.stages.codehash import code_hash
-from mscl.stages.jobs import PretrainJob, dumps
+from mscl.stages.jobs import PretrainJob
 from mscl.stages.layout import HISTORY, WEIGHTS
 from mscl.training.augment import augment_rgb, flip_flow, flow_from_planes
-from mscl.training.checkpoint import digest, save_weights
+from mscl.training.checkpoint import save_weights
 from mscl.training.clips import PretrainClips, clip_names, pretrain_rows
 from mscl.training.draws import Draws
 from mscl.training.engine import DEFAULT, Batch, Machine, Run, Step
 from mscl.training.hardware import memory_format, place, prepare_device
+from mscl.training.identity import identity_of
 from mscl.training.monitor import Monitor
 from mscl.watch.flops import mfu, pretrain_flops
 
@@ -97,13 +98,9 @@ def pretrain(job: PretrainJob, out: Path, machine: Machine = DEFAULT) -> None:
         where = f"{device}" if distributed.size() == 1 else f"{distributed.size()} x {device.type}"
         print(f"{job.method}, seed {job.seed}: {len(rows)} videos, {job.optim.epochs} epochs, on {where}")
     dataset = PretrainClips(rows, job.clip, job.augment, job.switches, job.net.size, job.seed)
-    code = code_hash(__name__, *job.modules())
-    identity = {
-        "job": dumps(job),
-        "code": code,
-        "batch-norm groups": str(distributed.groups(job.contrast.bn_groups)),
-        "list of videos": digest(*(r[2] for r in rows)),
-    }
+    groups = str(distributed.groups(job.contrast.bn_groups))
+    sources = [*job.sources, *([job.monitor.source] if job.monitor else [])]
+    identity = identity_of(job, code_hash(__name__, *job.modules()), sources, [r[2] for r in rows], batch_norm_groups=groups)
     run = Run(model, dataset, job.optim, job.seed, identity, out / "checkpoint.pt", machine)
     monitor = Monitor(job, model.encoder, device, machine.workers).measure if job.monitor else None
     share = mfu(pretrain_flops(job), device) if device.type == "cuda" else None

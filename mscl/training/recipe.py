@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,18 @@ def make_optimizer(model: nn.Module, recipe: Optim) -> torch.optim.Optimizer:
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(trained, lr=recipe.lr, betas=(recipe.momentum, 0.999), weight_decay=recipe.weight_decay)
     return torch.optim.SGD(trained, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+
+
+def load_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load an optimiser's state; raise ValueError when it is another optimiser's, or holds moments of another shape."""
+    have, want = ({key for group in s["param_groups"] for key in group} for s in (state, optimizer.state_dict()))
+    if have != want:
+        raise ValueError(f"the optimiser has other settings: {', '.join(sorted(have ^ want))}")
+    optimizer.load_state_dict(state)
+    for parameter, moments in optimizer.state.items():
+        for name, value in moments.items():
+            if value is not None and value.dim() and value.shape != parameter.shape:
+                raise ValueError(f"{name} is {tuple(value.shape)} where a weight is {tuple(parameter.shape)}")
 
 
 def epoch_batches(length: int, batch: int, seed: int, epoch: int) -> list[list[int]]:

@@ -32,6 +32,7 @@ TANGLED = re.compile(
     r"^\[Parsed_showinfo[^\]]*\] \[info\] (?:n: (?!.* type:\S ?$)|color_(?!range:\S+ color_space:\S+ color_primaries:\S+ color_trc:\S+$))",
     re.M,
 )
+ENDED = re.compile(rb"^(?:\[\w+\] )*Exiting normally, received signal", re.M)  # with code 255, and frames that end too early
 RATE = re.compile(r"Stream #0:\d+.*Video:.* ([\d.]+)(k?) fps")
 REASON = 160  # maximum length of an ffmpeg message, characters
 BEFORE = 10.0  # seconds that decoding starts before a span: few containers seek exactly, but most have exact time stamps
@@ -149,9 +150,11 @@ def _run(command: list[str], timeout: float) -> tuple[bytes, bytes]:
     for _ in range(2):
         with _memory_file("frames") as out, _memory_file("log") as log:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=log, timeout=timeout, check=False)
-            if done.returncode >= 0:
-                return _content(out), _content(log)
-    raise Killed(f"ffmpeg was killed by signal {-done.returncode}, twice; is there enough memory?")
+            said = _content(log)
+            if done.returncode >= 0 and not (done.returncode == 255 and ENDED.search(said)):
+                return _content(out), said
+    how = f"signal {-done.returncode}" if done.returncode < 0 else "a signal"
+    raise Killed(f"ffmpeg was killed by {how}, twice; is there enough memory?")
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from mscl.machine.device import memory_gb
 from mscl.watch.progress import tqdm
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+    pass
 
 IN_THE_BAR = ("acc_rgb", "acc_lmcl", "acc_order", "train_")  # prefixes of the values shown in the progress bar
 POINT_SECONDS = 10.0  # seconds between the points of a curve; each point is the mean since the previous one
@@ -42,7 +42,7 @@ class Watch:
     ) -> None:
         self.device, self.gpu_share = device, gpu_share
         self.bar = tqdm(total=total, initial=step, desc=title, unit="step", disable=quiet)
-        self.curves = None if quiet or curves is None else _curves(curves, step)
+        self.curves = None if quiet or curves is None else Curves(curves, step)
         self.quiet = quiet
         self._epoch, self._point = Window(), Window()
 
@@ -62,9 +62,7 @@ class Watch:
         """Record an epoch whose last step was `number`; `row` is its row of the training history."""
         self._draw(number)
         if self.curves:
-            for name, value in row.items():
-                self.curves.add_scalar(f"epoch/{name}", value, number)
-            self.curves.flush()
+            self.curves.add({f"epoch/{name}": value for name, value in row.items()}, number)
         if not self.quiet:
             found = ", ".join(f"{k} {v:.4g}" for k, v in row.items() if k not in ("epoch", "lr") and "_to_" not in k)
             self.bar.write(f"epoch {row['epoch']}: {found} ({', '.join(self._speed(self._epoch))})")
@@ -90,10 +88,8 @@ class Watch:
 
     def _draw(self, number: int) -> None:
         if self.curves and self._point.steps:
-            for name, value in self._point.means().items():
-                self.curves.add_scalar(f"step/{name}", value, number)
-            for name, value in self._rates(self._point).items():
-                self.curves.add_scalar(f"speed/{name}", value, number)
+            points = {f"step/{name}": value for name, value in self._point.means().items()}
+            self.curves.add(points | {f"speed/{name}": value for name, value in self._rates(self._point).items()}, number)
         self._point = Window()
 
 
@@ -116,11 +112,44 @@ class Window:
         return max(time.monotonic() - self.began, 1e-9)
 
 
-def _curves(folder: Path, step: int) -> SummaryWriter | None:
-    """A TensorBoard writer that discards points of an interrupted run after `step`; None, with a warning, without TensorBoard."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        warnings.warn("no curves are written: install tensorboard to write them", stacklevel=2)
-        return None
-    return SummaryWriter(str(folder), purge_step=step + 1)
+class Curves:
+    """Curves that TensorBoard shows, from step `step` on: what an interrupted run wrote after it is dropped.
+
+    They are no result: where they cannot be written (no TensorBoard, a full disk, a folder that is read-only), this is said once
+    and the run goes on without.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        self._writer, self.folder = None, folder
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            warnings.warn("no curves are written: install tensorboard to have them", stacklevel=3)
+            return
+        try:
+            self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+        except Exception as error:  # noqa: BLE001 TensorBoard's file systems have errors of their own
+            self._give_up(error)
+
+    def add(self, values: dict[str, float], number: int) -> None:
+        """Points of several curves after step `number`."""
+        if self._writer is None:
+            return
+        try:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, number)
+            self._writer.flush()
+        except Exception as error:  # noqa: BLE001
+            self._give_up(error)
+
+    def close(self) -> None:
+        if self._writer is None:
+            return
+        try:
+            self._writer.close()
+        except Exception as error:  # noqa: BLE001
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self._writer = None
+        warnings.warn(f"{self.folder}: curves cannot be written ({error}); training goes on without them", stacklevel=3)

@@ -117,6 +117,20 @@ def test_a_killed_ffmpeg_is_tried_again_and_never_leaves_a_shortened_clip(tmp_pa
     assert (tmp_path / "tries").read_text().count("x") == 2
 
 
+def test_an_ffmpeg_that_was_told_to_stop_is_tried_again(tmp_path, video, monkeypatch):
+    """A cluster tells all processes of a job: ffmpeg then ends with what it has, and says so."""
+    script = tmp_path / "told"
+    script.write_text(
+        f'#!/bin/sh\necho x >> {tmp_path}/tries\n"{ffmpeg_exe()}" -v quiet -i "file:{video}" -f image2pipe -vcodec mjpeg pipe:\n'
+        "echo '[info] Exiting normally, received signal 15.' >&2\nexit 255\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setattr("mscl.video.ffmpeg.arguments", lambda *_: [str(script)])
+    got = decode(video, FramesConfig())
+    assert not got.jpegs and got.error.startswith("ffmpeg was killed by a signal, twice")
+    assert (tmp_path / "tries").read_text().count("x") == 2
+
+
 def test_metadata_that_looks_like_ffmpeg_log_lines_is_ignored(tmp_path, video):
     path = tmp_path / "boast.mkv"
     title = "title=n: 0 pts: 0 pts_time:0.5 s:1x1 [error] boo"

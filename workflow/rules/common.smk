@@ -8,14 +8,14 @@ def stage_prefix():
     * `set -euo pipefail`: Snakemake sets strict mode only if there is no prefix.
     * PYTHONPATH: the package is that of this checkout.
     * PATH: the Python that runs Snakemake also runs the stages, unless Snakemake provides an environment (--sdm).
-    * trap: a cluster that stops a job sends SIGTERM to all its processes. The shell and tee must keep running until Python has
+    * trap: a cluster that stops a job sends SIGTERM to all its processes, and a terminal SIGINT. The shell and tee must keep running until Python has
       written a checkpoint.
     * PYTHONUNBUFFERED: the log contains the last output of a killed stage.
     """
     found = f"set -euo pipefail; export PYTHONUNBUFFERED=1 PYTHONPATH={shlex.quote(str(ROOT))}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
     if not workflow.deployment_settings.deployment_method:
         found += f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
-    found += "trap : TERM; tee() {{ trap '' TERM; command tee \"$@\"; }}; "
+    found += "trap : TERM INT; tee() {{ trap '' TERM INT; command tee \"$@\"; }}; "
     return found
 
 

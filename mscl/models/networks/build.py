@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mscl.config.backbones import backbone_path
 from mscl.config.module_path import load
+from mscl.models.finite import non_finite
 from mscl.models.networks.backbone import Backbone
 from mscl.stages.jobs import RGBNet
 
@@ -25,12 +26,27 @@ def build_backbone(net: RGBNet) -> Backbone:
 
 
 def load_backbone_weights(backbone: Backbone, path: Path) -> None:
-    """Load one of our safetensors files strictly; raise ValueError naming the file when it does not fit."""
+    """Load one of our safetensors files strictly; raise ValueError naming the file when it does not fit, or see `read_own_weights`."""
+    weights = read_own_weights(path)
+    try:
+        backbone.load_state_dict({k: v for k, v in weights.items() if not k.startswith(ON_A_BACKBONE)})
+    except (RuntimeError, ValueError) as error:
+        first = str(error).strip().splitlines()[-1].strip()
+        raise ValueError(f"{path}: not the weights of this backbone ({first}); check models.*.backbone and width") from None
+
+
+def read_own_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of one of our safetensors files, on the CPU, by name.
+
+    Raises ValueError naming the file when it is absent, damaged, or holds values that are not finite.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         weights: dict[str, Tensor] = load_file(str(path))
-        backbone.load_state_dict({k: v for k, v in weights.items() if not k.startswith(ON_A_BACKBONE)})
-    except (RuntimeError, OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[-1].strip()
-        raise ValueError(f"{path}: not the weights of this backbone ({first}); check models.*.backbone and width") from None
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{path}: not a whole safetensors file ({' '.join(str(error).split())}); make it again") from None
+    if name := non_finite(weights):
+        raise ValueError(f"{path}: {name} holds values that are not finite; delete the file and train again")
+    return weights
