@@ -14,7 +14,7 @@ from mscl.store.shards import Shards
 def health(source: Source) -> dict:
     """Counts per split and status of one data set, and one entry per video that has a status other than ok or a reason.
 
-    Keys: videos, counts {split: {status: n}}, frames (stored frames in total) and not_ok; with flow also flow {status: n},
+    Keys: videos, notes (what the manifest leaves out, as sentences), counts {split: {status: n}}, frames (stored frames in total) and not_ok; with flow also flow {status: n},
     flow_not_ok (status of the frames ok, of the flow not) and no_allowed_start (clips with no allowed start frame).
     """
     manifest = pd.read_parquet(source.manifest)
@@ -24,6 +24,7 @@ def health(source: Source) -> dict:
     rows = manifest[["clip_id", "split"]].assign(status=status, reason=reason)
     found = {
         "videos": len(rows),
+        "notes": manifest.attrs.get("notes", []),
         "counts": {split: part.status.value_counts().to_dict() for split, part in rows.groupby("split")},
         "frames": int(frames["count"].sum()) if "count" in frames else 0,
         "not_ok": rows[(rows.status != "ok") | (rows.reason != "")].to_dict("records"),

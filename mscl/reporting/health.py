@@ -23,6 +23,7 @@ def data_table(results: Results) -> Table:
     for name, entry in entries.items():
         for split, counts in entry.get("counts", {}).items():
             rows.append([name, split, str(sum(counts.values())), *(str(counts.get(status, 0)) for status in statuses)])
+        notes += [f"{name}: {note}." for note in entry.get("notes", [])]
         if entry.get("flow"):
             notes.append(f"Flow of {name}: " + ", ".join(f"{count} {status}" for status, count in entry["flow"].items()) + ".")
         if entry.get("no_allowed_start"):

@@ -18,6 +18,7 @@ from mscl.stages.table import Planned, planned
 
 Key = tuple[str, str, int]  # model, method, seed
 NAN = float("nan")
+NAMES = dict.fromkeys(("a", "b", "left_method", "right_method", "block"), str)  # columns of names: class 001 is not the number 1
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Reader:
 
     def table(self, path: Path, what: str) -> pd.DataFrame | None:
         """A CSV or parquet table, or None with a sentence in `missing`."""
-        read = pd.read_parquet if path.suffix == ".parquet" else lambda p: pd.read_csv(p, keep_default_na=False)
+        read = pd.read_parquet if path.suffix == ".parquet" else lambda p: pd.read_csv(p, keep_default_na=False, dtype=NAMES)
         return self._read(path, what, lambda: read(path))
 
     def _read(self, path: Path, what: str, read: Callable[[], Any]) -> Any:
