@@ -1,7 +1,8 @@
-# make demo   the whole pipeline on embedded videos, on a CPU, to the report
-# make test   the tests
-# make restore   what dvc.lock records, from the DVC remote (docs/dvc.md); ONLY=tables: without data and weights
-# make lint   style checks; make clean  remove the demo's data and results
+# make demo     run the whole pipeline on generated videos, on a CPU, up to the report
+# make test     run the tests
+# make restore  restore the files recorded in dvc.lock from the DVC remote (docs/dvc.md); ONLY=tables: without data and weights
+# make lint     run the style checks
+# make clean    remove the demo's data and results
 PYTHON ?= python3
 CORES ?= all
 BIN := .venv/bin
@@ -14,9 +15,9 @@ install: $(INSTALLED)
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "mscl needs Python 3.11 or newer; $(PYTHON) is older. Name another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	  echo "mscl needs Python 3.11 or newer; $(PYTHON) is older. Choose another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-	  echo "$(PYTHON) cannot make virtual environments: on Debian and Ubuntu install python3-venv, or name another: make PYTHON=..." >&2; exit 1; }
+	  echo "$(PYTHON) cannot make virtual environments: on Debian and Ubuntu install python3-venv, or choose another Python: make PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --progress-bar off -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

@@ -12,10 +12,10 @@ __version__ = "0.1.0"
 
 
 def load_backbone(path: str | PathLike) -> Backbone:
-    """The RGB backbone of a file of weights, in eval mode: clips (B, 3, T, H, W) -> features (B, feature_dim).
+    """Load an RGB backbone from a file of weights, in eval mode: clips (B, 3, T, H, W) -> features (B, feature_dim).
 
-    mscl's own files, torchvision's, MMAction2's and PySlowFast's; see `mscl.models.export.load_backbone`.
+    Reads the files of mscl, torchvision, MMAction2 and PySlowFast; `mscl.models.export.load_backbone` says what is raised.
     """
-    from mscl.models.export import load_backbone as load  # torch is loaded only now
+    from mscl.models.export import load_backbone as load  # imported here, so that `import mscl` does not load torch
 
     return load(path)

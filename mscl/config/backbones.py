@@ -1,10 +1,10 @@
-"""The backbones that have a name: one row each. How to add one: docs/extending.md."""
+"""The table of built-in backbones. docs/extending.md explains how to add one."""
 
 from __future__ import annotations
 
 from mscl.config.module_path import refuse_unknown
 
-# name -> class, called with the width of its first stage (`mscl.models.networks.backbone.Backbone` says what else it must have)
+# name -> class; its argument is the width of the first stage. `mscl.models.networks.backbone.Backbone` lists what it must have.
 BACKBONES: dict[str, str] = {
     "r3d_18": "mscl.models.networks.r3d_18:R3D18",
     "slow_r50": "mscl.models.networks.slow_r50:SlowR50",
@@ -13,11 +13,11 @@ BACKBONES: dict[str, str] = {
 
 
 def backbone_path(name: str) -> str:
-    """Module path of a backbone's class: that of its row, or the name itself where it is one."""
+    """The module path of a backbone's class: from its row, or `name` itself if it is a module path."""
     return BACKBONES.get(name, name)
 
 
 def known_backbone(name: str) -> str:
-    """Check a name in a configuration; raises ValueError."""
+    """Return `name` if it is a known backbone or a module path that exists; else raise ValueError."""
     refuse_unknown("backbone", name, list(BACKBONES))
     return name

@@ -1,4 +1,4 @@
-"""What the configuration says of one data set: where it lies, in which format, which part of it, how it is stored."""
+"""The configuration of one data set: its folder, its format, which part of it is used, and how its frames are stored."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+.-]*$")]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
-UNPACKED = "unpacked-by-mscl.txt"  # below root: the annotation files came out of a package here
-# What people call the splits, and what the published lists call them.
+UNPACKED = "unpacked-by-mscl.txt"  # a file below root; it exists when the workflow unpacked the annotation files from a package
+# Usual name of a split -> its name in the published lists.
 PUBLISHED_SPLIT = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 
 
 class Embedded(Strict):
-    """A generated data set: real encoded videos in which only motion tells the class."""
+    """A generated data set: encoded videos whose class can be recognised only by motion."""
 
     clips: dict[str, Positive]  # split -> number of videos
     seed: int = 0
@@ -30,37 +30,43 @@ class Embedded(Strict):
 
 
 class FramesConfig(Strict):
-    step: Positive = 2  # keep every step-th raw frame
+    """How frames are extracted."""
+
+    step: Positive = 2  # keep every step-th frame of the video
     short_side: Annotated[int, Field(ge=16)] = 256  # pixels; a smaller video is not enlarged
-    quality: Annotated[int, Field(ge=1, le=31)] = 3  # ffmpeg's -q:v, 1 best
+    quality: Annotated[int, Field(ge=1, le=31)] = 3  # ffmpeg's -q:v; 1 is best
     timeout: Positive = 300  # seconds for one video
 
 
 class Subset(Strict):
-    """Which annotated videos are used: those that pass every filter given. Labels keep their numbers."""
+    """Which annotated videos are used: those that pass every given filter. Labels are not renumbered."""
 
-    splits: tuple[Name, ...] = ()  # filter these only; empty: all
+    splits: tuple[Name, ...] = ()  # the splits to filter; empty: all
     classes: tuple[str, ...] = ()
     ids: str | None = None  # a text file below root, one clip_id a line
-    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0  # by a hash of the clip_id: what 0.01 keeps, 0.1 keeps too
+    fraction: Annotated[float, Field(gt=0, le=1)] = (
+        1.0  # chosen by a hash of the clip_id; the videos kept at 0.01 are also kept at 0.1
+    )
 
 
 class Download(Strict):
-    """Get the data set first, by the rows of mscl/datasets/acquire/sources.csv."""
+    """Download the data set first, from the addresses in mscl/datasets/acquire/sources.csv."""
 
     source: Literal["kinetics400", "ucf101", "hmdb51"]
-    mirror: str | None = None  # base URL to use in place of the published one
-    keep_archives: bool = False  # an archive is deleted once its videos are unpacked
+    mirror: str | None = None  # base URL that replaces the published one
+    keep_archives: bool = False  # false: delete each archive after its videos are unpacked
 
 
 class Dataset(Strict):
+    """One data set."""
+
     format: Annotated[str, AfterValidator(known_format)]
     root: Path
-    videos: str = ""  # folder of the videos, below root; each format has a default
-    annotations: dict[str, str] = {}  # split (or "labels") -> file or folder below root; UCF101, HMDB51 and folders have defaults
-    fold: Literal[1, 2, 3] = 1  # which of the three official splits of UCF101 and HMDB51
-    holdout: dict[Name, Annotated[float, Field(gt=0, lt=1)]] = {}  # new split -> share taken from another one, by hash
-    holdout_from: str = ""  # that other one; the first annotated split by default
+    videos: str = ""  # folder of the videos below root; the default depends on the format
+    annotations: dict[str, str] = {}  # split (or "labels") -> file or folder below root; ucf101, hmdb51 and folder have defaults
+    fold: Literal[1, 2, 3] = 1  # which of the three official splits (UCF101, HMDB51)
+    holdout: dict[Name, Annotated[float, Field(gt=0, lt=1)]] = {}  # new split -> share of videos, chosen by hash
+    holdout_from: str = ""  # the split that they are taken from; default: the first annotated split
     shards: Annotated[int, Field(ge=1, le=9999)]
     frames: FramesConfig = FramesConfig()
     subset: Subset = Subset()
@@ -70,7 +76,7 @@ class Dataset(Strict):
     @model_validator(mode="before")
     @classmethod
     def defaults(cls, values: Any) -> Any:
-        """Fill in what is usual for the format, and `holdout_from`: a job's JSON does not keep the order of the splits."""
+        """Fill in the defaults of the format, and `holdout_from`, since the JSON of a job does not keep the order of the splits."""
         if not isinstance(values, dict) or not isinstance(values.get("format"), str):
             return values
         row, fold = format_of(values["format"]), values.get("fold", 1)
@@ -89,27 +95,29 @@ class Dataset(Strict):
             raise ValueError("annotations: name at least one split and its file")
         if row.splits and not set(self.annotated) <= set(row.splits):
             raise ValueError(
-                f"annotations: the files of {self.format} know the splits {' and '.join(row.splits)} only; use holdout for another"
+                f"annotations: the {self.format} lists define only the splits {' and '.join(row.splits)}; use holdout for another split"
             )
         if row.folders and self.videos != row.videos:
             raise ValueError(
-                f"videos: the {self.format} format finds its videos in the folders under annotations; remove this key"
+                f"videos: the {self.format} format takes its videos from the folders under annotations; remove this key"
             )
         self._check_origin()
         self._check_holdout()
         return self
 
     def _check_origin(self) -> None:
-        """An embedded data set is generated, another may be downloaded, in a format that it comes in."""
+        """Check that the data set is either generated or downloaded, not both, and that this is possible in its format."""
         if self.embedded and set(self.embedded.clips) != set(self.annotated):
-            raise ValueError(f"embedded.clips: give a count for each of {', '.join(self.annotated)}")
+            raise ValueError(f"embedded.clips: give the number of videos for each of {', '.join(self.annotated)}")
         if self.embedded and not self.row.generated:
             known = " or ".join(name for name, row in FORMATS.items() if row.generated)
-            raise ValueError(f"embedded: generated data sets come as {known}; change format")
+            raise ValueError(f"embedded: generated data sets need the format {known}; change format")
         if self.embedded and self.download:
-            raise ValueError("download: an embedded data set is generated; remove one of the two")
+            raise ValueError("download: an embedded data set is generated, not downloaded; remove embedded or download")
         if self.download and self.download.source not in self.row.sources:
-            raise ValueError(f"download.source: {self.download.source} does not come in the {self.format} format; change one")
+            raise ValueError(
+                f"download.source: {self.download.source} is not available in the {self.format} format; change source or format"
+            )
 
     def _check_holdout(self) -> None:
         if self.holdout_from not in self.annotated:
@@ -117,36 +125,37 @@ class Dataset(Strict):
                 f"holdout_from: no split '{self.holdout_from}' under annotations; there are {', '.join(self.annotated)}"
             )
         for name in set(self.holdout) & {*self.annotated, "labels"}:
-            raise ValueError(f"holdout: split '{name}' has a file already; give the new split another name")
+            raise ValueError(f"holdout: split '{name}' already has a file; give the new split another name")
         if sum(self.holdout.values()) >= 1:
-            raise ValueError("holdout: the shares leave nothing for the split that they are taken from")
+            raise ValueError("holdout: the shares must sum to less than 1")
         for name in self.subset.splits:
             if name not in self.splits:
                 raise ValueError(f"subset.splits: no split '{name}'; there are {', '.join(self.splits)}")
 
     @property
     def row(self) -> Format:
-        """What is known of the format."""
+        """The row of the format in the table of formats."""
         return format_of(self.format)
 
     @property
     def annotated(self) -> list[str]:
-        """The splits that have a file (or folder)."""
+        """The splits with an annotation file or folder."""
         return [s for s in self.annotations if s != "labels"]
 
     @property
     def splits(self) -> list[str]:
+        """All splits: the annotated ones, then those of `holdout`."""
         return [*self.annotated, *self.holdout]
 
     def annotation_files(self) -> Iterator[Path]:
-        """The annotation files that are there, in a fixed order (a folder of them: each file)."""
+        """The annotation files that exist, in a fixed order. For a folder of annotation files: each file in it."""
         for name in dict.fromkeys(self.annotations.values()):
             yield from self.row.files(self.root / name, self.fold)
         if self.subset.ids and (path := self.root / self.subset.ids).is_file():
             yield path
 
     def class_folders(self) -> Iterator[Path]:
-        """The folders of the splits and those within them: a folder's time changes when a video is added to it or removed."""
+        """The folders of the splits and of their classes. The time of a folder changes when a video is added or removed."""
         for split in self.annotated:
             folder = self.root / self.annotations[split]
             if folder.is_dir():
@@ -154,7 +163,7 @@ class Dataset(Strict):
                 yield from sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
 
     def brought_files(self) -> list[Path]:
-        """What neither a download nor our unpacking of a package makes: annotation files, and folders that serve as such."""
+        """The annotation files, or class folders, that the user provides: those that the workflow did not download or unpack."""
         if self.row.folders:
             return [*self.annotation_files(), *self.class_folders()]
         made = self.download is not None or (self.root / UNPACKED).exists()

@@ -1,6 +1,6 @@
-"""The data-set formats that have a name: one row each, with what must be known of one before its files are read.
+"""The table of built-in data-set formats: for each, what must be known before its files are read.
 
-How to add one: docs/extending.md.
+docs/extending.md explains how to add one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from mscl.config.module_path import refuse_unknown
 
 LISTS = "ucfTrainTestlist"
-SSV2_OLDER = "something-something-v2-"  # the prefix of SSv2's older annotation files
+SSV2_OLDER = "something-something-v2-"  # prefix of the older names of SSv2's annotation files
 
 
 def _nothing_usual(fold: int) -> dict[str, str]:
@@ -25,19 +25,22 @@ def _one_file(path: Path, fold: int) -> list[Path]:
 
 @dataclass(frozen=True)
 class Format:
-    """One format. Its module has `read_annotations(dataset)`, `find_videos(folder, files)`, `HOW` and, if need be, `prepare(name, dataset)`."""
+    """One data-set format.
+
+    Its module has `read_annotations(dataset)`, `find_videos(folder, files)`, `HOW` and, if needed, `prepare(name, dataset)`.
+    """
 
     module: str
-    videos: str = "."  # the usual folder of the videos, below root
-    usual: Callable[[int], dict[str, str]] = _nothing_usual  # fold -> the usual annotations
-    files: Callable[[Path, int], list[Path]] = _one_file  # (path of an annotation, fold) -> the files there
-    labels: str = ""  # what its required file of labels is called; "" where none is required
-    splits: tuple[str, ...] = ()  # the only ones that its files know; () any
-    sources: tuple[str, ...] = ()  # downloads that come in it
-    labels_brought: bool = False  # whether a `labels` file is the user's own where the rest is downloaded
-    folders: bool = False  # the annotations are folders of videos, within which the videos lie
-    suffix: str = ".mp4"  # of its videos
-    generated: bool = False  # whether embedded data sets can come in it
+    videos: str = "."  # default folder of the videos, below root
+    usual: Callable[[int], dict[str, str]] = _nothing_usual  # fold -> default annotations
+    files: Callable[[Path, int], list[Path]] = _one_file  # (path of an annotation, fold) -> existing files
+    labels: str = ""  # usual name of the labels file if one is required; "" if not
+    splits: tuple[str, ...] = ()  # the only splits that its lists define; (): any split
+    sources: tuple[str, ...] = ()  # names of the downloads in this format
+    labels_brought: bool = False  # whether the user provides the `labels` file when the rest is downloaded
+    folders: bool = False  # whether the annotations are the folders of videos themselves
+    suffix: str = ".mp4"  # of its video files
+    generated: bool = False  # whether embedded (generated) data sets can have this format
 
 
 def _ucf101_lists(fold: int) -> dict[str, str]:
@@ -82,11 +85,11 @@ FORMATS: dict[str, Format] = {
 
 
 def format_of(name: str) -> Format:
-    """The row of a format; one of your own is the module path of its reader, `package.module:read_annotations`."""
+    """The row of a format. The user's own format is given as the module path of its reader, `package.module:read_annotations`."""
     return FORMATS.get(name) or Format(name.partition(":")[0])
 
 
 def known_format(name: str) -> str:
-    """Check a name in a configuration; raises ValueError."""
+    """Return `name` if it is a known format or a module path that exists; else raise ValueError."""
     refuse_unknown("format", name, list(FORMATS))
     return name

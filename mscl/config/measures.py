@@ -1,7 +1,7 @@
-"""The measures that have a name: one row each, from which the frozen tests and the tables take what they need.
+"""The table of built-in measures of frozen features. The frozen tests and the report's tables read it.
 
-A measure is a function (train features ND, train labels N, test features MD, test labels M) -> {column: share in [0, 1]}.
-How to add one: docs/extending.md.
+A measure is a function (train features (N, D), train labels (N,), test features (M, D), test labels (M,)) -> {column: share in
+[0, 1]}. docs/extending.md explains how to add one.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from mscl.config.module_path import refuse_unknown
 class Measure:
     """One measure of the frozen features of a backbone."""
 
-    function: str  # module path
-    columns: dict[str, str]  # what it returns -> title in the tables; what has no title is stored and not shown
+    function: str  # its module path
+    columns: dict[str, str]  # returned column -> title in the tables; columns without a title are stored but not shown
 
 
 MEASURES: dict[str, Measure] = {
@@ -27,11 +27,11 @@ MEASURES: dict[str, Measure] = {
 
 
 def measure(name: str) -> Measure:
-    """The row of a measure; one given by module path shows every column that it returns under its own name."""
+    """The row of a measure. A measure given by module path has no titles: the tables show all columns that it returns."""
     return MEASURES.get(name) or Measure(name, {})
 
 
 def known_measure(name: str) -> str:
-    """Check a name in a configuration; raises ValueError."""
+    """Return `name` if it is a known measure or a module path that exists; else raise ValueError."""
     refuse_unknown("measure", name, list(MEASURES))
     return name

@@ -1,6 +1,6 @@
-"""What a pretraining method is made of, the families of methods, and the methods that have a name (docs/method.md, docs/rivals.md).
+"""The switches of a pretraining method, and the tables of families and of built-in methods (docs/method.md, docs/rivals.md).
 
-How to add a family or a method: docs/extending.md.
+docs/extending.md explains how to add a family or a method.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from mscl.config.validation import Strict
 
 @dataclass(frozen=True)
 class Family:
-    """What a family of methods looks at, so that a configuration can be checked without loading its network."""
+    """The inputs and switches of a family of methods, so that a configuration can be checked without importing the network."""
 
-    network: str  # module path of its class (`mscl.models.method.Method` says what it must have)
-    flow: Literal["no", "optional", "needed"] = "no"
-    parts: tuple[str, ...] = ()  # the switches that it knows, beside `flow`
-    clips: int | None = 2  # of a video in a step; None: any number from 2
-    ordered: bool = False  # whether it asks which clip comes first
+    network: str  # module path of its class; `mscl.models.method.Method` lists what it must have
+    flow: Literal["no", "optional", "needed"] = "no"  # whether it uses optical flow
+    parts: tuple[str, ...] = ()  # its switches, in addition to `flow`
+    clips: int | None = 2  # clips per video in a step; None: any number of at least 2
+    ordered: bool = False  # whether its loss uses the order of the clips
 
 
 FAMILIES: dict[str, Family] = {
@@ -36,7 +36,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def family_of(name: str) -> Family:
-    """The row of a family; one given by module path may look at anything."""
+    """The row of a family. A family given by module path may use all inputs and switches."""
     own = ("flow_contrast", "rotated", "lmcl", "fra", "mds")
     return FAMILIES.get(name) or Family(name, flow="optional", parts=own, clips=None, ordered=True)
 
@@ -47,68 +47,66 @@ def _known(name: str) -> str:
 
 
 class Switches(Strict):
-    """The family of a method, and which of its parts are switched on."""
+    """The family of a method, and which parts of it are on."""
 
     family: Annotated[str, AfterValidator(_known)] = "mscl"
-    clips: Annotated[int, Field(ge=2)] = 2  # of each video in a step
+    clips: Annotated[int, Field(ge=2)] = 2  # clips per video in a step
     pretrain: bool = True
-    flow: bool = False  # flow MoCo and the cross-modal terms
-    flow_contrast: bool = True  # with flow: flow's own contrast, beside the cross-modal terms
+    flow: bool = False  # the contrast within flow and the cross-modal terms
+    flow_contrast: bool = True  # with flow: the contrast within flow, in addition to the cross-modal terms
     rotated: bool = False  # rotated flow at clip level
     lmcl: bool = False
     fra: Literal["none", "paper", "released"] = "none"
     mds: bool = False
-    options: dict[str, bool | int | float | str] = {}  # of a family of your own: whatever its class reads
+    options: dict[str, bool | int | float | str] = {}  # for a family of your own: the settings of its class
 
     @model_validator(mode="after")
     def possible(self) -> Switches:
         if not self.pretrain and self.model_dump(exclude={"pretrain"}) != Switches().model_dump(exclude={"pretrain"}):
             raise ValueError("without pretraining nothing else can be switched on: set pretrain: true")
         if self.mds and not self.flow:
-            raise ValueError("mds chooses clips by their flow: set flow: true")
+            raise ValueError("mds needs the optical flow: set flow: true")
         if (self.rotated or self.lmcl or self.fra != "none") and not self.flow:
             raise ValueError("rotated, lmcl and fra need the flow network: set flow: true")
         if self.fra != "none" and not self.lmcl:
-            raise ValueError("fra gives LMCL its extra negatives: set lmcl: true, or fra: none")
+            raise ValueError("fra adds negatives to LMCL: set lmcl: true, or fra: none")
         if not self.flow_contrast and not self.flow:
             raise ValueError("flow_contrast is a term of the flow network: set flow: true, or remove it")
         self._suit_the_family()
         return self
 
     def _suit_the_family(self) -> None:
-        """Refuse what the family does not look at."""
+        """Raise ValueError for a switch or a number of clips that the family does not support."""
         family = family_of(self.family)
         if family.flow == "needed" and self.pretrain and not self.flow:
-            raise ValueError(f"family {self.family} looks at flow: set flow: true")
+            raise ValueError(f"family {self.family} needs the optical flow: set flow: true")
         unknown = {"flow_contrast", "rotated", "lmcl", "fra", "mds"} - set(family.parts)
         unknown |= {"flow"} if family.flow == "no" else set()
         for name in (n for n in Switches.model_fields if n in unknown):
             if getattr(self, name) != Switches.model_fields[name].default:
-                raise ValueError(f"{name} is no part of family {self.family}: remove it, or set family: mscl")
+                raise ValueError(f"family {self.family} has no switch {name}: remove it, or set family: mscl")
         if family.clips and self.clips != family.clips:
             others = " or ".join(name for name, row in FAMILIES.items() if row.clips is None)
-            raise ValueError(
-                f"family {self.family} looks at {family.clips} clips of a video: remove clips, or set family: {others}"
-            )
+            raise ValueError(f"family {self.family} uses {family.clips} clips per video: remove clips, or set family: {others}")
 
     @property
     def ordered(self) -> bool:
-        """Whether the method asks which of two clips comes first."""
+        """Whether the loss of the method uses the order of the clips."""
         return family_of(self.family).ordered
 
     @property
     def network(self) -> str:
-        """Module path of the class of its network."""
+        """The module path of the network's class."""
         return family_of(self.family).network
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method that has a name: its switches, its title in tables and figures, and what it changes of `augment`."""
+    """A built-in method: its switches, its title in tables and figures, and its changes of `augment`."""
 
     switches: Switches
-    title: str = ""  # that of its paper where it has one
-    augment: dict[str, str] = field(default_factory=dict)
+    title: str = ""  # the name in its paper; empty: its own name
+    augment: dict[str, str] = field(default_factory=dict)  # keys of `augment` that differ for it
 
 
 METHODS: dict[str, Method] = {

@@ -1,7 +1,7 @@
-"""`package.module:Name`: code that a configuration names, this package's own rows and a user's files alike.
+"""Module paths `package.module:Name`: how a configuration names code, in this package or in the user's own files.
 
-A user's module is looked for in the working folder first, then where Python looks. Finding it runs nothing of it, so that the
-workflow can hash a file without importing torch.
+A module is searched in the working folder first, then on Python's path. Finding a file does not run it, so the workflow can hash it
+without importing torch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def module_of(path: str) -> str:
 
 
 def find_source(module: str) -> Path | None:
-    """The file of a module, without importing it; None where there is none."""
+    """The file of a module, found without importing it; None if there is none."""
     places, spec = ["", *sys.path], None
     for part in module.split("."):
         spec = PathFinder.find_spec(part, places)
@@ -38,13 +38,13 @@ def find_source(module: str) -> Path | None:
 
 
 def load(path: str) -> Any:
-    """Import what `package.module:Name` names; raises ValueError when there is no such module or name."""
+    """Import the object `package.module:Name`. Raises ValueError when there is no such module or name."""
     module, _, name = path.partition(":")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     if find_source(module) is None:
         raise ValueError(
-            f"{path}: no module '{module}' in {Path.cwd()} or where Python looks; correct the name or add its folder to PYTHONPATH"
+            f"{path}: no module '{module}' in {Path.cwd()} or on Python's path; correct the name or add its folder to PYTHONPATH"
         )
     try:
         return getattr(importlib.import_module(module), name)
@@ -53,7 +53,7 @@ def load(path: str) -> Any:
 
 
 def refuse_unknown(what: str, name: str, known: list[str]) -> None:
-    """Raise ValueError unless `name` is known or is the module path of a file that is there."""
+    """Raise ValueError unless `name` is in `known` or is the module path of an existing file."""
     if name in known:
         return
     if not is_module_path(name):
@@ -61,4 +61,4 @@ def refuse_unknown(what: str, name: str, known: list[str]) -> None:
 
         raise ValueError(f"unknown {what} '{name}'{did_you_mean(name, known)}, or give your own as package.module:Name")
     if find_source(module_of(name)) is None:
-        raise ValueError(f"{what} '{name}': no module '{module_of(name)}' in {Path.cwd()} or where Python looks")
+        raise ValueError(f"{what} '{name}': no module '{module_of(name)}' in {Path.cwd()} or on Python's path")

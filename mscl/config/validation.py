@@ -1,6 +1,6 @@
-"""Settings that are wrong become sentences that name the key, what is wrong and how to mend it.
+"""Turns each wrong setting into a sentence that names the key, the problem and the fix.
 
-Imports only pydantic and PyYAML, so that the Snakefile can validate at parse time without loading torch.
+Imports only pydantic and PyYAML, so that the Snakefile can validate without loading torch.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 
 class ConfigError(ValueError):
-    """The configuration cannot be used; the text says which key, what is wrong and how to mend it."""
+    """The configuration is not valid. The text names the key, the problem and the fix."""
 
 
 class Strict(BaseModel):
+    """A frozen section of settings that does not allow unknown keys."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def partial(model: type[Strict]) -> type[Strict]:
-    """A model with the same keys and checks, none of which must be given; null where it is not."""
+    """A model with the same keys and checks, in which every key is optional and is None if not given."""
     fields = {}
     for name, field in model.model_fields.items():
         annotation = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
@@ -33,6 +35,7 @@ def partial(model: type[Strict]) -> type[Strict]:
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
+    """The end of a message on an unknown word: the most similar known word, else all of them."""
     near = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known)}"
 
@@ -41,14 +44,14 @@ PLAIN = {"tuple_type": "give a list, as in [one, two]", "dict_type": "give keys 
 
 
 def _model_in(annotation: Any) -> Any:
-    """The model class within an annotation such as dict[Name, Model] | None; None when there is none."""
+    """The model class inside an annotation such as dict[Name, Model] | None; None if there is none."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((m for a in typing.get_args(annotation) if (m := _model_in(a))), None)
 
 
 def _fields_at(model: Any, loc: tuple) -> list[str]:
-    """Names allowed where an unknown key stands, found by walking `model` along `loc`."""
+    """The allowed keys at the place `loc` of an unknown key, found by following `loc` through `model`."""
     for part in loc[:-1]:
         if part in model.model_fields:
             model = _model_in(model.model_fields[part].annotation) or model
@@ -56,6 +59,7 @@ def _fields_at(model: Any, loc: tuple) -> list[str]:
 
 
 def _sentence(model: Any, error: dict) -> str:
+    """One sentence for one error of pydantic."""
     key = ".".join(str(p) for p in error["loc"])
     if error["type"] == "extra_forbidden":
         return f"{key}: unknown key{did_you_mean(str(error['loc'][-1]), _fields_at(model, error['loc']))}"
@@ -64,27 +68,27 @@ def _sentence(model: Any, error: dict) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error" and not key:
         return message
-    if error["type"] == "value_error":  # a model's own sentence; it may begin with the key within the model
+    if error["type"] == "value_error":  # raised by our own check; the sentence may start with a key of that section
         return f"{key}{'.' if re.match(r'[a-z_0-9.]+: ', message) else ': '}{message}"
     message = PLAIN.get(error["type"], message[0].lower() + message[1:])
     return f"{key}: {message} (got {error['input']!r})"
 
 
 def parse(model: type[BaseModel], values: Any, where: str) -> Any:
-    """Validate `values` as `model`; raise `ConfigError` with one sentence per mistake, each naming `where`."""
+    """Validate `values` as `model`. Raises `ConfigError` with one sentence per mistake, each starting with `where`."""
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: expected keys and values, found {type(values).__name__}")
     try:
         return model.model_validate(values)
     except ValidationError as error:
         places = [e["loc"] for e in error.errors()]
-        # A list with a wrong item is also called too short: the item's own sentence is enough.
+        # Pydantic also reports a list with a wrong item as too short; the sentence on the item is enough.
         shown = [e for e in error.errors() if not any(p != e["loc"] and p[: len(e["loc"])] == e["loc"] for p in places)]
         raise ConfigError("\n".join(f"{where}: {_sentence(model, e)}" for e in shown)) from None
 
 
 def read_yaml(path: str | Path) -> dict:
-    """Read a YAML file; raise `ConfigError` naming the file and the line when it cannot be read."""
+    """Read a YAML file. Raises `ConfigError` with the file and the line when it cannot be read."""
     try:
         return yaml.safe_load(Path(path).read_text())
     except FileNotFoundError:

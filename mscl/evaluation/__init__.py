@@ -1,1 +1,1 @@
-"""Measures on finished models: top-k, confusing pairs, linear probe, retrieval, GradCAM."""
+"""Evaluation of trained models: measures of the frozen features, confusing pairs, GradCAM."""

@@ -6,6 +6,7 @@ import difflib
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,23 +17,29 @@ from mscl.measures.topk import with_prediction
 from mscl.stages.jobs import AnalysisJob
 from mscl.stages.layout import FIGURES, GRADCAM, PAIRS
 
-DRAWN = 2  # figures when the configuration names no template
+if TYPE_CHECKING:
+    import torch
+
+DRAWN = 2  # number of figures when the configuration names no template
 
 
 def class_names(manifest: pd.DataFrame) -> list[str]:
-    """Class names by number, from every labelled row of a manifest; a number that no row has is called by itself."""
+    """Class names, indexed by label, from the labelled rows of a manifest. A label without any video is named "class <label>"."""
     known = manifest[manifest["label"] >= 0].drop_duplicates("label").set_index("label")["class_name"]
     return [str(known.get(number, f"class {number}")) for number in range(int(known.index.max()) + 1 if len(known) else 0)]
 
 
 def pairs_of(paths: Sequence[Path], names: Sequence[str]) -> pd.DataFrame:
-    """`confused_pairs` of a method, added up over its seeds' predictions files."""
+    """`confused_pairs` of a method, summed over the predictions files of its seeds (`paths`)."""
     rows = pd.concat([with_prediction(pd.read_parquet(path)) for path in paths], ignore_index=True)
     return confused_pairs(rows["label"].to_numpy(), [int(top[0]) for top in rows["top"]], names)
 
 
 def pairs_table(left: pd.DataFrame, right: pd.DataFrame, methods: tuple[str, str], top: int) -> pd.DataFrame:
-    """Every pair either method confuses, with its place in Table 2 (block "" and rank 0 when it has none)."""
+    """Every pair that either method confuses, with its place in Table 2 (block "" and rank 0 when it is not in Table 2).
+
+    `left` and `right` are the `confused_pairs` of `methods`; `top` is the number of pairs per block.
+    """
     table2 = compare_pairs(left, right, top)
     table = join_pairs(left, right).merge(table2[["a", "b", "block", "rank"]], on=["a", "b"], how="left")
     table = table.assign(block=table["block"].fillna(""), rank=table["rank"].fillna(0).astype(int))
@@ -43,7 +50,10 @@ def pairs_table(left: pd.DataFrame, right: pd.DataFrame, methods: tuple[str, str
 
 
 def both_predictions(predictions: Mapping[str, Path], methods: tuple[str, str]) -> pd.DataFrame:
-    """One row per video that both methods classified: clip_id, label, then class and probability of each side."""
+    """One row per video that both methods classified.
+
+    Columns: clip_id, label, class and probability of each side (left_class, …), and gain: only the right method is correct.
+    """
     sides = []
     for side, method in zip(("left", "right"), methods, strict=True):
         rows = with_prediction(pd.read_parquet(predictions[method]))
@@ -63,17 +73,17 @@ def both_predictions(predictions: Mapping[str, Path], methods: tuple[str, str]) 
 
 
 def choose_templates(pairs: pd.DataFrame, both: pd.DataFrame, names: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    """Class names to draw: the configured ones, else a class of each of the two pairs most helped.
+    """The classes to draw: those of the configuration (`wanted`), else one class of each of the two pairs improved most.
 
-    Of a pair, the class with more videos that the right method alone gets right. Too few helped pairs are filled
-    up with the classes of most such videos. Raises ValueError for a configured template that is no class.
+    Of a pair, the class with more videos that only the right method classifies correctly. If fewer than two pairs improved, the
+    classes with the most such videos follow. Raises ValueError for a configured template that is not a class.
     """
     if wanted:
         plain = [template.replace("[", "").replace("]", "") for template in wanted]
         for template in plain:
             if template not in names:
                 near = difflib.get_close_matches(template, names, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else "take one of the manifest's class_name column"
+                hint = f"did you mean '{near[0]}'?" if near else "take one from the column class_name of the manifest"
                 raise ValueError(f"analysis.gradcam: no class '{template}' in the test data set; {hint}")
         return plain
     gains = both.groupby("label")["gain"].sum() if len(both) else pd.Series(dtype=int)
@@ -86,15 +96,16 @@ def choose_templates(pairs: pd.DataFrame, both: pd.DataFrame, names: Sequence[st
 
 
 def choose_example(both: pd.DataFrame, label: int) -> tuple[pd.Series, str] | None:
-    """The test video to draw for a class, and why: one only the right method gets right, else one it gets right, else any.
+    """The test video to draw for a class, and the reason with {left} and {right} for the methods. None without a test video.
 
-    Among equals the one with the most confident right method, then the first clip_id. None without a test video.
+    A video that only the right method classifies correctly; else one that it classifies correctly; else any. Ties: the highest
+    probability of the right method, then the first clip_id.
     """
     rows = both[both["label"] == label]
     for chosen, why in (
-        (rows[rows["gain"]], "right for {right}, wrong for {left}"),
-        (rows[rows["right_class"] == label], "right for {right}; no video of this class is right for {right} alone"),
-        (rows, "no video of this class is right for {right}"),
+        (rows[rows["gain"]], "{right} is right, {left} is wrong"),
+        (rows[rows["right_class"] == label], "{right} is right; there is no video of this class where only {right} is right"),
+        (rows, "{right} is wrong on every video of this class"),
     ):
         if len(chosen):
             return chosen.sort_values(["right_probability", "clip_id"], ascending=[False, True]).iloc[0], why
@@ -102,11 +113,14 @@ def choose_example(both: pd.DataFrame, label: int) -> tuple[pd.Series, str] | No
 
 
 def run_analysis(job: AnalysisJob, out_dir: Path) -> None:
-    """Write pairs.csv, gradcam/fig1.png … and gradcam.json below `out_dir`. The two methods of the job may be one and the same."""
+    """Write pairs.csv, gradcam/fig1.png … and gradcam.json to `out_dir`. The two methods of the job may be the same one.
+
+    Raises ValueError when a prediction or weights file is missing, and for an unknown class in analysis.gradcam.
+    """
     predictions, weights = job.predictions(), job.weights()
     lacking = [path for paths in (*predictions.values(), weights.values()) for path in paths if not path.exists()]
     if lacking:
-        raise ValueError(f"analysis: no {lacking[0]}; run its finetune stage first")
+        raise ValueError(f"analysis: {lacking[0]} is missing; run its finetune stage first")
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / FIGURES).mkdir(exist_ok=True)
     table = pd.read_parquet(job.source.manifest)
@@ -121,28 +135,25 @@ def run_analysis(job: AnalysisJob, out_dir: Path) -> None:
     for template in choose_templates(pairs, both, names, job.analysis.gradcam):
         example = choose_example(both, names.index(template))
         if example is None:
-            notes.append(f"No figure for '{template}': both methods together classified no test video of it.")
+            notes.append(f"No figure for '{template}': no test video of this class was classified by both methods.")
             continue
         row, why = example
-        reason = (
-            why.format(left=job.methods[0], right=job.methods[1])
-            if job.methods[0] != job.methods[1]
-            else f"one method, {job.methods[1]}"
-        )
+        first, second = job.methods
+        reason = why.format(left=first, right=second) if first != second else f"only one method, {second}"
         figures.append(_describe(job, row, names, f"{FIGURES}/fig{len(figures) + 1}.png", reason))
     if not figures and not notes:
         notes.append("No figure: no test video was classified by both methods.")
     for old in (out_dir / FIGURES).glob("fig*.png"):
         old.unlink()
     if not _draw(job, table, weights, figures, out_dir):
-        notes.append(f"No figure: backbone {job.net.backbone} has no map of time and space that GradCAM could explain.")
+        notes.append(f"No figure: backbone {job.net.backbone} has no layer with a map over time and space for GradCAM.")
         figures = []
     document = {"methods": list(job.methods), "seed": job.seeds[0], "figures": figures, "notes": notes}
     write_json(out_dir / GRADCAM, document)
 
 
 def _describe(job: AnalysisJob, row: pd.Series, names: Sequence[str], file: str, reason: str) -> dict:
-    """What gradcam.json says of one figure."""
+    """The entry of one figure in gradcam.json."""
     sides = {
         method: {
             "class": names[int(row[f"{side}_class"])],
@@ -167,59 +178,60 @@ def _draw(
     figures: Sequence[dict],
     out_dir: Path,
 ) -> bool:
-    """Draw the figures that `figures` describes, and add to each the grid of the stage it shows.
+    """Draw the described figures, and add to each description "grid", the (T, H, W) of the layer that GradCAM used.
 
-    False, and nothing drawn, for a backbone that has no such stage.
+    Returns False, and draws nothing, when a backbone has no layer for GradCAM.
     """
     if not figures:
         return True
-    import torch
-
-    from mscl.evaluation.gradcam import draw_rows, gradcam, stage_grid
     from mscl.store.shards import Shards
-    from mscl.training.augment import normalise
     from mscl.training.clips import UniformClips
-    from mscl.training.finetune import load_classifier
     from mscl.training.hardware import prepare_device
 
     device = prepare_device(job.device, job.threads)
+    models = _classifiers(job, weights, len(class_names(manifest)), device)
+    if any(model.backbone.gradcam_layer is None for model in models.values()):
+        return False
     ids = [figure["clip_id"] for figure in figures]
     rows = manifest[(manifest["split"] == job.test) & manifest["clip_id"].isin(ids)]
     clips = UniformClips(
         Shards(job.source.frame_indexes()), rows, frames=job.finetune.frames, size=job.finetune.test_size, clips=1
     )
     place = {str(clip): number for number, clip in enumerate(clips.rows["clip_id"])}
-    classes = len(class_names(manifest))
-    models = {
-        m: load_classifier(weights[m], job.net, job.finetune, classes).to(device) for m in dict.fromkeys(reversed(job.methods))
-    }
-    if any(model.backbone.gradcam_layer is None for model in models.values()):
-        return False
     for figure in figures:
-        item = clips[place[figure["clip_id"]]]
-        frames_THWC = np.asarray(item["clip_KTHWC"][0])
-        clip_BCTHW = normalise(torch.from_numpy(frames_THWC)[None].to(device))
-        heats = {m: gradcam(model, clip_BCTHW, int(item["label"]))[0] for m, model in models.items()}
-        figure["grid"] = list(stage_grid(next(iter(models.values())), clip_BCTHW))
-        title = f"“{figure['template']}”  ({figure['clip_id']})"
-        draw_rows(
-            frames_THWC,
-            heats,
-            title,
-            out_dir / figure["file"],
-            {m: _caption(figure["predictions"][m], bool(h.any())) for m, h in heats.items()},
-        )
+        _draw_figure(figure, clips[place[figure["clip_id"]]], models, device, out_dir / figure["file"])
     return True
 
 
+def _classifiers(job: AnalysisJob, weights: Mapping[str, Path], classes: int, device: torch.device) -> dict[str, torch.nn.Module]:
+    """The finetuned classifier of each method, the second method first, as in the figure."""
+    from mscl.training.finetune import load_classifier
+
+    methods = dict.fromkeys(reversed(job.methods))
+    return {m: load_classifier(weights[m], job.net, job.finetune, classes).to(device) for m in methods}
+
+
+def _draw_figure(figure: dict, item: Mapping, models: Mapping[str, torch.nn.Module], device: torch.device, path: Path) -> None:
+    """Compute GradCAM of one video for each model, for the true class, and draw it; adds "grid" to `figure`."""
+    import torch
+
+    from mscl.evaluation.gradcam import draw_rows, gradcam, stage_grid
+    from mscl.training.augment import normalise
+
+    frames_THWC = np.asarray(item["clip_KTHWC"][0])
+    clip_BCTHW = normalise(torch.from_numpy(frames_THWC)[None].to(device))
+    heats = {m: gradcam(model, clip_BCTHW, int(item["label"]))[0] for m, model in models.items()}
+    figure["grid"] = list(stage_grid(next(iter(models.values())), clip_BCTHW))
+    title = f"“{figure['template']}”  ({figure['clip_id']})"
+    captions = {m: _caption(figure["predictions"][m], bool(h.any())) for m, h in heats.items()}
+    draw_rows(frames_THWC, heats, title, path, captions)
+
+
 def _caption(prediction: Mapping, heat: bool = True) -> str:
-    """A method's answer in a few short lines, and that its row is cold where there is no positive evidence for the true class."""
+    """A method's prediction in a few short lines. Without `heat`: also that there is no positive evidence for the true class."""
     said = textwrap.shorten(prediction["class"], 62, placeholder=" …")
     mark = "right" if prediction["correct"] else "wrong"
-    return "\n".join(
-        [
-            *textwrap.wrap(said, 26),
-            f"p = {prediction['probability']:.2f} ({mark})",
-            *([] if heat else ["no positive evidence for this class"]),
-        ]
-    )
+    lines = [*textwrap.wrap(said, 26), f"p = {prediction['probability']:.2f} ({mark})"]
+    if not heat:
+        lines.append("no positive evidence for this class")
+    return "\n".join(lines)

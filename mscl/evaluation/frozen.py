@@ -1,4 +1,4 @@
-"""Measures of the features of one frozen backbone (docs/method.md §8)."""
+"""Evaluates the features of one frozen backbone (docs/method.md §8)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from mscl.training.hardware import prepare_device
 
 
 def evaluate_frozen(job: FrozenJob, out: Path, workers: int = 0) -> None:
-    """Features of both splits, then every measure of the job -> `metrics.json` in `out`.
+    """Extract the features of both splits, compute every measure of the job, and write `out`/metrics.json.
 
-    Without `job.weights` a random initialisation is measured.
+    Without `job.weights` the backbone is randomly initialised from the seed. `workers` is the number of loader processes. Raises
+    ValueError for weights of another backbone, and when a measure cannot be loaded.
     """
     device = prepare_device(job.device, job.threads)
     torch.manual_seed(job.seed)
@@ -47,8 +48,5 @@ def evaluate_frozen(job: FrozenJob, out: Path, workers: int = 0) -> None:
     }
     write_json(out / METRICS, metrics)
     for name, columns in found.items():
-        print(
-            f"{name}: "
-            + ", ".join(f"{column} {value:.3f}" for column, value in columns.items())
-            + f"; chance {metrics['chance']:.3f}"
-        )
+        values = ", ".join(f"{column} {value:.3f}" for column, value in columns.items())
+        print(f"{name}: {values}; chance {metrics['chance']:.3f}")

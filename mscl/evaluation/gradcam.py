@@ -16,21 +16,22 @@ from matplotlib.figure import Figure
 from mscl.machine.files import atomic_write
 
 FRAMES_SHOWN = 8  # in a row
-INCH = 1.35  # width of one drawn frame
-STRENGTH = 0.55  # opacity of the hottest pixel
+INCH = 1.35  # width of one drawn frame, inches
+LABEL = 2.2  # width of the labels at the left, inches
+STRENGTH = 0.55  # opacity at the largest heat
 
 
 def gradcam(model: torch.nn.Module, clip_BCTHW: torch.Tensor, target: torch.Tensor | int) -> np.ndarray:
-    """Heat (B, T, H, W) float32 in [0, 1]: where the last residual stage holds evidence for `target`.
+    """Heat (B, T, H, W), float32 in [0, 1]: where the last residual stage gives evidence for the class `target`.
 
-    The stage is `model.backbone.gradcam_layer`; `target` is the class number, or one per clip. Each clip is divided by its own
-    maximum (all zeros where there is no positive evidence for the class). Upsampling is trilinear over time and space, so the
-    map is no finer than the stage's own grid.
+    The layer is `model.backbone.gradcam_layer`; `target` is one label for all clips, or a tensor with one label per clip. The heat
+    of each clip is divided by its maximum (all zeros without positive evidence for the class). It is upsampled trilinearly over
+    time and space, so its real resolution is that of the layer.
     """
     was_training = model.training
     model.eval()
     try:
-        # PyTorch refuses in-place steps on a hooked leaf; a fresh leaf keeps the caller's tensor free of gradients.
+        # PyTorch refuses in-place operations on a leaf with hooks; a new leaf keeps the caller's tensor free of gradients.
         clip = clip_BCTHW.detach().clone()
         cam = LayerGradCam(model, model.backbone.gradcam_layer).attribute(clip, target=target, relu_attributions=True)
     finally:
@@ -42,7 +43,7 @@ def gradcam(model: torch.nn.Module, clip_BCTHW: torch.Tensor, target: torch.Tens
 
 @torch.no_grad()
 def stage_grid(model: torch.nn.Module, clip_BCTHW: torch.Tensor) -> tuple[int, int, int]:
-    """(T, H, W) of the last residual stage for such a clip: the real resolution of its heat."""
+    """(T, H, W) of the last residual stage for a clip (B, 3, T, H, W): the real resolution of the heat."""
     shapes: list[torch.Size] = []
     hook = model.backbone.gradcam_layer.register_forward_hook(lambda _module, _input, output: shapes.append(output.shape))
     try:
@@ -53,7 +54,7 @@ def stage_grid(model: torch.nn.Module, clip_BCTHW: torch.Tensor) -> tuple[int, i
 
 
 def overlay(frame_HWC: np.ndarray, heat_HW: np.ndarray) -> np.ndarray:
-    """Frame with its heat on top, float RGB in [0, 1]; cold pixels keep the frame's own colour."""
+    """A uint8 frame (H, W, 3) with its heat (H, W) on top: float RGB in [0, 1]. Pixels with zero heat keep their colour."""
     alpha = STRENGTH * np.clip(heat_HW, 0, 1)[..., None] ** 0.7
     return (1 - alpha) * frame_HWC / 255.0 + alpha * colormaps["turbo"](0.1 + 0.8 * heat_HW)[..., :3]
 
@@ -65,28 +66,28 @@ def draw_rows(
     path: Path,
     captions: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a PNG: the clip's frames, then one row per method (in the order of `heats`) with its heat (T, H, W).
+    """Write a PNG: the frames of a clip in the first row, then one row per method with its heat on top of the frames.
 
-    Shows up to 8 evenly chosen frames. `captions` adds a line under a method's name, such as its prediction.
-    The same input gives the same bytes.
+    `frames_THWC` is uint8 RGB; each heat is (T, H, W) in [0, 1], in the order of `heats`. At most 8 evenly spaced frames are shown.
+    `captions` gives a text below the name of a method, such as its prediction. The same input gives the same bytes.
+    Raises ValueError when a heat does not have the T, H and W of the frames.
     """
     count, height, width = frames_THWC.shape[:3]
     for method, heat in heats.items():
         if heat.shape != (count, height, width):
             raise ValueError(
-                f"draw_rows: heat of '{method}' has shape {heat.shape}, the frames {(count, height, width)}; "
-                "draw both from one clip"
+                f"draw_rows: heat of '{method}' has shape {heat.shape}, but the frames have {(count, height, width)}; "
+                "compute both from the same clip"
             )
     shown = np.unique(np.linspace(0, count - 1, min(FRAMES_SHOWN, count)).round().astype(int))
     rows = [("Clip", "", None), *((m, (captions or {}).get(m, ""), h) for m, h in heats.items())]
-    cell, label = INCH * height / width, 2.2  # inches
-    size = (label + INCH * len(shown) + 0.15, 0.62 + (cell + 0.06) * len(rows) + 0.1)
+    size = (LABEL + INCH * len(shown) + 0.15, 0.62 + (INCH * height / width + 0.06) * len(rows) + 0.1)  # inches
     figure = Figure(figsize=size, dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
         len(rows),
         len(shown),
-        left=label / size[0],
+        left=LABEL / size[0],
         right=1 - 0.1 / size[0],
         top=1 - 0.62 / size[1],
         bottom=0.1 / size[1],
@@ -103,11 +104,14 @@ def draw_rows(
             if row == 0:
                 axes.set_title(f"frame {time + 1}", fontsize=9, color="#666666", pad=3)
         where = grid[row, 0].get_position(figure)
-        middle = (where.y0 + where.y1) / 2
-        raised = middle + (0.04 / size[1] if caption else 0)
-        figure.text(
-            0.1 / size[0], raised, name, fontsize=11.5, weight="bold", va="bottom" if caption else "center", parse_math=False
-        )
-        figure.text(0.1 / size[0], middle, caption, fontsize=9, color="#444444", va="top", linespacing=1.3, parse_math=False)
+        _label(figure, size, (where.y0 + where.y1) / 2, name, caption)
     with atomic_write(path) as part:
         figure.savefig(part, format="png", metadata={"Software": None})
+
+
+def _label(figure: Figure, size: tuple[float, float], middle: float, name: str, caption: str) -> None:
+    """Write the name and the caption of a row at its left; `middle` is the centre of the row as a share of the figure's height."""
+    left, raised = 0.1 / size[0], middle + (0.04 / size[1] if caption else 0)
+    side = "bottom" if caption else "center"
+    figure.text(left, raised, name, fontsize=11.5, weight="bold", va=side, parse_math=False)
+    figure.text(left, middle, caption, fontsize=9, color="#444444", va="top", linespacing=1.3, parse_math=False)

@@ -1,1 +1,1 @@
-"""Measures of predictions and of features, on numpy arrays."""
+"""Measures computed from predictions and from features, as plain numpy functions."""

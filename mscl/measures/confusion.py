@@ -1,4 +1,4 @@
-"""Pairs of classes that a method confuses, and the comparison of two methods (the supplement's Table 2)."""
+"""Pairs of classes that a method confuses, and the comparison of two methods (Table 2 of the supplement)."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ FORMULA = (
     "proportion(a, b) = confused(a, b) / (test videos of a + test videos of b); pairs are ranked by proportion. "
     "With several seeds, counts and videos are summed over the seeds."
 )
-NO_PAIRS = "No pair of classes was confused by either method, so there is nothing to rank."
+NO_PAIRS = "Neither method confused any pair of classes, so there is no pair to list."
 PAIR_COLUMNS = ["a", "b", "confused", "videos", "proportion"]
 
 
 def confused_pairs(labels: Sequence[int], predictions: Sequence[int], class_names: Sequence[str]) -> pd.DataFrame:
-    """Every pair of classes confused at least once, most confused first.
+    """Every pair of classes confused at least once, the largest proportion first.
 
-    `labels` and `predictions` are class numbers of the same test videos; to add up several seeds, concatenate
-    theirs. Columns: a, b (class names; a has the lower number), confused, videos, proportion: see `FORMULA`.
+    `labels` and `predictions` are the class indices (N,) of the same test videos; to sum over seeds, concatenate them. Columns: a, b
+    (class names; a has the lower index), confused, videos, proportion: see `FORMULA`. Raises ValueError when the lengths differ or
+    an index has no name.
     """
     truth, guess = np.asarray(labels, dtype=np.int64), np.asarray(predictions, dtype=np.int64)
     if truth.shape != guess.shape:
-        raise ValueError(f"confused_pairs: {truth.size} labels but {guess.size} predictions; give one prediction per video")
+        raise ValueError(f"confused_pairs: {truth.size} labels but {guess.size} predictions; they need one prediction per label")
     number = len(class_names)
     if truth.size and not (0 <= min(truth.min(), guess.min()) and max(truth.max(), guess.max()) < number):
-        raise ValueError(f"confused_pairs: a class number is outside 0..{number - 1}; the class names and the predictions differ")
+        raise ValueError(
+            f"confused_pairs: a class index is outside 0..{number - 1}; the class names do not belong to these predictions"
+        )
     matrix = np.zeros((number, number), dtype=np.int64)
     np.add.at(matrix, (truth, guess), 1)
     both, videos = matrix + matrix.T, matrix.sum(axis=1)
@@ -43,10 +46,10 @@ def confused_pairs(labels: Sequence[int], predictions: Sequence[int], class_name
 
 
 def join_pairs(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
-    """Both methods' counts of every pair that either confuses.
+    """The counts of both methods for every pair that either of them confuses.
 
-    Columns a, b, then confused, videos and proportion of each side, prefixed left_ and right_. A pair that one
-    side never confuses counts 0 there, over the same videos, as both were tested on the same split.
+    `left` and `right` are `confused_pairs` tables. Columns: a, b, then confused, videos and proportion of each side with the prefixes
+    left_ and right_. A pair that one side never confuses counts 0 there, over the same videos: both use the same test split.
     """
     table = left.merge(right, on=["a", "b"], how="outer", suffixes=("_left", "_right"))
     result = table[["a", "b"]].copy()
@@ -58,11 +61,11 @@ def join_pairs(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare_pairs(left: pd.DataFrame, right: pd.DataFrame, top: int = 3) -> pd.DataFrame:
-    """Rows of Table 2 from two `confused_pairs` tables.
+    """The rows of Table 2 from two `confused_pairs` tables.
 
-    First the `top` pairs most confusing to the left method on which the right one is better (block "left"), then
-    the `top` most confusing to the right one on which it is not better (block "right"). Columns: block, rank
-    (1 first), then those of `join_pairs`. Without any pair: an empty table whose `attrs["note"]` says so.
+    Block "left": the `top` pairs that the left method confuses most, among the pairs that the right method confuses less. Block
+    "right": the `top` pairs that the right method confuses most, among the other pairs. Columns: block, rank (from 1), then those
+    of `join_pairs`. Without any pair the table is empty and `attrs["note"]` is `NO_PAIRS`.
     """
     joined = join_pairs(left, right)
     helped = joined["right_proportion"] < joined["left_proportion"]

@@ -1,4 +1,4 @@
-"""k-NN classification of the test videos by the training videos, in the usual form (Wu et al., CVPR 2018)."""
+"""k-NN classification of the test videos by the training videos (Wu et al., CVPR 2018)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import numpy as np
 
 from mscl.measures.neighbours import unit, votes
 
-CHUNK = 1024  # rows of similarities in memory at a time
-K, TEMPERATURE = 20, 0.07
+CHUNK = 1024  # test videos per block of the similarity matrix, to limit memory
+K, TEMPERATURE = 20, 0.07  # of Wu et al.
 
 
 def knn(train_x: np.ndarray, train_y: Sequence[int], test_x: np.ndarray, test_y: Sequence[int], k: int = K) -> dict[str, float]:
-    """{"top1"}: share of test videos whose class wins among their k nearest of train, each a vote of exp(similarity / .07).
+    """Weighted k-NN classification (Wu et al., CVPR 2018): {"top1": accuracy in [0, 1]} on the test features.
 
-    Features (N, D), labels (N,). Cosine similarity; k = 20, fewer where train is smaller.
+    Features are (N, D) and (M, D), labels (N,) and (M,). Each test video is classified by its k nearest training videos by cosine
+    similarity; the weight of a vote is proportional to exp(similarity / 0.07). k is 20, or the number of training videos if that is smaller.
     """
     gallery, labels, truth = unit(train_x), np.asarray(train_y), np.asarray(test_y)
     classes, right = int(max(labels.max(), truth.max())) + 1, 0

@@ -1,4 +1,4 @@
-"""Votes of a feature's nearest neighbours, by cosine similarity."""
+"""k-nearest-neighbour votes by cosine similarity."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def unit(features_ND: np.ndarray) -> np.ndarray:
-    """Rows of length 1, float32 (N, D); a row of zeros stays zero."""
+    """L2-normalised rows, float32 (N, D); a zero row stays zero."""
     features = np.asarray(features_ND, np.float32)
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
@@ -16,7 +16,7 @@ def unit(features_ND: np.ndarray) -> np.ndarray:
 def votes(
     similarity_MN: np.ndarray, labels_N: np.ndarray, k: int, classes: int, weight: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """For each row, the sum over its k most similar of `weight(similarity)`, by class: (M, classes)."""
+    """Votes (M, classes): for each of the M rows, `weight(similarity)` summed over its k most similar neighbours, by class."""
     near = np.argpartition(-similarity_MN, k - 1, axis=1)[:, :k]
     rows = np.arange(len(near))[:, None]
     found = np.zeros((len(near), classes))
@@ -25,7 +25,10 @@ def votes(
 
 
 def leave_one_out(features_ND: np.ndarray, labels_N: np.ndarray, k: int = 5) -> float:
-    """Share of videos whose k nearest others (each a vote of its similarity + 1) name their class."""
+    """Leave-one-out k-NN accuracy in [0, 1] of features (N, D) with labels (N,).
+
+    Each video is classified by its k nearest neighbours among the others; the weight of a vote is its cosine similarity + 1.
+    """
     z, labels = unit(features_ND), np.asarray(labels_N)
     similarity = z @ z.T
     np.fill_diagonal(similarity, -np.inf)

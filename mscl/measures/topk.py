@@ -9,28 +9,28 @@ import pandas as pd
 
 
 def top_k_accuracy(ranked: Sequence[Sequence[int]], labels: Sequence[int], k: int) -> float:
-    """Share of videos whose label is among the first `k` of their ranked classes; NaN without videos."""
+    """Share in [0, 1] of videos whose label is among their first `k` ranked classes; NaN without videos."""
     hits = [label in list(classes)[:k] for classes, label in zip(ranked, labels, strict=True)]
     return float(np.mean(hits)) if hits else float("nan")
 
 
 def with_prediction(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Rows of a predictions table that hold a prediction and a known label."""
+    """The rows of a predictions table that have a prediction and a label."""
     return predictions[(predictions["top"].map(len) > 0) & (predictions["label"] >= 0)]
 
 
 def metrics_from_predictions(predictions: pd.DataFrame, classes: int) -> dict:
-    """Accuracies of one test run, from its `predictions.parquet`.
+    """Accuracies of one test run, recomputed from its `predictions.parquet`.
 
-    `predictions` has columns `label` and `top` (best classes first; empty for a skipped video). Skipped videos
-    count in `skipped`, not in the accuracies. Returns {"top1", "top5" in [0, 1], "videos", "skipped"}.
+    `predictions` has the columns `label` and `top` (classes, best first; empty for a skipped video). Skipped videos are counted in
+    `skipped` and not in the accuracies. Returns {"top1", "top5": in [0, 1], "videos", "skipped"}.
     Raises ValueError when a label or a predicted class is not below `classes`.
     """
     rows = with_prediction(predictions)
     highest = max([int(rows["label"].max()), *(int(max(t)) for t in rows["top"])]) if len(rows) else -1
     if highest >= classes:
         raise ValueError(
-            f"predictions: class {highest} is not one of {classes} classes; the manifest and the model differ, run finetune again"
+            f"predictions: class {highest} is not one of {classes} classes; the manifest does not belong to this model; run finetuning again"
         )
     accuracy = {f"top{k}": top_k_accuracy(rows["top"].tolist(), rows["label"].tolist(), k) for k in (1, 5)}
     return accuracy | {"videos": len(rows), "skipped": len(predictions) - len(rows)}

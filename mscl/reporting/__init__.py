@@ -1,1 +1,1 @@
-"""Tables, figures and the HTML page, made from what the stages wrote."""
+"""Tables, figures and the HTML page, built from the files that the stages wrote."""

@@ -1,4 +1,4 @@
-"""Training curves, one panel per model, one colour per method."""
+"""Training curves: one panel per model, one colour per method."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import io
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette: told apart by colour-blind readers and in grey print.
+# The Okabe-Ito palette: readable for colour-blind readers and in grey print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 DASHES = ("-", "--", "-.", ":")
 
@@ -22,27 +23,23 @@ def curves(
     label: str,
     scale: float = 1.0,
 ) -> bytes | None:
-    """A PNG of `column` over epochs: thin lines are seeds, thick ones their mean. None when no history has the column.
+    """A PNG of `column` against the epoch: one thin line per seed, one thick line for their mean.
 
-    `histories` is keyed by (model, method, seed), `titles` gives the methods in their order. The same input gives the same bytes.
+    `histories` is keyed by (model, method, seed); each table has a column "epoch". `titles` maps each method to its name in the
+    legend, in the order of drawing. Values are multiplied by `scale`; `label` names the y axis. Returns None when no history has
+    the column. The same input gives the same bytes.
     """
-    usable = {key: table for key, table in histories.items() if {column, "epoch"} <= set(table.columns) and len(table)}
-    shown = [model for model in models if any(key[0] == model for key in usable)]
+    drawable = {key: table for key, table in histories.items() if {column, "epoch"} <= set(table.columns) and len(table)}
+    shown = [model for model in models if any(key[0] == model for key in drawable)]
     if not shown:
         return None
     figure = Figure(figsize=(1.2 + 4.4 * len(shown), 3.1), dpi=150, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     for axes, model in zip(figure.subplots(1, len(shown), squeeze=False, sharey=True)[0], shown, strict=True):
         for number, method in enumerate(titles):
-            tables = [table for (m, k, _), table in usable.items() if (m, k) == (model, method)]
-            _draw(
-                axes,
-                tables,
-                column,
-                scale,
-                {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)]},
-                titles[method],
-            )
+            tables = [table for (m, k, _), table in drawable.items() if (m, k) == (model, method)]
+            style = {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)]}
+            _draw(axes, tables, column, scale, style, titles[method])
         _clean(axes, model if len(models) > 1 else "", label if axes.get_subplotspec().is_first_col() else "")
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     picture = io.BytesIO()
@@ -50,13 +47,14 @@ def curves(
     return picture.getvalue()
 
 
-def _draw(axes, tables: Sequence[pd.DataFrame], column: str, scale: float, style: dict, method: str) -> None:
+def _draw(axes: Axes, tables: Sequence[pd.DataFrame], column: str, scale: float, style: dict[str, str], method: str) -> None:
+    """Draw one method in one panel: a line per seed and their mean."""
     if not tables:
         return
     numbers = [t.assign(**{column: pd.to_numeric(t[column], errors="coerce") * scale}) for t in tables]
-    tables = [t.dropna(subset=[column]) for t in numbers]  # not measured after every epoch
+    tables = [t.dropna(subset=[column]) for t in numbers]  # some measures are taken only every few epochs
     values = [t[column] for t in tables]
-    # A single epoch is a point: without a marker it would not be seen.
+    # One epoch gives a single point, which is invisible without a marker.
     marker = "o" if max(len(t) for t in tables) < 3 else ""
     if len(tables) > 1:
         for table, value in zip(tables, values, strict=True):
@@ -65,7 +63,8 @@ def _draw(axes, tables: Sequence[pd.DataFrame], column: str, scale: float, style
     axes.plot(mean.index, mean, linewidth=1.8, marker=marker, markersize=4, label=method, **style)
 
 
-def _clean(axes, title: str, label: str) -> None:
+def _clean(axes: Axes, title: str, label: str) -> None:
+    """Remove the frame, set a light grid, and label the axes."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#999999")
     axes.tick_params(labelsize=8, color="#999999")

@@ -1,4 +1,4 @@
-"""A table and its four forms: CSV, Markdown, LaTeX (booktabs) and, by the page's template, HTML."""
+"""Tables and their output formats: CSV, Markdown and LaTeX (booktabs). The page's template writes the HTML."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _LATEX = {
 
 @dataclass
 class Table:
-    """A table to show.
+    """One table of the report.
 
-    `shown` holds the cells as text; `data` the same table for machines (numbers; goes to the CSV, by default
-    `shown`). `cards` maps (row, column) to the run cards a cell came from, `bold` names cells to set bold,
-    `wide` columns of long text, `groups` is an optional word per row that the page uses to tell rows apart.
+    `shown` holds the cells as text. `data` holds the values for programs and goes to the CSV; without it the CSV holds `shown`.
+    `cards` maps (row, column) to the ids of the run cards that the cell was computed from. `bold` lists the (row, column) cells
+    in bold. `wide` lists the columns of long text. `groups`, if given, has one CSS class per row for the page.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Table:
 
     @property
     def right(self) -> list[str]:
-        """Columns of numbers, set flush right."""
+        """The columns of numbers, which are aligned right."""
         number = re.compile(r"^[-–]?$|^(\d+ h )?[\d.,]+( ± [\d.,]+)?( min| s)?$")
         return [c for c in self.shown.columns if c not in self.wide and all(number.match(str(v)) for v in self.shown[c])]
 
     def csv(self) -> str:
-        """Machine-readable, with a column of the run cards of each row."""
+        """The table as CSV, with the run cards of each row in a last column `cards`."""
         data = (self.shown if self.data is None else self.data).copy()
         if self.cards and len(data) == len(self.shown) and "card" not in data:
             rows = [
@@ -65,7 +65,7 @@ class Table:
         return data.to_csv(index=False, lineterminator="\n")
 
     def plain(self) -> dict:
-        """The shown table as plain lists, for other programs."""
+        """The table as plain lists and strings, ready for JSON."""
         rows = self.shown.astype(str).values.tolist()
         return {
             "title": self.title,
@@ -77,7 +77,7 @@ class Table:
         }
 
     def markdown(self, base: str = "") -> str:
-        """GitHub's table, linked cards (below `base`) after each number; then the caption and the notes."""
+        """A GitHub table with links to the run cards (below `base`) after each number, then the caption and the notes."""
         shown = self.shown.astype(str).map(lambda text: re.sub(r"([\\|*_<>\[\]`])", r"\\\1", text).replace("\n", " "))
         for row, column in self.bold:
             shown.iat[row, shown.columns.get_loc(column)] = f"**{shown.iat[row, shown.columns.get_loc(column)]}**"
@@ -103,13 +103,16 @@ class Table:
         for row, column in self.bold:
             marks.iat[row, marks.columns.get_loc(column)] = "textbf:--rwrap"
         style = style.apply(lambda _: marks, axis=None)
-        width = max(0.2, 0.9 - 0.1 * len(self.shown.columns)) / max(1, len(self.wide))
-        form = "".join(
-            f"p{{{width:.2f}\\linewidth}}" if c in self.wide else "r" if c in self.right else "l" for c in self.shown.columns
-        )
-        text = style.to_latex(hrules=True, column_format=form or "l")
+        text = style.to_latex(hrules=True, column_format=self._latex_columns() or "l")
         comments = [f"% {line}" for line in (self.title, self.caption, *self.notes) if line]
         return "\n".join([" ".join(line.split()) for line in comments]) + "\n" + text
+
+    def _latex_columns(self) -> str:
+        """LaTeX's column specification: paragraphs for long text, numbers right, the rest left."""
+        width = max(0.2, 0.9 - 0.1 * len(self.shown.columns)) / max(1, len(self.wide))
+        kinds = dict.fromkeys(self.shown.columns, "l") | dict.fromkeys(self.right, "r")
+        kinds |= dict.fromkeys(self.wide, f"p{{{width:.2f}\\linewidth}}")
+        return "".join(kinds[c] for c in self.shown.columns)
 
 
 def table_of(
@@ -120,9 +123,10 @@ def table_of(
     data: Sequence[str],
     **rest: Any,
 ) -> Table:
-    """A table of records: `shown` maps each column to what it says of a record, `data` names the values for machines.
+    """A table with one row per record.
 
-    A record may have "cards" (column -> run cards), "bold" (columns) and "group". `rest` goes to `Table`.
+    `shown` maps each column to the function that gives its text for a record. `data` names the record's values that go to the CSV.
+    A record may have "cards" (column -> ids of run cards), "bold" (columns) and "group". `rest` is passed to `Table`.
     """
     frame = pd.DataFrame([[say(r) for say in shown.values()] for r in records], columns=list(shown))
     machine = pd.DataFrame([[r.get(key) for key in data] for r in records], columns=list(data))
@@ -139,19 +143,19 @@ def table_of(
 
 
 def number(value: float | None, digits: int) -> str:
-    """A number with so many digits; a dash where there is none."""
+    """`value` with `digits` decimals; a dash for None or NaN."""
     return DASH if value is None or pd.isna(value) else f"{value:,.{digits}f}"
 
 
 def mean_sd(mean: float, deviation: float) -> str:
-    """Two shares in percent; a dash where there is no mean, no ± where there is no deviation."""
+    """Mean and standard deviation, given as shares in [0, 1], as percent. A dash without a mean; no ± without a deviation."""
     if pd.isna(mean):
         return DASH
     return f"{100 * mean:.1f}" if pd.isna(deviation) else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
 
 
 def latex_escape(text: object) -> str:
-    """Text that LaTeX prints as it stands."""
+    """`text` with LaTeX's special characters escaped."""
     plain = re.sub(r"[\\&%$#_{}~^<>]", lambda m: _SPECIAL[m.group()], " ".join(str(text).split()))
     return "".join(_LATEX.get(letter, letter) for letter in plain)
 
@@ -167,12 +171,12 @@ _SPECIAL = {
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Write a file under a temporary name, then give it its own."""
+    """Write a file atomically: under a temporary name first, then renamed."""
     with atomic_write(path) as part:
         part.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
 
 def write_table(table: Table, folder: Path) -> None:
-    """<name>.csv, .md and .tex below `folder`."""
+    """Write <name>.csv, <name>.md and <name>.tex in `folder`."""
     for suffix, text in (("csv", table.csv()), ("md", table.markdown("../")), ("tex", table.latex())):
         write(folder / f"{table.name}.{suffix}", text)

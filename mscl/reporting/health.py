@@ -1,24 +1,27 @@
-"""The tables that are not accuracies: what the data was, how exact the flow is, what it cost."""
+"""The tables beside the accuracies: the status of the data, the error of the stored flow, and the cost in time and memory."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
-from mscl.reporting.formats import DASH, Table
+from mscl.reporting.formats import DASH, Table, table_of
 from mscl.reporting.results import Results
 from mscl.reporting.tables import of_table
 
-LISTED = 50  # unusable videos shown on the page; the CSV holds all
+LISTED = 50  # unusable videos shown on the page; the CSV lists all of them
+COST_KEYS = ["stage", "model", "method"]  # one row of the cost table each; the seeds are averaged
+STAGE_ORDER = ("pretrain", "finetune", "frozen", "analysis")
 
 
 def data_table(results: Results) -> Table:
-    """Videos of each data set and split by status, from data.json (`mscl.datasets.health`)."""
-    entries, notes = results.data or {}, of_table(results, "The health of the data")
-    statuses = list(
-        dict.fromkeys(["ok", *(s for e in entries.values() for counts in e.get("counts", {}).values() for s in counts)])
-    )
+    """Number of videos of each data set and split by status, from data.json (`mscl.datasets.health`)."""
+    entries, notes = results.data or {}, of_table(results, "The data summary")
+    found = [status for entry in entries.values() for counts in entry.get("counts", {}).values() for status in counts]
+    statuses = list(dict.fromkeys(["ok", *found]))
     rows = []
     for name, entry in entries.items():
         for split, counts in entry.get("counts", {}).items():
@@ -27,8 +30,11 @@ def data_table(results: Results) -> Table:
         if entry.get("flow"):
             notes.append(f"Flow of {name}: " + ", ".join(f"{count} {status}" for status, count in entry["flow"].items()) + ".")
         if entry.get("no_allowed_start"):
-            notes.append(f"MDS allows no start in {entry['no_allowed_start']} videos of {name}; they start at frame 0.")
-    caption = "Annotated videos by status. Only 'ok' videos are trained or tested on; the others are named below with the reason."
+            notes.append(f"MDS allows no start in {entry['no_allowed_start']} videos of {name}; their clips start at frame 0.")
+    caption = (
+        "Annotated videos by status. Only videos with status 'ok' are used for training and testing. "
+        "The others are listed below with the reason."
+    )
     return Table(
         "data",
         "Videos by status",
@@ -39,7 +45,7 @@ def data_table(results: Results) -> Table:
 
 
 def unusable_table(results: Results) -> Table:
-    """Every video that could not be used whole, and why."""
+    """Every video that is not used, or used only in part, with the reason."""
     rows = [
         [name, str(item.get("split", DASH)), part, *(str(item.get(k, "")) for k in ("clip_id", "status", "reason"))]
         for name, entry in (results.data or {}).items()
@@ -47,21 +53,21 @@ def unusable_table(results: Results) -> Table:
         for item in entry.get(key, [])
     ]
     frame = pd.DataFrame(rows, columns=["Data set", "Split", "Part", "Video", "Status", "Reason"])
-    notes = [] if rows or results.data is None else ["Every annotated video could be used."]
+    notes = [] if rows or results.data is None else ["Every annotated video is usable."]
     if len(frame) > LISTED:
-        notes.append(f"The first {LISTED} of {len(frame)}; unusable.csv holds all.")
-    return Table("unusable", "Videos not used, or not whole", frame.head(LISTED), "", notes, data=frame, wide=("Reason",))
+        notes.append(f"The first {LISTED} of {len(frame)} videos; unusable.csv lists all of them.")
+    return Table("unusable", "Videos not used, or used in part", frame.head(LISTED), "", notes, data=frame, wide=("Reason",))
 
 
 FLOW_MEASURES = {
     "epe_mean": "Mean end-point error",
     "epe_median": "Median end-point error",
-    "epe_object": "Mean end-point error where something moves",
-    "epe_zero": "Mean end-point error of answering no motion",
-    "epe_zero_object": "Mean end-point error of answering no motion, where something moves",
+    "epe_object": "Mean end-point error on moving pixels",
+    "epe_zero": "Mean end-point error of predicting zero motion",
+    "epe_zero_object": "Mean end-point error of predicting zero motion, on moving pixels",
     "epe_relative": "Mean error / mean length of the motion",
     "epe_quantisation": "Mean error of storing the exact flow in 8 bits",
-    "object_share": "Share of pixels where something moves",
+    "object_share": "Share of moving pixels",
     "grid": "Grid of the fields (H x W)",
     "method": "Flow method",
     "clips": "Videos compared",
@@ -70,19 +76,18 @@ FLOW_MEASURES = {
 
 
 def flow_error_table(results: Results) -> Table | None:
-    """What flow_error.json (`mscl.flow.error`) says. None when there is no such file."""
+    """The values of flow_error.json (`mscl.flow.error`); end-point errors in pixels. None when there is no such file."""
     if not isinstance(results.flow_error, dict):
         return None
     known = [*(k for k in FLOW_MEASURES if k in results.flow_error), *(k for k in results.flow_error if k not in FLOW_MEASURES)]
     rows = [[FLOW_MEASURES.get(k, k), _number(results.flow_error[k])] for k in known]
-    caption = (
-        "Stored optical flow against the exact flow of the generated videos. End-point errors are in pixels of the stored grid."
-    )
+    caption = "The stored optical flow against the exact flow of the generated videos. End-point errors are in pixels of the stored grid."
     data = pd.DataFrame([[k, _number(results.flow_error[k])] for k in known], columns=["measure", "value"])
     return Table("flow_error", "Flow error", pd.DataFrame(rows, columns=["Measure", "Value"]), caption, data=data)
 
 
 def _number(value: object) -> str:
+    """A value of flow_error.json as text; a list, such as a grid, with ' x ' between its numbers."""
     if isinstance(value, list):
         return " x ".join(map(str, value))
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -91,7 +96,7 @@ def _number(value: object) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """A time in seconds as readable text: "4.0 s", "2 min", "2 h 01 min"."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
@@ -99,43 +104,61 @@ def duration(seconds: float) -> str:
 
 
 def compute_table(results: Results) -> Table:
-    """Time and memory of every stage, from the run cards: means over the seeds; the CSV holds each run."""
-    keys = ["stage", "model", "method"]
-    columns = [*keys, "seed", "wall_seconds", "peak_memory_mb", "id"]
+    """Wall time and peak memory of every stage, model and method, from the run cards.
+
+    The table shows the mean time over the seeds and the largest peak; its CSV has one row per run, in seconds and MB.
+    """
+    runs = _run_costs(results)
+    order = {stage: place for place, stage in enumerate(STAGE_ORDER)}
+    groups = sorted(runs.groupby(COST_KEYS, sort=False), key=lambda group: order.get(group[0][0], len(order)))
+    records = [_cost_record(key, part) for key, part in groups]
+    hardware = sorted({_hardware(card.content.get("hardware")) for card in results.cards.values()} - {""})
+    caption = f"Wall time and peak memory; total time {duration(float(runs['wall_seconds'].sum()))}."
+    if hardware:
+        caption += f" Hardware: {'; '.join(hardware)}."
+    table = table_of(
+        "compute",
+        "Compute",
+        records,
+        {
+            "Stage": lambda r: r["stage"] or DASH,
+            "Model": lambda r: r["model"] or DASH,
+            "Method": lambda r: r["method"] or DASH,
+            "Runs": lambda r: str(r["runs"]),
+            "Mean time": lambda r: DASH if math.isnan(r["seconds"]) else duration(r["seconds"]),
+            "Peak MB": lambda r: DASH if math.isnan(r["memory"]) else f"{r['memory']:.0f}",
+        },
+        (),
+        caption=caption if records else "",
+        notes=of_table(results, "The run card"),
+    )
+    return replace(table, data=runs.drop(columns="id").assign(card=[f"cards/{c}.json" for c in runs["id"]]))
+
+
+def _run_costs(results: Results) -> pd.DataFrame:
+    """One row per run card: stage, model, method, seed, wall time in seconds, peak memory in MB, id of the card."""
     rows = [
         [
-            *(card.where.get(k, "").removeprefix("seed") for k in (*keys, "seed")),
+            *(card.where.get(key, "").removeprefix("seed") for key in (*COST_KEYS, "seed")),
             card.content.get("wall_seconds"),
             card.content.get("peak_memory_mb"),
             card.id,
         ]
         for card in results.cards.values()
     ]
-    runs, shown, cards = pd.DataFrame(rows, columns=columns), [], {}
+    runs = pd.DataFrame(rows, columns=[*COST_KEYS, "seed", "wall_seconds", "peak_memory_mb", "id"])
     runs[["wall_seconds", "peak_memory_mb"]] = runs[["wall_seconds", "peak_memory_mb"]].apply(pd.to_numeric, errors="coerce")
-    order = {stage: place for place, stage in enumerate(("pretrain", "finetune", "frozen", "analysis"))}
-    for key, part in sorted(runs.groupby(keys, sort=False), key=lambda item: order.get(item[0][0], len(order))):
-        cards[len(shown), "Mean time"] = part["id"].tolist()
-        seconds, memory = part["wall_seconds"].mean(), part["peak_memory_mb"].max()
-        shown.append(
-            [
-                *(k or DASH for k in key),
-                str(len(part)),
-                DASH if math.isnan(seconds) else duration(seconds),
-                DASH if math.isnan(memory) else f"{memory:.0f}",
-            ]
-        )
-    frame = pd.DataFrame(shown, columns=["Stage", "Model", "Method", "Runs", "Mean time", "Peak MB"])
-    hardware = sorted({_hardware(card.content.get("hardware")) for card in results.cards.values()} - {""})
-    caption = f"Wall time and peak memory; {duration(float(runs['wall_seconds'].sum()))} in all." + (
-        f" Hardware: {'; '.join(hardware)}." if hardware else ""
-    )
-    data = runs.drop(columns="id").assign(card=[f"cards/{c}.json" for c in runs["id"]])
-    return Table("compute", "Compute", frame, caption if shown else "", of_table(results, "The run card"), data, cards)
+    return runs
+
+
+def _cost_record(key: tuple[str, ...], part: pd.DataFrame) -> dict[str, Any]:
+    """One row of the cost table: the runs of one stage, model and method."""
+    costs = {"runs": len(part), "seconds": part["wall_seconds"].mean(), "memory": part["peak_memory_mb"].max()}
+    return dict(zip(COST_KEYS, key)) | costs | {"cards": {"Mean time": part["id"].tolist()}}
 
 
 def _hardware(value: object) -> str:
-    """A run card's hardware on one line."""
+    """The hardware of a run card on one line."""
     if isinstance(value, dict):
         return ", ".join(f"{v} cores" if k == "cores" else str(v) for k, v in value.items() if v not in (None, "", [], {}))
     return str(value or "")

@@ -1,4 +1,4 @@
-"""The self-contained HTML page: the template's context and nothing else."""
+"""The self-contained HTML page: fills in the template."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from mscl.config.methods import Switches
 from mscl.config.schema import Config
 from mscl.reporting.formats import Table
 from mscl.reporting.results import Card, Results
 from mscl.reporting.tables import KIND
 
-SHOWN_FILES = 12  # hashes of a card shown on the page; its JSON file holds all
+SHOWN_FILES = 12  # hashes of a run card shown on the page; its JSON file holds all of them
 SWITCHES = {
     "pretrain": "Pretrained",
     "family": "Family",
@@ -30,7 +31,7 @@ SWITCHES = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the page: PNG bytes, its file name below the report's figures/, and what it shows."""
+    """A figure of the page: its file name in the report's figures/, title, caption and PNG bytes."""
 
     name: str
     title: str
@@ -39,11 +40,12 @@ class Picture:
 
     @property
     def uri(self) -> str:
+        """The picture as a data URI, so that the page needs no other file."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
 
 
 def render(results: Results, tables: dict[str, Table], pictures: dict[str, Sequence[Picture]]) -> str:
-    """The page as text. `tables` by name; `pictures` by section ("gradcam", "curves")."""
+    """The page as HTML text. `tables` is keyed by name, `pictures` by section ("gradcam", "curves")."""
     environment = Environment(
         loader=PackageLoader("mscl.reporting"),
         autoescape=True,
@@ -66,7 +68,7 @@ def render(results: Results, tables: dict[str, Table], pictures: dict[str, Seque
 
 
 def summary(results: Results) -> list[tuple[str, str]]:
-    """What was run, as (what, value)."""
+    """The data, models, methods, seeds and code of the runs, as (label, value) pairs."""
     config = results.config
     done = int(results.runs["top1"].notna().sum())
     rows = [
@@ -75,16 +77,12 @@ def summary(results: Results) -> list[tuple[str, str]]:
     ]
     for name, model in config.models.items():
         pre, fine = model.pretrain, model.finetune
-        rows.append(
-            (
-                f"Model {name}",
-                (
-                    f"{model.backbone}, width {model.width}, {model.size} px; "
-                    f"pretraining {pre.epochs} epochs, batch {pre.batch}, {pre.optimizer} at {pre.lr:g}; "
-                    f"finetuning {fine.epochs} epochs, batch {fine.batch}, {fine.optimizer} at {fine.lr:g}, {fine.frames} frames"
-                ),
-            )
+        recipe = (
+            f"{model.backbone}, width {model.width}, {model.size} px; "
+            f"pretraining {pre.epochs} epochs, batch {pre.batch}, {pre.optimizer}, learning rate {pre.lr:g}; "
+            f"finetuning {fine.epochs} epochs, batch {fine.batch}, {fine.optimizer}, learning rate {fine.lr:g}, {fine.frames} frames"
         )
+        rows.append((f"Model {name}", recipe))
     rows += [
         ("Methods", ", ".join(config.methods)),
         ("Seeds", ", ".join(map(str, config.seeds))),
@@ -101,29 +99,31 @@ def _flow(config: Config) -> str:
 
 
 def commits(results: Results) -> list[str]:
-    """The commits that the run cards name, short."""
+    """The commits named in the run cards, as 10 hex digits, marked where the code had local changes."""
     found = {str(card.content.get("git_commit") or "") for card in results.cards.values()} - {""}
     return sorted(f"{c[:10]} with local changes" if c.endswith("+") else c[:10] for c in found)
 
 
 def switches(config: Config) -> list[tuple[str, list[str]]]:
-    """Per method, what it is made of; nothing where it is not pretrained."""
+    """(title, one text per column of `SWITCHES`) of each method; empty texts for what is off or does not apply."""
+    return [(config.title(method), _marks(config.switches(method))) for method in config.methods]
 
-    def mark(value: object) -> str:
-        return {True: "yes", False: "", "none": ""}.get(value, str(value)) if isinstance(value, bool | str) else str(value)
 
-    def marks(method: str) -> list[str]:
-        made = config.switches(method)
-        off = set() if made.flow else {"flow_contrast"}
-        if not made.pretrain:
-            off = set(SWITCHES)
-        return ["" if name in off else mark(getattr(made, name)) for name in SWITCHES]
+def _marks(made: Switches) -> list[str]:
+    """The switches of a method as text. A method without pretraining has none; flow→flow needs flow."""
+    if not made.pretrain:
+        return [""] * len(SWITCHES)
+    return ["" if name == "flow_contrast" and not made.flow else _mark(getattr(made, name)) for name in SWITCHES]
 
-    return [(config.title(m), marks(m)) for m in config.methods]
+
+def _mark(value: object) -> str:
+    if value is True:
+        return "yes"
+    return "" if value is False or value == "none" else str(value)
 
 
 def _card(card: Card) -> dict:
-    """A card for the page: its JSON with long lists of files shortened."""
+    """A run card for the page: its JSON with long lists of files shortened."""
     content = dict(card.content)
     for key in ("inputs", "outputs", "code"):
         files = content.get(key)

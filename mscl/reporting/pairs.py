@@ -15,7 +15,7 @@ SIDES = ("left", "right")  # the columns of Table 2: baseline, MSCL
 
 
 def table2(results: Results) -> Table:
-    """The measured confusing pairs of every model; one column where the two methods are one and the same."""
+    """The measured confusing pairs of every model. When only one method was run, it has a single column of counts."""
     config = results.config
     titles = dict(zip(SIDES, map(config.title, _methods(results))))
     records = [
@@ -36,8 +36,8 @@ def table2(results: Results) -> Table:
         del shown["Model"]
     seeds = len(config.seeds)
     caption = (
-        f"First the pairs most confusing to {left} on which {right} is better, "
-        f"then the pairs most confusing to {right} on which it is not; the better count "
+        f"First the pairs that {left} confuses most and {right} confuses less; "
+        f"then the pairs that {right} confuses most and does not confuse less than {left}. The better count "
         f"is bold. Counts over {'one seed' if seeds == 1 else f'{seeds} seeds'}; Videos is the denominator. {FORMULA}"
     )
     notes = of_table(results, "The table of confusing pairs")
@@ -56,11 +56,12 @@ def table2(results: Results) -> Table:
 
 
 def _count(side: str, record: dict[str, Any]) -> str:
+    """The number of confused videos of one side, as text."""
     return str(record[f"{side}_confused"])
 
 
 def _methods(results: Results) -> tuple[str, str]:
-    """The two methods whose pairs were counted, or are to be."""
+    """The two compared methods: those of pairs.csv, else those that the configuration gives."""
     for pairs in results.pairs.values():
         if len(pairs):
             return str(pairs["left_method"].iloc[0]), str(pairs["right_method"].iloc[0])
@@ -68,6 +69,7 @@ def _methods(results: Results) -> tuple[str, str]:
 
 
 def _record(results: Results, model: str, row: dict[str, Any], titles: dict[str, str]) -> dict[str, Any]:
+    """A row of pairs.csv with its run cards, and with the better side in bold."""
     runs = results.runs[results.runs["model"] == model]
     cards = {titles[s]: [c for c in runs[runs["method"] == row[f"{s}_method"]]["finetune_card"] if c] for s in SIDES}
     shares = {side: row[f"{side}_proportion"] for side in SIDES}
@@ -77,7 +79,7 @@ def _record(results: Results, model: str, row: dict[str, Any], titles: dict[str,
 
 
 def table2_published() -> Table:
-    """The supplement's Table 2."""
+    """Table 2 as printed in the supplement."""
     papers = published()
     papers = papers[papers["table"] == "table2"]
     wide = papers.pivot(index="metric", columns="method", values="value").loc[list(dict.fromkeys(papers["metric"]))]
@@ -98,7 +100,7 @@ def table2_published() -> Table:
         records,
         {"Confusing pair": lambda r: r["pair"], "Baseline": lambda r: r["Baseline"], "MSCL": lambda r: r["MSCL"]},
         ("pair", "Baseline", "MSCL"),
-        caption="Published: the supplement's Table 2, SSv2, R50, copied. "
-        "Top rows: most confusing to the baseline; bottom rows: most confusing to MSCL.",
+        caption="Copied from the supplement's Table 2 (SSv2, R50). "
+        "Top rows: the pairs that the baseline confuses most. Bottom rows: the pairs that MSCL confuses most.",
         wide=("Confusing pair",),
     )

@@ -1,10 +1,12 @@
-"""The report: every table in every form, every figure, the run cards and one page that holds them all."""
+"""The report: every table in every format, every figure, the run cards, and one HTML page with all of them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -12,25 +14,24 @@ from mscl.reporting import health, pairs, tables
 from mscl.reporting.curves import curves
 from mscl.reporting.formats import Table, write, write_table
 from mscl.reporting.page import Picture, render, summary
-from mscl.reporting.results import Results, read_results
+from mscl.reporting.results import Key, Results, read_results
 from mscl.reporting.used import used_table
 from mscl.stages.jobs import ReportJob
 
-VOLATILE = (
-    "compute",
-    "used",
-)  # tables that differ from run to run: they lie with the cards, and every other file of tables/ does not
-STAGES = ("pretrain", "finetune")  # those that have epochs
+VOLATILE = ("compute", "used")  # tables of times, which differ from run to run: stored in cards/, not in tables/
+STAGES = ("pretrain", "finetune")  # the stages with a training history
 PRINTED = ("table1", "table2", "table3")
-NARROW = {"table1": ("Method", "Origin", "Backbone", "Target", "Top-1 %", "Seeds", "Chance %")}  # what fits 80 columns
+NARROW = {
+    "table1": ("Method", "Origin", "Backbone", "Target", "Top-1 %", "Seeds", "Chance %")
+}  # the columns that fit a terminal 80 characters wide
 
 
 def build_report(job: ReportJob, results: Path, out: Path) -> None:
-    """Write the whole report to `out` from the results tree `results`.
+    """Write the whole report to the folder `out` from the results in the folder `results`.
 
-    tables/<name>.{csv,md,tex} and tables.json, metrics.json (means over seeds), curves/*/*.csv, figures/*.png, cards/*.json and
-    cards/{compute,used}.*, report.md, index.html (self-contained). A missing piece is a sentence in the report, not an error.
-    The same results give the same bytes; only cards/, report.md and index.html hold times.
+    Files: tables/<name>.{csv,md,tex} and tables.json, metrics.json (means over seeds), curves/*/*.csv, figures/*.png, cards/*.json
+    and cards/{compute,used}.*, report.md, index.html (self-contained). A missing result is reported in the report and is not an
+    error. The same results give the same bytes; only cards/, report.md and index.html contain times.
     """
     found = read_results(job.config, Path(results))
     made = make_tables(found, Path(results))
@@ -49,7 +50,7 @@ def build_report(job: ReportJob, results: Path, out: Path) -> None:
     courses = _courses(found)
     for name, course in courses.items():
         write(out / "curves" / name, course.to_csv(index=False))
-    # What an earlier report left must not look like part of this one.
+    # Files of an earlier report must not look like part of this one.
     _keep(out / "tables", _files(kept) | {"tables.json"})
     _keep(out / "figures", {p.name for section in pictures.values() for p in section})
     _keep(out / "cards", {f"{card}.json" for card in found.cards} | _files(VOLATILE))
@@ -64,7 +65,7 @@ def _files(names: Iterable[str]) -> set[str]:
 
 
 def _means(found: Results) -> dict[str, dict[str, dict[str, float]]]:
-    """model -> method -> measure -> mean over the seeds that have it: what `dvc metrics diff` compares."""
+    """model -> method -> measure -> mean over the seeds that have it, as a share in [0, 1]. `dvc metrics diff` compares these."""
     means = found.runs.groupby(["model", "method"], sort=False)[[c.key for c in found.columns]].mean()
     return {
         model: {method: row.dropna().to_dict() for method, row in part.droplevel(0).iterrows()}
@@ -73,13 +74,13 @@ def _means(found: Results) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def _courses(found: Results) -> dict[str, pd.DataFrame]:
-    """<stage>/<model>-<method>-seed<k>.csv -> the history of that run: one plot each for `dvc plots diff`."""
+    """<stage>/<model>-<method>-seed<k>.csv -> the history of that run. `dvc plots diff` draws one plot per file."""
     histories = dict(zip(STAGES, (found.pretraining, found.finetuning)))
     return {f"{stage}/{m}-{n}-seed{s}.csv": table for stage, runs in histories.items() for (m, n, s), table in runs.items()}
 
 
 def make_tables(found: Results, results: Path) -> dict[str, Table]:
-    """Every table of the report by name, in the order of report.md."""
+    """Every table of the report by name, in the order of report.md. `results` is the folder of the results."""
     every = [
         tables.table1(found),
         pairs.table2(found),
@@ -96,8 +97,8 @@ def make_tables(found: Results, results: Path) -> dict[str, Table]:
 
 
 def _gradcam(found: Results) -> list[Picture]:
-    """Figures 1, 2 … of every model, copied from the analysis."""
-    pictures = []
+    """The GradCAM figures of every model, copied from the analysis and numbered from 1."""
+    pictures: list[Picture] = []
     for model, drawn in found.gradcam.items():
         several = f" ({model})" if len(found.config.models) > 1 else ""
         for note in drawn.get("notes", []):
@@ -105,71 +106,92 @@ def _gradcam(found: Results) -> list[Picture]:
         for figure in drawn.get("figures", []):
             path = Path(drawn["folder"]) / figure["file"]
             if not path.exists():
-                found.missing.append(f"The GradCAM of {model} lacks {figure['file']}; run the analysis again.")
+                found.missing.append(f"The GradCAM of {model} has no file {figure['file']}; run the analysis again.")
                 continue
-            said = "; ".join(
-                f"{method} says “{p['class']}” (p = {p['probability']:.2f}, {'right' if p['correct'] else 'wrong'})"
-                for method, p in figure["predictions"].items()
-            )
-            grid = figure.get("grid") or []
-            own = f" from its own grid of {' x '.join(map(str, grid))} (T x H x W)" if grid else ""
-            still = "; with one step in time the heat cannot change between frames" if grid and grid[0] == 1 else ""
-            caption = (
-                f"GradCAM for the true class on the last residual stage, upsampled over time and space{own}, "
-                f"each clip scaled to its own maximum{still}. "
-                f"Video {figure['clip_id']}: {said}. Seed {drawn.get('seed')}. Chosen: {figure['reason']}."
-            )
             title = f"Figure {len(pictures) + 1}{several}. “{figure['template']}”"
+            caption = _gradcam_caption(figure, drawn.get("seed"))
             pictures.append(Picture(f"{model}_{path.name}", title, caption, path.read_bytes()))
     return pictures
 
 
-def _curves(found: Results) -> list[Picture]:
-    """Loss of pretraining, its k-NN test where one was asked for, and training accuracy of finetuning."""
-    config = found.config
-    wanted = [
-        (
-            "pretrain_loss.png",
-            "Pretraining loss",
-            found.pretraining,
-            "loss",
-            "loss",
-            1.0,
-            (
-                "Sum of a method's terms: methods with more terms have larger losses, "
-                "so levels cannot be compared between methods, only shapes."
-            ),
+def _gradcam_caption(figure: Mapping[str, Any], seed: int | None) -> str:
+    """How the heat was computed, what each method predicted, and why this video was chosen."""
+    predicted = "; ".join(
+        f"{method} predicts “{p['class']}” (p = {p['probability']:.2f}, {'right' if p['correct'] else 'wrong'})"
+        for method, p in figure["predictions"].items()
+    )
+    grid = figure.get("grid") or []
+    own = f" from its own grid of {' x '.join(map(str, grid))} (T x H x W)" if grid else ""
+    still = "; with a single time step the heat is the same in all frames" if grid and grid[0] == 1 else ""
+    return (
+        f"GradCAM for the true class at the last residual stage, upsampled over time and space{own}. "
+        f"Each clip is scaled to its own maximum{still}. "
+        f"Video {figure['clip_id']}: {predicted}. Seed {seed}. Reason for this video: {figure['reason']}."
+    )
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One figure of training curves: a column of the histories against the epoch."""
+
+    file: str
+    title: str
+    histories: dict[Key, pd.DataFrame]
+    column: str
+    label: str  # of the y axis
+    scale: float
+    caption: str
+
+
+def _plots(found: Results) -> list[Plot]:
+    """The pretraining loss, the k-NN accuracy during pretraining, and the training accuracy of finetuning."""
+    return [
+        Plot(
+            file="pretrain_loss.png",
+            title="Pretraining loss",
+            histories=found.pretraining,
+            column="loss",
+            label="loss",
+            scale=1.0,
+            caption="Sum of the loss terms of a method. Methods with more terms have larger losses: "
+            "compare the shapes of the curves between methods, not their levels.",
         ),
-        (
-            "pretrain_knn.png",
-            "k-NN accuracy while pretraining",
-            found.pretraining,
-            "knn_top1",
-            "top-1, %",
-            100.0,
-            "On videos that pretraining does not see, from each video's five nearest others (pretrain.monitor).",
+        Plot(
+            file="pretrain_knn.png",
+            title="k-NN accuracy during pretraining",
+            histories=found.pretraining,
+            column="knn_top1",
+            label="top-1, %",
+            scale=100.0,
+            caption="On videos that are not used for pretraining: each video is classified by its five nearest neighbours "
+            "among the others (pretrain.monitor).",
         ),
-        (
-            "finetune_top1.png",
-            "Finetuning",
-            found.finetuning,
-            "train_top1",
-            "training top-1, %",
-            100.0,
-            "Top-1 on the training split while finetuning.",
+        Plot(
+            file="finetune_top1.png",
+            title="Finetuning",
+            histories=found.finetuning,
+            column="train_top1",
+            label="training top-1, %",
+            scale=100.0,
+            caption="Top-1 accuracy on the training split during finetuning.",
         ),
     ]
+
+
+def _curves(found: Results) -> list[Picture]:
+    """The figures of training curves; a figure without any data is left out."""
+    config = found.config
     pictures, titles = [], {m: config.title(m) for m in config.methods}
-    for name, title, histories, column, label, scale, caption in wanted:
-        png = curves(histories, list(config.models), titles, column, label, scale)
+    for plot in _plots(found):
+        png = curves(plot.histories, list(config.models), titles, plot.column, plot.label, plot.scale)
         if png:
-            thin = " Thin lines: seeds; thick: their mean." if len(config.seeds) > 1 else ""
-            pictures.append(Picture(name, title, caption + thin, png))
+            thin = " Thin lines: single seeds; thick lines: their mean." if len(config.seeds) > 1 else ""
+            pictures.append(Picture(plot.file, plot.title, plot.caption + thin, png))
     return pictures
 
 
 def _markdown(found: Results, made: dict[str, Table], pictures: dict[str, list[Picture]]) -> str:
-    """report.md: the page without its run cards."""
+    """The text of report.md: the page without the run cards."""
     config = found.config
     parts = [
         f"# {config.name}\n",
@@ -186,13 +208,14 @@ def _markdown(found: Results, made: dict[str, Table], pictures: dict[str, list[P
 
 
 def _keep(folder: Path, names: set[str]) -> None:
+    """Delete the files in `folder` that are not in `names`."""
     for path in folder.glob("*") if folder.is_dir() else ():
         if path.is_file() and path.name not in names:
             path.unlink()
 
 
 def print_tables(out: Path) -> None:
-    """Print the main tables of a report in the terminal, and where its page is."""
+    """Print the main tables of the report in the folder `out`, and the path of its page. Raises ValueError without a report."""
     from rich import box
     from rich.console import Console
     from rich.table import Table as Grid
@@ -200,7 +223,7 @@ def print_tables(out: Path) -> None:
 
     console, out = Console(), Path(out)
     if not (out / "index.html").exists():
-        raise ValueError(f"{out}: no index.html, so no report; run the report stage first")
+        raise ValueError(f"{out}: no report here (index.html is missing); run the report stage first")
     stored = json.loads((out / "tables" / "tables.json").read_text(encoding="utf-8"))
     for name in PRINTED:
         table = stored[name]

@@ -1,4 +1,4 @@
-"""Reads the results tree: exactly what the configuration says should exist, a sentence for what does not."""
+"""Reads the results that the configuration asks for. Each missing or unreadable file becomes one sentence in the report."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ NAMES = dict.fromkeys(("a", "b", "left_method", "right_method", "block"), str)  
 
 @dataclass(frozen=True)
 class Column:
-    """One measured number of every run."""
+    """One measured quantity; every run has one value of it."""
 
-    key: str  # in the tables for machines
-    title: str
-    stage: str  # whose run card it links to
+    key: str  # column name in the CSV files
+    title: str  # column title in the shown tables
+    stage: str  # the stage whose run card the value links to
 
 
 FINETUNED = (Column("top1", "Top-1", "finetune"), Column("top5", "Top-5", "finetune"))
@@ -35,32 +35,34 @@ FINETUNED = (Column("top1", "Top-1", "finetune"), Column("top5", "Top-5", "finet
 
 @dataclass(frozen=True)
 class Card:
-    """A run card: what made some files. `id` names it in the page and, with .json, in out/cards."""
+    """A run card: the record of one run. `id` is its name on the page and, with .json, in the report's cards folder."""
 
     id: str
-    where: dict[str, str]  # stage, model, method, seed as far as they apply
+    where: dict[str, str]  # "stage" and, where they apply, "model", "method" and "seed"
     content: dict
 
 
 @dataclass
 class Results:
-    """Everything a report is made of."""
+    """Everything that the report shows. Accuracies are shares in [0, 1]."""
 
     config: Config
-    columns: list[Column]  # of the measures, in the order of the configuration
-    runs: pd.DataFrame  # one row per model x method x seed: the columns (NaN where absent), videos, skipped, chance, card ids
-    pretraining: dict[Key, pd.DataFrame]  # histories
-    finetuning: dict[Key, pd.DataFrame]
+    columns: list[Column]  # one per measure, in the order of the configuration
+    runs: (
+        pd.DataFrame
+    )  # one row per model x method x seed: `columns` (NaN where missing), videos, skipped, chance, ids of the run cards
+    pretraining: dict[Key, pd.DataFrame]  # history.csv of each pretraining
+    finetuning: dict[Key, pd.DataFrame]  # history.csv of each finetuning
     pairs: dict[str, pd.DataFrame]  # model -> pairs.csv
     gradcam: dict[str, dict]  # model -> gradcam.json, with "folder"
-    data: dict | None
-    flow_error: dict | None
+    data: dict | None  # data.json
+    flow_error: dict | None  # flow_error.json
     cards: dict[str, Card]
-    missing: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # one sentence per missing or unreadable file
 
 
 class Reader:
-    """Reads single files below `root`; remembers what is missing and which cards were met."""
+    """Reads single files below `root`. Collects the run cards and a sentence for each missing file."""
 
     def __init__(self, config: Config, root: Path):
         self.config, self.root, self.at = config, Path(root), Layout(config, results=root)
@@ -68,7 +70,7 @@ class Reader:
         self.cards: dict[str, Card] = {}
 
     def json(self, path: Path, what: str) -> dict | None:
-        """A JSON object, or None with a sentence in `missing`."""
+        """Read a JSON object; None, and a sentence in `missing`, when it cannot be read. `what` starts the sentence."""
         found = self._read(path, what, lambda: json.loads(path.read_text(encoding="utf-8")))
         return found if isinstance(found, dict) else None
 
@@ -91,7 +93,7 @@ class Reader:
             return None
 
     def card(self, folder: str, **where: str) -> str:
-        """Remember the run card of the results in `folder`; return its id, "" when there is none."""
+        """Read the run card of the results in `folder` and keep it in `cards`. Returns its id, or "" when there is none."""
         content = self.json(Path(self.at.card(folder)), f"The run card of {' '.join(where.values())}")
         if content is None:
             return ""
@@ -100,12 +102,12 @@ class Reader:
         return identity
 
     def _name(self, path: Path) -> str:
-        """A path as the configuration has it, wherever the results have been copied."""
+        """The path as in the configuration, even when the results were copied elsewhere."""
         return (self.config.paths.results / path.relative_to(self.root)).as_posix()
 
 
 def read_results(config: Config, root: Path) -> Results:
-    """Read the results tree at `root`; a missing piece becomes a sentence in `.missing`, never an error."""
+    """Read all results below `root`. A missing or unreadable file becomes a sentence in `.missing` and never an error."""
     reader = Reader(config, root)
     found = Results(config, _columns(config), pd.DataFrame(), {}, {}, {}, {}, None, None, reader.cards, reader.missing)
     rows: dict[Key, dict] = {}
@@ -118,14 +120,14 @@ def read_results(config: Config, root: Path) -> Results:
             found.runs[column.key] = NAN
     for model in config.models:
         _read_analysis(reader, found, model)
-    found.data = reader.json(Path(reader.at.data_health()), "The health of the data")
+    found.data = reader.json(Path(reader.at.data_health()), "The data summary")
     exact = Path(reader.at.flow_error())
     found.flow_error = reader.json(exact, "The flow error") if exact.exists() else None
     return found
 
 
 def _columns(config: Config) -> list[Column]:
-    """What the rows of the measures name; a measure given by module path adds its own when its results are read."""
+    """The columns of the named measures. A measure given by module path adds its columns when its results are read."""
     named = [(name, measure(name).columns) for name in config.analysis.measures]
     return [*FINETUNED, *(Column(_key(name, c), title, "frozen") for name, columns in named for c, title in columns.items())]
 
@@ -135,23 +137,15 @@ def _key(name: str, column: str) -> str:
 
 
 def _by_run(config: Config) -> list[Planned]:
-    """The jobs of every run one after the other: pretraining, finetuning, frozen tests."""
+    """The jobs, run by run: its pretraining, its finetuning, its frozen tests."""
     order = {key: n for n, key in enumerate(tuple(job.values.values()) for job in planned(config, "finetune"))}
     return sorted(planned(config, *READERS), key=lambda job: order[tuple(job.values.values())])
 
 
 def _empty_row(model: str, method: str, seed: int) -> dict:
-    cards = dict.fromkeys(("pretrain_card", "finetune_card", "frozen_card"), "")
-    return {
-        "model": model,
-        "method": method,
-        "seed": seed,
-        "videos": 0,
-        "skipped": 0,
-        "chance": NAN,
-        "top1": NAN,
-        "top5": NAN,
-    } | cards
+    run = {"model": model, "method": method, "seed": seed}
+    unmeasured = {"videos": 0, "skipped": 0, "chance": NAN, "top1": NAN, "top5": NAN}
+    return run | unmeasured | dict.fromkeys(("pretrain_card", "finetune_card", "frozen_card"), "")
 
 
 def _where(stage: str, key: Key) -> dict[str, str]:
@@ -201,7 +195,7 @@ READERS = {"pretrain": _read_pretraining, "finetune": _read_finetuning, "frozen"
 
 
 def columns_of(name: str, measured: dict[str, float]) -> dict[str, str]:
-    """Column -> title of a measure: those of its row; of one given by module path all that it returned."""
+    """Column -> title of a measure, from its row in MEASURES. A measure given by module path shows all columns that it returned."""
     if name in MEASURES:
         return measure(name).columns
     own = name.rpartition(":")[2]
@@ -209,7 +203,7 @@ def columns_of(name: str, measured: dict[str, float]) -> dict[str, str]:
 
 
 def _accuracies(reader: Reader, folder: Path, metrics: dict, label: str) -> dict:
-    """Top-1 and top-5 counted again from the predictions; a disagreement with metrics.json is reported."""
+    """Top-1 and top-5 recomputed from the predictions. A difference from metrics.json is reported."""
     predictions = reader.table(folder / PREDICTIONS, f"The predictions of {label}")
     kept = {k: metrics.get(k, NAN) for k in ("top1", "top5")} | {k: metrics.get(k, 0) for k in ("videos", "skipped")}
     if predictions is None:
@@ -217,12 +211,12 @@ def _accuracies(reader: Reader, folder: Path, metrics: dict, label: str) -> dict
     try:
         counted = metrics_from_predictions(predictions, int(metrics["classes"]))
     except (KeyError, ValueError) as error:
-        reader.missing.append(f"The predictions of {label} cannot be counted ({error}); finetune again.")
+        reader.missing.append(f"The predictions of {label} cannot be counted ({error}); run finetuning again.")
         return kept
     if any(abs(counted[k] - kept[k]) > 1e-6 for k in ("top1", "top5")):
         reader.missing.append(
-            f"{METRICS} of {label} says top-1 {kept['top1']:.4f} where its predictions give {counted['top1']:.4f}; "
-            "the predictions are shown. Finetune again."
+            f"{METRICS} of {label} has top-1 {kept['top1']:.4f}, but its predictions give {counted['top1']:.4f}; "
+            "the tables show the latter. Run finetuning again."
         )
     return counted
 

@@ -1,7 +1,8 @@
-"""The tables of accuracy: published rows beside measured ones, never mixed up."""
+"""The accuracy tables. Published and measured rows are always marked."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
@@ -11,29 +12,33 @@ from mscl.reporting.formats import DASH, Table, mean_sd, number, table_of
 from mscl.reporting.results import Column, Results
 
 KIND = {
-    "demo": "Demo numbers are not paper numbers: they show that the whole path runs, on generated videos and tiny "
-    "networks, and say nothing about the method.",
-    "evidence": "Evidence on generated videos: differences between methods can be read, "
-    "absolute numbers cannot be compared with the paper's.",
-    "real": "Real videos, but not the paper's recipe: numbers cannot be compared with the paper's one to one.",
+    "demo": "Demo numbers are not paper numbers: they come from generated videos and tiny networks. They show that the whole "
+    "pipeline runs, and say nothing about the method.",
+    "evidence": "Evidence on generated videos: compare the methods with each other; "
+    "do not compare the absolute numbers with the paper's.",
+    "real": "Real videos, but not the paper's recipe: the numbers cannot be compared directly with the paper's.",
     "paper": "The paper's data and recipe, as far as they are known: measured rows may be compared with published ones.",
 }
+TABLE1_CSV = (
+    *("method", "origin", "kind", "backbone", "pretrain", "clip", "epochs", "target"),
+    *("top1", "top1_std", "seeds", "test_videos", "chance", "source"),
+)
 SPREAD = "Mean ± sample standard deviation over the seeds, in percent; no ± with one seed."
 
 
 def published() -> pd.DataFrame:
-    """The numbers printed in the paper's supplement and abstract, as text."""
+    """The numbers printed in the paper's supplement and abstract. All columns are text."""
     return pd.read_csv(files("mscl.reporting") / "published.csv", dtype=str, keep_default_na=False)
 
 
 def span(values: pd.Series) -> str:
-    """A count that is the same in every run, or its range."""
+    """The counts of several runs as text: one number when all are equal, else "least–most"; a dash without any."""
     known = sorted({int(v) for v in values})
     return "–".join(dict.fromkeys(map(str, (known[0], known[-1])))) if known else DASH
 
 
 def groups(results: Results) -> list[tuple[str, str, pd.DataFrame]]:
-    """(model, method, its runs) in the configuration's order."""
+    """(model, method, rows of its runs), in the order of the configuration."""
     runs = results.runs
     return [
         (m, k, runs[(runs["model"] == m) & (runs["method"] == k)]) for m in results.config.models for k in results.config.methods
@@ -41,12 +46,12 @@ def groups(results: Results) -> list[tuple[str, str, pd.DataFrame]]:
 
 
 def of_table(results: Results, *begins: str) -> list[str]:
-    """What is missing that begins with one of the words."""
+    """The sentences on missing results that begin with one of `begins`."""
     return [sentence for sentence in results.missing if sentence.startswith(begins)]
 
 
 def table1(results: Results) -> Table:
-    """Top-1 on SSv2 as published, and on the target data set as measured."""
+    """Table 1: published top-1 on SSv2, and measured top-1 on the target data set."""
     config = results.config
     papers = published()
     records = [_published_record(row) for row in papers[papers["metric"] == "SSv2 top-1"].to_dict("records")]
@@ -70,30 +75,16 @@ def table1(results: Results) -> Table:
             "Chance %": lambda r: number(r["chance"], 1),
             "Source": lambda r: r["source"],
         },
-        (
-            "method",
-            "origin",
-            "kind",
-            "backbone",
-            "pretrain",
-            "clip",
-            "epochs",
-            "target",
-            "top1",
-            "top1_std",
-            "seeds",
-            "test_videos",
-            "chance",
-            "source",
-        ),
-        caption=f"Top-1 accuracy after finetuning. Published rows are SSv2 numbers copied from their source. Measured rows are {target}, "
-        f"by this run. {KIND[config.kind]} {SPREAD} Clip is frames x pixels at test.",
+        TABLE1_CSV,
+        caption=f"Top-1 accuracy after finetuning. Published rows are SSv2 numbers copied from their source. Measured rows are from this "
+        f"run, on {target}. {KIND[config.kind]} {SPREAD} Clip is frames x pixels at test time.",
         notes=of_table(results, "The finetuning of", "metrics.json"),
         wide=("Source",),
     )
 
 
 def _published_record(row: dict[str, str]) -> dict[str, Any]:
+    """A row of Table 1 from a row of published.csv."""
     return {
         "method": row["method"],
         "title": row["method"],
@@ -115,6 +106,7 @@ def _published_record(row: dict[str, str]) -> dict[str, Any]:
 
 
 def _measured_record(results: Results, model: str, method: str, runs: pd.DataFrame) -> dict[str, Any]:
+    """A row of Table 1 from the runs of one model and method."""
     config, recipe = results.config, results.config.models[model]
     done, trained = runs[runs["top1"].notna()], config.switches(method).pretrain
     unfinished = "" if len(done) == len(runs) else f"; {len(done)} of {len(runs)} seeds finished"
@@ -140,7 +132,7 @@ def _measured_record(results: Results, model: str, method: str, runs: pd.DataFra
 
 
 def table3(results: Results) -> Table:
-    """Every measure of every method, over the seeds."""
+    """Table 3: every measure of every method, mean and standard deviation over the seeds."""
     config = results.config
     other = [
         f"{r.metric} {r.value} ({r.method}, {r.backbone})"
@@ -149,9 +141,9 @@ def table3(results: Results) -> Table:
     ]
     notes = of_table(results, "The frozen tests", "The predictions")
     if not config.analysis.measures:
-        notes.append("The frozen features were not measured: analysis.measures is empty.")
+        notes.append("The frozen features were not evaluated: analysis.measures is empty.")
 
-    def say(column: Column):
+    def percent(column: Column) -> Callable[[dict[str, Any]], str]:
         return lambda r: mean_sd(r[column.key] / 100, r[f"{column.key}_std"] / 100)
 
     return table_of(
@@ -162,18 +154,19 @@ def table3(results: Results) -> Table:
             "Model": lambda r: r["model"],
             "Method": lambda r: r["title"],
             "Seeds": lambda r: str(r["seeds"]),
-            **{column.title: say(column) for column in results.columns},
+            **{column.title: percent(column) for column in results.columns},
             "Chance": lambda r: number(r["chance"], 1),
         },
         ("model", "method", "kind", "seeds", *(f"{c.key}{s}" for c in results.columns for s in ("", "_std")), "chance"),
-        caption=f"All measures on {config.finetune.dataset}, in percent. Top-1 and top-5 after finetuning; the others on the frozen backbone "
-        f"(untrained where a method has no pretraining). {KIND[config.kind]} {SPREAD} Published on another data set, for orientation only: "
-        f"{'; '.join(other)}.",
+        caption=f"All measures on {config.finetune.dataset}, in percent. Top-1 and top-5 are measured after finetuning; the others use the "
+        f"frozen backbone (randomly initialised for a method without pretraining). {KIND[config.kind]} {SPREAD} Published on other data sets, "
+        f"for orientation only: {'; '.join(other)}.",
         notes=notes,
     )
 
 
 def _measures_record(results: Results, model: str, method: str, runs: pd.DataFrame) -> dict[str, Any]:
+    """A row of Table 3: mean and sample standard deviation of each measure over the seeds, in percent."""
     record = {
         "model": model,
         "method": method,
@@ -190,7 +183,7 @@ def _measures_record(results: Results, model: str, method: str, runs: pd.DataFra
 
 
 def runs_table(results: Results) -> Table:
-    """Every run by itself."""
+    """One row per run."""
     records = []
     for row in results.runs.to_dict("records"):
         linked = {
@@ -198,7 +191,7 @@ def runs_table(results: Results) -> Table:
         }
         records.append(row | {"group": "measured", "cards": linked})
 
-    def say(column: Column):
+    def percent(column: Column) -> Callable[[dict[str, Any]], str]:
         return lambda r: number(100 * r[column.key], 1)
 
     return table_of(
@@ -209,10 +202,10 @@ def runs_table(results: Results) -> Table:
             "Model": lambda r: r["model"],
             "Method": lambda r: results.config.title(r["method"]),
             "Seed": lambda r: str(r["seed"]),
-            **{column.title: say(column) for column in results.columns},
+            **{column.title: percent(column) for column in results.columns},
             "Test videos": lambda r: str(r["videos"]),
             "Skipped": lambda r: str(r["skipped"]),
         },
         ("model", "method", "seed", *(c.key for c in results.columns), "videos", "skipped", "chance"),
-        caption="One row per model, method and seed, in percent (the CSV holds shares).",
+        caption="One row per model, method and seed, in percent. The CSV holds shares in [0, 1].",
     )

@@ -1,4 +1,4 @@
-"""What the whole workflow used, rule by rule, from the files that Snakemake measures into (`benchmark:` of every rule)."""
+"""The compute used by each rule, from the measurements of Snakemake (the `benchmark:` files of the rules)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from mscl.reporting.results import Results
 from mscl.stages.layout import Layout
 from mscl.stages.table import planned
 
-COLUMNS = {"s": "seconds", "cpu_time": "cpu_seconds", "max_rss": "peak_memory_mb"}  # Snakemake's name: ours
+COLUMNS = {"s": "seconds", "cpu_time": "cpu_seconds", "max_rss": "peak_memory_mb"}  # Snakemake's column -> name here
 MACHINE = ("rule", "jobs", "wall_hours", "cpu_hours", "peak_memory_mb", "gpu_jobs", "gpu_hours")
 CAPTION = (
-    "Every job of the workflow as Snakemake measured it; a CPU hour is one core busy for an hour. A job that was interrupted and went on, or ran "
-    "again, counts with its last part only, so what was used is at least this. The report itself is not in it."
+    "Measured by Snakemake for every job of the workflow. A CPU hour is one core busy for one hour. For a job that was interrupted and "
+    "resumed, or that ran again, only the last part is counted, so these numbers are lower bounds. The report stage is not included."
 )
 
 
 def used_table(results: Results, root: Path) -> Table:
-    """Per rule: jobs, wall hours, CPU hours, peak memory, jobs on a GPU. What was not measured here is said in a note."""
+    """Per rule: jobs, wall hours, CPU hours, peak memory in MB, GPU jobs and GPU hours. A note gives the number of jobs not measured.
+
+    `root` is the folder of the results.
+    """
     at = Layout(results.config, results=root)
     wanted = [job for job in planned(results.config) if job.stage.name != "report"]
     rows = [(job.stage.name, row) for job in wanted if (row := _read(Path(at.benchmark(job.stage.name, job.values))))]
@@ -42,12 +45,13 @@ def used_table(results: Results, root: Path) -> Table:
             "GPU h": lambda r: number(r["gpu_hours"], 3),
         },
         MACHINE,
-        caption=f"{CAPTION} In all {number(total[0], 3)} h of jobs, {number(total[1], 3)} CPU hours." if records else "",
+        caption=f"{CAPTION} Total: {number(total[0], 3)} wall hours, {number(total[1], 3)} CPU hours." if records else "",
         notes=_notes(len(wanted) - len(frame), len(wanted)),
     )
 
 
 def _record(results: Results, name: str, part: pd.DataFrame) -> dict:
+    """The sums of one rule. GPU hours are from run cards; RAFT's flow jobs have none, so theirs are unknown (None)."""
     cards = [c.content for c in results.cards.values() if c.where.get("stage") == name and _on_gpu(c.content)]
     unknown = name == "flow" and results.config.flow.method == "raft"
     gpu_hours = sum(c.get("wall_seconds", 0) * c.get("processes", 1) for c in cards) / 3600
@@ -63,7 +67,7 @@ def _record(results: Results, name: str, part: pd.DataFrame) -> dict:
 
 
 def _read(path: Path) -> list[float] | None:
-    """Wall seconds, CPU seconds and peak memory of a job; NaN where it was too short to be measured; None without the file."""
+    """Wall time (s), CPU time (s) and peak memory (MB) of a job. NaN if it was too short to measure; None without the file."""
     try:
         table = pd.read_csv(path, sep="\t")
         return [float(pd.to_numeric(table[c], errors="coerce").iloc[-1]) for c in COLUMNS]
@@ -72,14 +76,17 @@ def _read(path: Path) -> list[float] | None:
 
 
 def _on_gpu(card: dict) -> bool:
+    """Whether the run of this card used a GPU."""
     hardware, job = card.get("hardware"), card.get("job")
     return isinstance(hardware, dict) and bool(hardware.get("gpu")) and isinstance(job, dict) and job.get("device") != "cpu"
 
 
 def _notes(absent: int, wanted: int) -> list[str]:
-    why = "a tree copied without results/benchmarks has none, nor have jobs of an older version"
+    why = "the results were copied without results/benchmarks, or the jobs were run by an older version"
     if absent == wanted:
-        return [f"No job left a measurement below results/benchmarks: {why}."]
-    return (
-        [f"{absent} of {wanted} jobs left no measurement below results/benchmarks and are not counted: {why}."] if absent else []
-    )
+        return [f"No job has a measurement in results/benchmarks. Possible reasons: {why}."]
+    if absent:
+        return [
+            f"{absent} of {wanted} jobs have no measurement in results/benchmarks and are not counted. Possible reasons: {why}."
+        ]
+    return []

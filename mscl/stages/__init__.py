@@ -1,1 +1,1 @@
-"""The workflow's stages: what each is, reads, makes and is called with."""
+"""The stages of the workflow: their settings, inputs, outputs, code and run cards."""

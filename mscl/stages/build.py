@@ -1,4 +1,4 @@
-"""From a configuration to the job of each stage: what a stage uses of it, and nothing else."""
+"""Builds the job of each stage from a configuration: the settings that the stage uses, and no others."""
 
 from __future__ import annotations
 
@@ -29,22 +29,23 @@ from mscl.stages.layout import WEIGHTS, Layout
 
 
 def rgb_net(model: Model) -> RGBNet:
+    """The RGB backbone of a model."""
     return RGBNet(**model.model_dump(include=set(RGBNet.model_fields)))
 
 
 def net(model: Model, switches: Switches) -> Net:
-    """The networks of a method; what it does not build is 0."""
+    """The networks of a method; the sizes of parts that the method does not build are 0."""
     whole = Net(**model.model_dump(include=set(Net.model_fields)))
     return whole if switches.flow else whole.model_copy(update={"flow_width": 0, "neck": 0, "neck_blocks": 0})
 
 
 def _machine(config: Config) -> dict[str, Any]:
-    """What of the machine is part of the result; numbers of processes are not, and stay out of the jobs."""
+    """The settings of `compute` that change the last bits of a result. The numbers of processes do not, so jobs leave them out."""
     return {"device": config.compute.device, "threads": config.compute.threads}
 
 
 def source(config: Config, dataset: str, *, flow: bool = False) -> Source:
-    """Where a prepared data set lies; with `flow`, that of its flow too."""
+    """The paths of a prepared data set; with `flow`, also those of its optical flow."""
     at = Layout(config)
     return Source(
         name=dataset,
@@ -64,27 +65,28 @@ def used_datasets(config: Config) -> list[str]:
 
 
 def given_datasets(config: Config) -> list[str]:
-    """The data sets that only a person can get: neither generated nor downloaded."""
+    """The data sets that the user must provide: neither generated nor downloaded."""
     return [d for d in used_datasets(config) if not config.datasets[d].download and not config.datasets[d].embedded]
 
 
 def flow_datasets(config: Config) -> list[str]:
-    """The data sets that need flow: those of pretraining, when some method looks at flow."""
+    """The data sets that need optical flow: those of pretraining, when at least one method uses flow."""
     return list(config.pretrain.datasets) if any(config.switches(m).flow for m in config.methods) else []
 
 
 def exact_flow_datasets(config: Config) -> list[str]:
-    """The data set, if there is one, whose exact flow is known and is compared with the stored flow."""
+    """The generated data set whose stored flow is compared with its exact flow: a list of one name, or empty."""
     return [d for d in flow_datasets(config) if config.datasets[d].embedded][:1]
 
 
 def download_job(config: Config, dataset: str) -> DownloadJob:
+    """What to download, and where to."""
     data = config.datasets[dataset]
     return DownloadJob(name=dataset, root=data.root, splits=tuple(data.annotated), download=data.download)
 
 
 def dataset_job(config: Config, dataset: str) -> DatasetJob:
-    """Where the files lie and how they are made; not which part of them is used, nor how frames are stored."""
+    """Where the files are and how they are generated; not which part of them is used, nor how frames are stored."""
     data = config.datasets[dataset]
     unused = {"frames": FramesConfig(), "shards": 1, "subset": Subset(), "download": None}
     unused |= {"holdout": {}, "holdout_from": data.annotated[0]}
@@ -92,39 +94,46 @@ def dataset_job(config: Config, dataset: str) -> DatasetJob:
 
 
 def manifest_job(config: Config, dataset: str) -> ManifestJob:
+    """The data set and which part of it is used; not how frames are stored."""
     unused = {"frames": FramesConfig(), "download": None, "embedded": None}
     return ManifestJob(name=dataset, dataset=config.datasets[dataset].model_copy(update=unused))
 
 
 def frames_job(config: Config, dataset: str) -> FramesJob:
+    """How frames are extracted, the same for all shards of a data set."""
     return FramesJob(frames=config.datasets[dataset].frames, shards=config.datasets[dataset].shards)
 
 
 def flow_job(config: Config) -> FlowJob:
+    """How flow and motion scores are computed, the same for all data sets. DIS always runs on the CPU."""
     return FlowJob(flow=config.flow, mds=config.mds, device=config.compute.device if config.flow.method == "raft" else "cpu")
 
 
 def data_job(config: Config) -> DataJob:
+    """The data sets whose videos are counted by status."""
     with_flow = flow_datasets(config)
     return DataJob(sources=tuple(source(config, d, flow=d in with_flow) for d in used_datasets(config)))
 
 
 def flow_error_job(config: Config) -> FlowErrorJob:
+    """The generated data set whose stored flow is compared; raises ValueError without one (see `exact_flow_datasets`)."""
     (dataset,) = exact_flow_datasets(config)
     data = config.datasets[dataset]
     return FlowErrorJob(source=source(config, dataset, flow=True), dataset=data, embedded=data.embedded, flow=config.flow)
 
 
 def watched(config: Config) -> Watched | None:
+    """The videos of the k-NN test during pretraining; None when there is no test."""
     if (m := config.pretrain.monitor) is None:
         return None
     return Watched(source=source(config, m.dataset), split=m.split, videos=m.videos, every=m.every)
 
 
 def pretrain_job(config: Config, model: str, method: str, seed: int) -> PretrainJob:
+    """One pretraining run."""
     switches, optim = config.switches(method), config.pretrain_of(model, method)
     contrast = config.contrast_of(model, method)
-    # Batch-norm groups are counted in the whole batch, and the networks see a part of it at a time.
+    # The configuration counts batch-norm groups in the whole batch; the networks see one part of it at a time.
     contrast = contrast.model_copy(update={"bn_groups": max(1, contrast.bn_groups // optim.accumulate)})
     return PretrainJob(
         method=method,
@@ -144,7 +153,7 @@ def pretrain_job(config: Config, model: str, method: str, seed: int) -> Pretrain
 
 
 def _tested(config: Config, model: str, method: str, seed: int) -> dict[str, Any]:
-    """What finetuning and the frozen tests share."""
+    """The settings that finetuning and the frozen tests share."""
     pretrained = config.switches(method).pretrain
     return {
         "method": method,
@@ -159,12 +168,14 @@ def _tested(config: Config, model: str, method: str, seed: int) -> dict[str, Any
 
 
 def finetune_job(config: Config, model: str, method: str, seed: int) -> FinetuneJob:
+    """One finetuning run with its test."""
     return FinetuneJob(
         finetune=config.models[model].finetune, kernels=config.compute.kernels, **_tested(config, model, method, seed)
     )
 
 
 def frozen_job(config: Config, model: str, method: str, seed: int) -> FrozenJob:
+    """The frozen tests of one pretraining run. Clips are read as in the test after finetuning."""
     recipe = config.models[model].finetune
     return FrozenJob(
         measures=config.analysis.measures,
@@ -176,14 +187,19 @@ def frozen_job(config: Config, model: str, method: str, seed: int) -> FrozenJob:
 
 
 def compared(config: Config) -> tuple[str, str]:
-    """The two methods that Table 2 and the figures compare: the baseline (or the nearest there is) and the last method."""
+    """The two methods compared in Table 2 and the GradCAM figures, as (left, right).
+
+    Right is mscl, else the last method. Left is baseline, else moco, else the first other method. Both are the same when there is
+    only one method.
+    """
     last = "mscl" if "mscl" in config.methods else config.methods[-1]
     rivals = [m for m in ("baseline", "moco", *config.methods) if m in config.methods and m != last]
     return (rivals[0] if rivals else last, last)
 
 
 def analysis_job(config: Config, model: str) -> AnalysisJob:
-    unused = {"measures": (), "clips": 1}  # of the frozen tests
+    """The analysis of one model: confused pairs and GradCAM of the two compared methods."""
+    unused = {"measures": (), "clips": 1}  # settings of the frozen tests only
     methods = compared(config)
     return AnalysisJob(
         net=rgb_net(config.models[model]),
@@ -199,5 +215,5 @@ def analysis_job(config: Config, model: str) -> AnalysisJob:
 
 
 def report_job(config: Config) -> ReportJob:
-    """What the report shows; how the work was spread over a machine is read from the run cards, so it is left out."""
+    """Everything that the report shows. `compute` is left out: the report takes the hardware from the run cards."""
     return ReportJob(config=config.model_copy(update={"compute": Compute()}))

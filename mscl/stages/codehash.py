@@ -1,8 +1,9 @@
-"""A content hash of the code that a stage runs, so that an edit reruns what it touches.
+"""Content hashes of the code that a stage runs, so that an edit of the code reruns the stages that use it.
 
-The hash covers the module that a stage starts from, the modules that its settings name (a method's network, a backbone, a measure,
-a format), and all that these import of their own packages, as syntax trees without docstrings: comments and formatting change
-nothing. Of this package the room (folder) of a module decides: see NEVER_RERUN.
+The hashes cover the module that a stage starts from, the modules named by its settings (the network of a method, a backbone, a
+measure, a format), and everything that these import from this package or from the user's own files. A file is hashed as a syntax
+tree without docstrings, so comments and formatting do not count. Within this package the room of a module (the folder directly
+below `mscl/`) decides whether an edit counts: see NEVER_RERUN.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from pathlib import Path
 from mscl.config.module_path import find_source
 
 ROOT = Path(__file__).resolve().parents[2]
-# Rooms whose edit reruns no job: what they decide reaches a stage as a value of its job, or is no result.
+# Rooms whose edits rerun no job: they only set values of a job, which are compared themselves, or they do not change a result.
 NEVER_RERUN = ("cli", "config", "machine", "planning", "stages", "watch")
 
 
 def counts(module: str) -> bool:
-    """Whether an edit of a module reruns the stages that import it."""
+    """Whether an edit of this module reruns the stages that import it."""
     package, *rooms = module.split(".")
     return package != "mscl" or (bool(rooms) and rooms[0] not in NEVER_RERUN)
 
 
 def source_of(module: str, root: Path = ROOT) -> Path | None:
-    """The file of a module: of this package below `root`, of another where it is found from the working folder."""
+    """The file of a module: below `root` for this package, else in the working folder or on Python's path. None if not found."""
     if module.split(".")[0] != "mscl":
         return find_source(module)
     base = root.joinpath(*module.split("."))
@@ -43,7 +44,7 @@ def _strip_docstrings(tree: ast.AST) -> None:
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:
-    """Every module that a tree may import; names that are no modules are among them."""
+    """Every module that a syntax tree may import. Some of the names may be functions or classes."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (a.name for a in node.names)
@@ -70,9 +71,10 @@ def _digest(text: str) -> str:
 
 
 def modules(root: Path, *starts: str, everything: bool = False) -> dict[str, Path]:
-    """`starts` and every module that they import of this package, of their own, and of files beside them, with their files.
+    """Module -> file, for `starts` and all modules that they import, directly or not.
 
-    Without `everything`, those alone whose edit reruns a job.
+    Modules of this package, of the user's own package, and files beside the user's file are followed; installed packages are not.
+    Only modules whose edit reruns a job are returned, unless `everything` is set.
     """
     folders = {folder for start in starts if (folder := _own_folder(start)) is not None}
     found: dict[str, Path] = {}
@@ -90,7 +92,7 @@ def modules(root: Path, *starts: str, everything: bool = False) -> dict[str, Pat
 
 
 def _own_folder(start: str) -> Path | None:
-    """Where a user's file or package lies; None for this package, and for one that is installed."""
+    """The folder that contains the user's file or package; None for this package and for installed ones."""
     package = start.split(".")[0]
     source = None if package == "mscl" else find_source(package)
     if source is None or {"site-packages", "dist-packages"} & set(source.parts):
@@ -99,7 +101,7 @@ def _own_folder(start: str) -> Path | None:
 
 
 def _name(path: Path, root: Path) -> str:
-    """How a file is called in run cards and in a dry run's reasons: below the package's root or the working folder."""
+    """The path of a file in run cards and dry runs: relative to `root` or to the working folder, if the file is below one of them."""
     for folder in (root, Path.cwd()):
         if path.resolve().is_relative_to(folder.resolve()):
             return path.resolve().relative_to(folder.resolve()).as_posix()

@@ -1,7 +1,7 @@
-"""What each stage is called with: its settings, nothing else, and from them the files it reads and the modules it loads by name.
+"""The job of each stage: exactly the settings that it uses. A job also tells which files and named modules the stage reads.
 
-A rule passes its stage's job as JSON (`--job`): the stage cannot read a setting that its rule did not
-declare, and a changed setting reruns exactly the stages whose jobs hold it. `mscl.stages.build` makes them.
+A rule passes the job as JSON (`--job`). So a stage cannot use a setting that its rule did not declare, and a changed setting reruns
+exactly the stages whose jobs contain it. `mscl.stages.build` makes the jobs from a configuration.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mscl.stages.layout import PREDICTIONS, WEIGHTS, shard_paths
 
 
 class Source(Strict):
-    """A prepared data set: its manifest and the folders of its shards."""
+    """A prepared data set: its manifest, and the folders of its shards of frames and flow (`flow` is None without flow)."""
 
     name: Name
     manifest: Path
@@ -30,12 +30,15 @@ class Source(Strict):
     shards: int
 
     def frame_indexes(self) -> list[Path]:
+        """The index files (parquet) of the frames, one per shard."""
         return shard_paths(self.frames, self.shards)
 
     def flow_indexes(self) -> list[Path]:
+        """The index files (parquet) of the flow, one per shard; empty without flow."""
         return shard_paths(self.flow, self.shards) if self.flow else []
 
     def indexes(self) -> list[Path]:
+        """The index files of frames and flow."""
         return [*self.frame_indexes(), *self.flow_indexes()]
 
 
@@ -43,22 +46,24 @@ class Job(Strict):
     """The settings of one stage."""
 
     def reads(self) -> dict[str, list[Path]]:
-        """The files that the stage reads, by kind. A tar (`tars`) belongs to its index, which holds its hash."""
+        """The files that the stage reads, by kind. The kind "tars" needs no hash of its own: the index of a shard holds it."""
         return {}
 
     def modules(self) -> tuple[str, ...]:
-        """Modules that the settings name, beside those that the stage always loads."""
+        """The modules named by the settings, in addition to those that the stage always imports."""
         return ()
 
 
 def reads_of(*sources: Source) -> dict[str, list[Path]]:
-    """Manifests, indexes and tars of data sets, each once."""
+    """The manifests, indexes and tars of data sets, without duplicates."""
     found = {"manifests": [s.manifest for s in sources], "indexes": [i for s in sources for i in s.indexes()]}
     found = {kind: list(dict.fromkeys(paths)) for kind, paths in found.items()}
     return found | {"tars": [index.with_suffix(".tar") for index in found["indexes"]]}
 
 
 class DownloadJob(Job):
+    """Downloads a data set and unpacks its videos."""
+
     name: Name
     root: Path
     splits: tuple[Name, ...]
@@ -66,6 +71,8 @@ class DownloadJob(Job):
 
 
 class DatasetJob(Job):
+    """Generates a data set, or prepares its annotation files."""
+
     name: Name
     dataset: Dataset
 
@@ -74,22 +81,26 @@ class DatasetJob(Job):
 
 
 class ManifestJob(DatasetJob):
-    pass
+    """Lists the videos of a data set, one row per video."""
 
 
 class FramesJob(Job):
+    """Extracts the frames of one shard."""
+
     frames: FramesConfig
-    shards: int = 0  # of the store, 0 unknown; written into each, so that a missing one is missed
+    shards: int = 0  # number of shards of the data set, 0 if unknown; stored in each shard, so that a missing shard is detected
 
 
 class FlowJob(Job):
+    """Computes the optical flow and motion scores of one shard."""
+
     flow: FlowConfig
     mds: MDSConfig
     device: str
 
 
 class DataJob(Job):
-    """Which data sets the data-health table covers; `flow` only where flow is computed."""
+    """Counts the videos of the data sets by status; includes flow for the data sets that have it."""
 
     sources: tuple[Source, ...]
 
@@ -98,7 +109,7 @@ class DataJob(Job):
 
 
 class FlowErrorJob(Job):
-    """Compares stored flow with the renderer's exact flow."""
+    """Compares the stored flow with the exact flow of the renderer."""
 
     source: Source
     dataset: Dataset
@@ -111,7 +122,7 @@ class FlowErrorJob(Job):
 
 
 class RGBNet(Strict):
-    """A backbone without its recipes: what its weights depend on."""
+    """An RGB backbone: the settings that its weights depend on."""
 
     backbone: str
     width: int
@@ -122,7 +133,7 @@ class RGBNet(Strict):
 
 
 class Net(RGBNet):
-    """What pretraining builds: the backbone and, for a method that looks at flow, the flow network and LMCL's neck (else 0)."""
+    """The networks of a pretraining: the backbone and, for a method with flow, the flow network and LMCL's neck (else 0)."""
 
     flow_width: int
     neck: int
@@ -130,7 +141,7 @@ class Net(RGBNet):
 
 
 class Watched(Strict):
-    """Held-out videos on which the backbone is tested during pretraining."""
+    """The held-out videos for the k-NN test during pretraining; `every` is in epochs."""
 
     source: Source
     split: str
@@ -139,6 +150,8 @@ class Watched(Strict):
 
 
 class PretrainJob(Job):
+    """One pretraining run: a model, a method and a seed."""
+
     method: Name
     seed: int
     switches: Switches
@@ -162,12 +175,15 @@ class PretrainJob(Job):
 
 
 class TestedJob(Job):
-    """What finetuning and the frozen tests share: a backbone, from `weights` or untrained, and its target."""
+    """The part shared by finetuning and the frozen tests: a backbone, its weights, and the target data set.
+
+    `weights` is the weights file of the pretraining run, or None for random initialisation; the stage reads the path from here.
+    """
 
     method: Name
     seed: int
     net: RGBNet
-    weights: Path | None  # of a pretraining
+    weights: Path | None
     source: Source
     train: str
     test: str
@@ -182,12 +198,14 @@ class TestedJob(Job):
 
 
 class FinetuneJob(TestedJob):
+    """Finetunes a backbone with a linear classifier, and tests it."""
+
     finetune: Finetune
     kernels: Kernels = Kernels()
 
 
 class FrozenJob(TestedJob):
-    """Measures of the frozen pretrained backbone."""
+    """Evaluates the features of the frozen backbone; `clips` per video are averaged, of `frames` frames and `test_size` pixels."""
 
     measures: tuple[str, ...]
     frames: int
@@ -199,23 +217,25 @@ class FrozenJob(TestedJob):
 
 
 class AnalysisJob(Job):
+    """The confused pairs and GradCAM figures of one model, for two methods."""
+
     net: RGBNet
     finetune: Finetune
     analysis: Analysis
     source: Source
-    runs: dict[Name, tuple[Path, ...]]  # method -> folders of its finetunings, by seed: left and right column of Table 2
-    methods: tuple[Name, ...]  # in this order: baseline, mscl
+    runs: dict[Name, tuple[Path, ...]]  # method -> folders of its finetuning runs, one per seed
+    methods: tuple[Name, ...]  # (left, right) column of Table 2, such as baseline and mscl
     seeds: tuple[int, ...]
     test: str
     device: str
     threads: int
 
     def predictions(self) -> dict[str, list[Path]]:
-        """method -> predictions of its runs, by seed."""
+        """method -> predictions files, one per seed."""
         return {method: [run / PREDICTIONS for run in runs] for method, runs in self.runs.items()}
 
     def weights(self) -> dict[str, Path]:
-        """method -> the classifier of its first seed."""
+        """method -> weights of the classifier of the first seed."""
         return {method: runs[0] / WEIGHTS for method, runs in self.runs.items()}
 
     def reads(self) -> dict[str, list[Path]]:
@@ -227,6 +247,8 @@ class AnalysisJob(Job):
 
 
 class ReportJob(Job):
+    """Writes the report of a configuration."""
+
     config: Config
 
 
@@ -236,10 +258,10 @@ def dumps(job: Strict) -> str:
 
 
 def loads(kind: type[Strict], text: str) -> Any:
-    """Read a job from JSON text or from a JSON file; raise `ConfigError` when it does not fit `kind`."""
+    """Read a job of class `kind` from JSON text, or from the JSON file at the path `text`. Raises `ConfigError` if it does not fit."""
     source = "--job" if text.lstrip().startswith("{") else text
     try:
         raw = json.loads(text if source == "--job" else Path(text).read_text())
     except (OSError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{source}: not a readable job: {error}") from None
+        raise ConfigError(f"{source}: this job cannot be read: {error}") from None
     return parse(kind, raw, source)

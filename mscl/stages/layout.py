@@ -1,4 +1,4 @@
-"""Where everything lies: the one place that spells paths, for the rules and the code alike.
+"""The paths of all files that the workflow writes. Rules and code both take them from here.
 
 Every argument may be a Snakemake wildcard such as "{shard}".
 """
@@ -6,12 +6,16 @@ Every argument may be a Snakemake wildcard such as "{shard}".
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mscl.config.schema import Config
 
 WEIGHTS, HISTORY = "weights.safetensors", "history.csv"
 METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"
 PAIRS, GRADCAM, FIGURES = "pairs.csv", "gradcam.json", "gradcam"
 CARD = "run.json"
-# What each stage with a run card makes, by the names that the rules use.
+# The outputs of each stage that writes a run card: name in the rules -> file name.
 MADE: dict[str, dict[str, str]] = {
     "pretrain": {"weights": WEIGHTS, "history": HISTORY},
     "finetune": {"weights": WEIGHTS, "predictions": PREDICTIONS, "metrics": METRICS, "history": HISTORY},
@@ -21,54 +25,64 @@ MADE: dict[str, dict[str, str]] = {
 
 
 def shard_paths(folder: str | Path, shards: int, suffix: str = ".parquet") -> list[Path]:
-    """The files of a sharded store: <folder>/0000.parquet and so on."""
+    """The files of a sharded store: <folder>/0000.parquet, <folder>/0001.parquet, …"""
     return [Path(folder) / f"{s:04d}{suffix}" for s in range(shards)]
 
 
 def _joined(values: dict[str, object]) -> str:
-    """The part of a path that tells the jobs of a stage apart: <model>/<method>/seed<k>."""
+    """The part of a path that identifies a job within its stage, such as <model>/<method>/seed<k>."""
     return "/".join(f"seed{value}" if name == "seed" else str(value) for name, value in values.items())
 
 
 class Layout:
-    """The paths of one configuration; `results` is another place of its results, where they have been copied."""
+    """The paths of one configuration. `results` replaces `paths.results`, for results that were copied elsewhere."""
 
-    def __init__(self, config, results: str | Path | None = None):
+    def __init__(self, config: Config, results: str | Path | None = None):
         self.data = str(config.paths.data)
         self.results = str(config.paths.results if results is None else results)
         self.target = config.finetune.dataset
 
     def download(self, dataset: str) -> str:
-        """The list of what was downloaded."""
+        """The list of the downloaded files."""
         return f"{self.data}/downloads/{dataset}.json"
 
     def dataset(self, dataset: str) -> str:
-        """The list of a data set's annotation files."""
+        """The list of the annotation files of a data set."""
         return f"{self.data}/datasets/{dataset}.json"
 
     def manifest(self, dataset: str) -> str:
+        """The table of a data set's videos, one row per video."""
         return f"{self.data}/manifests/{dataset}.parquet"
 
     def frames(self, dataset: str) -> str:
+        """The folder with the shards of frames."""
         return f"{self.data}/frames/{dataset}"
 
     def flow(self, dataset: str) -> str:
+        """The folder with the shards of optical flow."""
         return f"{self.data}/flow/{dataset}"
 
     def pretrain(self, model: str, method: str, seed: int | str) -> str:
+        """The folder with the results of a pretraining run."""
         return f"{self.results}/pretrain/{model}/{method}/seed{seed}"
 
     def finetune(self, model: str, method: str, seed: int | str) -> str:
+        """The folder with the results of a finetuning run."""
         return f"{self.results}/finetune/{self.target}/{model}/{method}/seed{seed}"
 
     def frozen(self, model: str, method: str, seed: int | str) -> str:
+        """The folder with the results of the frozen tests of a run."""
         return f"{self.results}/frozen/{self.target}/{model}/{method}/seed{seed}"
 
     def analysis(self, model: str) -> str:
+        """The folder with the confused pairs and GradCAM of a model."""
         return f"{self.results}/analysis/{self.target}/{model}"
 
     def records(self, folder: str | Path) -> str:
-        """Where the run card of the results in `folder` lies, and what else differs from run to run: never beside them."""
+        """The folder for the run card of the results in `folder`, and for other files that differ from run to run.
+
+        It is separate from the results, so that these have the same bytes in every run.
+        """
         return f"{self.results}/cards" + str(folder).removeprefix(self.results)
 
     def card(self, folder: str | Path) -> str:
@@ -76,23 +90,27 @@ class Layout:
         return f"{self.records(folder)}/{CARD}"
 
     def data_health(self) -> str:
+        """The number of videos of each data set by status."""
         return f"{self.results}/data.json"
 
     def flow_error(self) -> str:
+        """The error of the stored flow, for generated videos."""
         return f"{self.results}/analysis/flow_error.json"
 
     def report(self) -> str:
+        """The folder of the report."""
         return f"{self.results}/report"
 
     def log(self, stage: str, values: dict[str, object]) -> str:
+        """The log of a job."""
         return f"{self._of_job('logs', stage, values)}.log"
 
     def benchmark(self, stage: str, values: dict[str, object]) -> str:
-        """What Snakemake measured of a job."""
+        """The time and memory of a job as measured by Snakemake."""
         return f"{self._of_job('benchmarks', stage, values)}.tsv"
 
     def curves(self, stage: str, values: dict[str, object]) -> str:
-        """The folder of a training's TensorBoard curves."""
+        """The folder with the TensorBoard curves of a training run."""
         return self._of_job("tensorboard", stage, values)
 
     def _of_job(self, kind: str, stage: str, values: dict[str, object]) -> str:

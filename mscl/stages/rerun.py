@@ -1,4 +1,4 @@
-"""A job's settings one by one: what the workflow compares to decide, and to say, why a job must run again."""
+"""The settings of a job, one by one. The workflow compares them to decide whether a job must run again, and to report why."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mscl.config.validation import Strict
 
 
 def names(kind: type[Strict]) -> tuple[str, ...]:
-    """The dotted names of every setting of a kind of job, sections opened; the same for every job of that kind."""
+    """The dotted names of all settings of a class of jobs, such as "optim.lr"; the same for every job of the class."""
     found: list[str] = []
     for name, annotation in typing.get_type_hints(kind).items():
         if name in kind.model_fields:
@@ -20,13 +20,13 @@ def names(kind: type[Strict]) -> tuple[str, ...]:
 
 
 def lines(job: Strict) -> dict[str, str]:
-    """Every setting of a job, as a line that names it: {"optim.lr": "optim.lr = 0.002"}."""
+    """Every setting of a job as name -> line of text: {"optim.lr": "optim.lr = 0.002"}."""
     values = job.model_dump(mode="json")
     return {name: f"{name} = {json.dumps(_at(values, name), sort_keys=True)}" for name in names(type(job))}
 
 
 def _section(annotation: Any) -> type[Strict] | None:
-    """The class of a section, also of one that may be absent; None for a plain value, a list or a table of sections."""
+    """The class of a section, also of an optional one; None for a plain value, a list, or a dict of sections."""
     options = typing.get_args(annotation) if typing.get_origin(annotation) not in (tuple, dict, list) else ()
     classes = [a for a in (annotation, *options) if isinstance(a, type) and issubclass(a, Strict)]
     return classes[0] if classes else None
@@ -34,5 +34,5 @@ def _section(annotation: Any) -> type[Strict] | None:
 
 def _at(values: Any, name: str) -> Any:
     for part in name.split("."):
-        values = None if values is None else values[part]  # the settings of an absent section are null
+        values = None if values is None else values[part]  # all settings of a missing optional section are null
     return values

@@ -1,4 +1,4 @@
-"""What the workflow's rule files say in one word each: inputs, outputs, settings and code of a stage, as functions of wildcards.
+"""The inputs, outputs, settings and code of a stage as the rule files need them: as functions of Snakemake's wildcards.
 
 Nothing here imports Snakemake.
 """
@@ -22,11 +22,11 @@ WILDCARD = re.compile(r"\{\s*\w")
 
 
 class Rules:
-    """The stages of one configuration for Snakemake; a stage is told by its name."""
+    """The stages of one configuration, for the rule files. Every method takes the name of a stage."""
 
     def __init__(self, config: Config):
         self.config, self.at = config, Layout(config)
-        # Hundreds of jobs share their settings: those of a stage are made once for each set of values that they depend on.
+        # Hundreds of jobs share the same settings, so these are cached by the values that they depend on.
         self._job = functools.cache(lambda stage, *values: STAGES[stage].job(config, *values))
         self._lines = functools.cache(lambda stage, *values: rerun.lines(self._job(stage, *values)))
         self._json = functools.cache(lambda stage, *values: dumps(self._job(stage, *values)))
@@ -42,30 +42,34 @@ class Rules:
         return of
 
     def makes(self, stage: str) -> dict[str, str]:
-        """For `output: **...`: paths with wildcards."""
+        """The output files, for `output: **...`: paths with wildcards."""
         return STAGES[stage].makes(self.at, **self.wildcards(stage))
 
     def folder(self, stage: str) -> str:
-        """Where the results of a stage with run cards lie."""
+        """The folder of the results, for a stage with run cards."""
         return getattr(self.at, stage)(**self.wildcards(stage))
 
     def records(self, stage: str) -> str:
-        """Where its run card lies."""
+        """The folder of the run card."""
         return self.at.records(self.folder(stage))
 
     def log(self, stage: str) -> str:
+        """The log of a job."""
         return self.at.log(stage, self.wildcards(stage))
 
     def benchmark(self, stage: str) -> str:
+        """The file for Snakemake's measurements of a job."""
         return self.at.benchmark(stage, self.wildcards(stage))
 
     def curves(self, stage: str) -> str:
+        """The folder for TensorBoard curves."""
         return self.at.curves(stage, self.wildcards(stage))
 
     def job(self, stage: str) -> Callable[..., str]:
-        """The JSON of exactly the settings that a stage uses.
+        """The JSON of the job: exactly the settings that the stage uses.
 
-        Snakemake does not compare a parameter that takes `output`; it compares those of `settings`, which hold the same, one by one.
+        Snakemake does not compare a parameter whose function takes `output`. It compares the parameters of `settings` instead, which
+        contain the same values one by one.
         """
         return lambda wildcards, output: self._json(stage, *_key(stage, wildcards))
 
@@ -89,15 +93,17 @@ class Rules:
 
     @staticmethod
     def runtime(stage: str) -> int:
-        """Minutes to ask a cluster for."""
+        """The time limit to request from a cluster, in minutes."""
         return int(60 * STAGES[stage].hours)
 
     @staticmethod
     def memory(stage: str) -> int:
+        """The memory to request from a cluster, in MB."""
         return STAGES[stage].memory_mb
 
     @staticmethod
     def wildcards(stage: str) -> dict[str, str]:
+        """Each wildcard of the stage in braces, such as {"seed": "{seed}"}."""
         return {name: f"{{{name}}}" for name in STAGES[stage].per}
 
 

@@ -1,7 +1,7 @@
-"""Run cards: what produced a result, beside the result.
+"""Run cards: a record of the run that produced a result.
 
-A card names command, job, seed, inputs, outputs and code by hash, git commit, versions, hardware,
-wall time and peak memory, so that every cell of a table can be traced.
+A card holds the command, the job, the seed, the hashes of inputs, outputs and code, the git commit, package versions, hardware,
+wall time (s) and peak memory (MB), so that every cell of a table can be traced.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "opencv-python
 
 
 def _commit() -> str:
-    """Commit of the code that runs, with '+' when it differs from it; '' outside a repository."""
+    """The git commit of the code, with '+' when there are local changes; '' outside a repository."""
     here = Path(__file__).parents[1]
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
@@ -40,6 +40,7 @@ def _commit() -> str:
 
 
 def _versions() -> dict[str, str]:
+    """The versions of Python and of the main packages."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -48,6 +49,7 @@ def _versions() -> dict[str, str]:
 
 
 def _hardware() -> dict[str, str | int]:
+    """The CPU, the number of cores that this process may use, and the GPU if there is one."""
     cpu = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         names = [line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
@@ -60,24 +62,25 @@ def _hardware() -> dict[str, str | int]:
 
 
 def peak_memory_mb() -> float:
-    """Largest resident size of this process or any finished child, MB."""
+    """The largest resident memory of this process or of any finished child process, in MB."""
     own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return max(own, children) / 1024
 
 
 @contextlib.contextmanager
 def run_card(out: Path, stage: str, job: Job, outputs: Iterable[Path]) -> Iterator[None]:
-    """Write `out`/run.json when the body has ended well; an older card goes first, so none describes a failed run.
+    """Context manager that writes `out`/run.json when its body ends without an error.
 
-    Inputs are what the job says that it reads; of a store its indexes, which hold the hashes of their tars.
+    An older card is deleted first, so that no card describes a failed run. The inputs are the files that the job reads; of a store
+    these are the indexes, which contain the hashes of their tars. With several processes only the first (RANK 0) writes a card.
     """
-    if int(os.environ.get("RANK", 0)):  # of several processes the first writes it
+    if int(os.environ.get("RANK", 0)):
         yield
         return
     out.mkdir(parents=True, exist_ok=True)
     (out / CARD).unlink(missing_ok=True)
     started, clock = datetime.now(UTC), time.monotonic()
-    code = STAGES[stage].code_hashes(job)  # of the files as they are at the start: an edit during a long run is not what ran
+    code = STAGES[stage].code_hashes(job)  # at the start: an edit of the code during a long run does not affect the run
     yield
     settings = job.model_dump(mode="json")
     card = {

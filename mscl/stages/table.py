@@ -1,6 +1,6 @@
-"""The one table of the workflow's stages: what each runs per, is called with, reads, makes, runs of the code, and asks of a machine.
+"""The table of the workflow's stages: one row each with its jobs, settings, inputs, outputs, code, time and memory.
 
-The rules, the plan, run cards, `mscl verify`, the report and the test of dvc.yaml all read it.
+The rules, the plan, run cards, `mscl verify`, the report and the test of dvc.yaml all read this table.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mscl.stages.jobs import Job, dumps
 from mscl.stages.layout import MADE, Layout
 
 RUN = ("model", "method", "seed")
-Values = dict[str, Any]  # what tells the jobs of a stage apart: {"model": "r18", "method": "mscl", "seed": 0}
+Values = dict[str, Any]  # what identifies a job within its stage, such as {"model": "r18", "method": "mscl", "seed": 0}
 
 
 def _nothing(config: Config, at: Layout, **values: Any) -> dict[str, list[str]]:
@@ -27,24 +27,24 @@ def _nothing(config: Config, at: Layout, **values: Any) -> dict[str, list[str]]:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage. `reads` and `makes` are given the stage's values, wildcards of the workflow included."""
+    """One stage of the workflow. `reads` and `makes` take the values of a job, or Snakemake's wildcards such as "{seed}"."""
 
     name: str
-    per: tuple[str, ...]  # there is one job for each of these
-    jobs: Callable[[Config], Iterable[tuple]]  # their values
-    kind: type[Job]
-    job: Callable[..., Job]  # (config, *values of `settings_per`) -> its settings
-    makes: Callable[..., dict[str, str]]  # (layout, **values) -> files by name
-    code: str  # the module that its work starts from
-    settings_per: tuple[str, ...] | None = None  # which of `per` its settings depend on; None: all
-    reads: Callable[..., dict[str, list[str]]] = _nothing  # (config, layout, **values): files that its settings do not name
-    files: tuple[str, ...] = ()  # templates and tables that it reads
-    hours: float = 0.5  # to ask a cluster for
+    per: tuple[str, ...]  # names of the values that identify a job, such as ("model", "method", "seed")
+    jobs: Callable[[Config], Iterable[tuple]]  # config -> the values of all jobs, in the order of `per`
+    kind: type[Job]  # class of its jobs
+    job: Callable[..., Job]  # (config, *values of `settings_per`) -> the job
+    makes: Callable[..., dict[str, str]]  # (layout, **values) -> output files by name
+    code: str  # the module where its code starts
+    settings_per: tuple[str, ...] | None = None  # the part of `per` that its settings depend on; None: all
+    reads: Callable[..., dict[str, list[str]]] = _nothing  # (config, layout, **values) -> inputs that the settings do not name
+    files: tuple[str, ...] = ()  # further files of the package that it uses: templates and tables
+    hours: float = 0.5  # time limit to request from a cluster
     memory_mb: int = 4000
-    carded: bool = False  # whether a run card lies with its results
+    carded: bool = False  # whether it writes a run card
 
     def settings(self, config: Config, values: Values) -> Job:
-        """The job that a stage is called with."""
+        """The job (the settings) for these values."""
         return self.job(config, *(values[name] for name in (self.per if self.settings_per is None else self.settings_per)))
 
     def inputs(self, config: Config, at: Layout, values: Values, job: Job) -> dict[str, list[str]]:
@@ -70,7 +70,7 @@ class Planned:
 
 
 def planned(config: Config, *names: str) -> Iterator[Planned]:
-    """Every job that a configuration asks for, in the order of the workflow; of the named stages only where names are given."""
+    """Yield every job of a configuration, in the order of the workflow; with `names`, only the jobs of these stages."""
     for stage in STAGES.values():
         if not names or stage.name in names:
             for values in stage.jobs(config):
@@ -78,12 +78,12 @@ def planned(config: Config, *names: str) -> Iterator[Planned]:
 
 
 def made_by(config: Config, *names: str) -> list[str]:
-    """All files that the named stages make."""
+    """All output files of the named stages."""
     at = Layout(config)
     return [path for p in planned(config, *names) for path in p.stage.makes(at, **p.values).values()]
 
 
-# Which jobs there are.
+# The jobs of each stage.
 
 
 def _once(config: Config) -> Iterator[tuple]:
@@ -106,7 +106,7 @@ def _runs(config: Config, methods: Iterable[str]) -> Iterator[tuple]:
     return product(config.models, methods, config.seeds)
 
 
-# What is read that no setting names, and what is made.
+# Inputs that the settings do not name, and outputs.
 
 
 def _given(config: Config, at: Layout, dataset: str) -> dict[str, list[str]]:
@@ -114,10 +114,10 @@ def _given(config: Config, at: Layout, dataset: str) -> dict[str, list[str]]:
 
 
 def _annotations(config: Config, at: Layout, dataset: str) -> dict[str, list[str]]:
-    """Annotation files that the user brought: an edit of one reruns what follows.
+    """The annotation files that the user provides: an edit of one reruns the stages that depend on it.
 
-    Files that the workflow makes (embedded, downloaded, unpacked) are left out, since a job's inputs must not change because it
-    has run.
+    Files that the workflow makes itself (generated, downloaded, unpacked) are left out: the inputs of a job must not change because
+    the job ran.
     """
     data = config.datasets[dataset]
     if data.embedded:
@@ -130,7 +130,7 @@ def _shard(folder: str, shard: str) -> dict[str, str]:
 
 
 def _flow_inputs(config: Config, at: Layout, dataset: str, shard: str) -> dict[str, list[str]]:
-    """Frames, and RAFT's file of weights where it lies; where it does not, the job itself says where to get it."""
+    """The frames, and RAFT's weights if the file exists. If it does not, the job fails and tells where to get it."""
     weights = config.flow.weights if config.flow.method == "raft" else None
     return {kind: [path] for kind, path in _shard(at.frames(dataset), shard).items()} | {
         "weights": [str(weights)] if weights and Path(weights).exists() else []
@@ -138,7 +138,7 @@ def _flow_inputs(config: Config, at: Layout, dataset: str, shard: str) -> dict[s
 
 
 def _results(stage: str) -> Callable[..., dict[str, str]]:
-    """What a stage with a run card makes: the files of its folder, and the card elsewhere."""
+    """The outputs of a stage with a run card: the files in its folder, and the card in its own folder."""
 
     def makes(at: Layout, **values: Any) -> dict[str, str]:
         folder = getattr(at, stage)(**values)
@@ -148,7 +148,7 @@ def _results(stage: str) -> Callable[..., dict[str, str]]:
 
 
 def _everything(config: Config, at: Layout) -> dict[str, list[str]]:
-    """What a report is made of."""
+    """All results that the report reads."""
     found: dict[str, list[str]] = {"data": [], "weights": [], "metrics": [], "pairs": [], "gradcam": [], "flow_error": []}
     for job in planned(config, "data_health", "flow_error", "pretrain", "finetune", "frozen", "analysis"):
         for name, path in job.stage.makes(at, **job.values).items():
@@ -301,12 +301,15 @@ STAGES: dict[str, Stage] = {
 
 
 def by_hand(config: Config, stage: str, model: str, method: str, seed: int) -> tuple[str, str, str]:
-    """Where the results of a training run belong, and its run card, and its settings; ValueError for a run that `config` has not."""
+    """For a training run started by hand: the folder of its results, the folder of its run card, and its job as JSON.
+
+    Raises ValueError when `stage` is not a training stage or the configuration has no such run.
+    """
     if stage not in ("pretrain", "finetune"):
-        raise ValueError(f"no training stage '{stage}'; there are pretrain and finetune")
+        raise ValueError(f"unknown training stage '{stage}'; use pretrain or finetune")
     for key, value in (("models", model), ("methods", method), ("seeds", seed)):
         if value not in getattr(config, key):
-            raise ValueError(f"{key}: the configuration has no '{value}', it has {', '.join(map(str, getattr(config, key)))}")
+            raise ValueError(f"{key}: the configuration has no '{value}'; it has {', '.join(map(str, getattr(config, key)))}")
     if stage == "pretrain" and not config.switches(method).pretrain:
         raise ValueError(f"methods: '{method}' has no pretraining")
     run, at = {"model": model, "method": method, "seed": seed}, Layout(config)

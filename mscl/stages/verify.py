@@ -1,7 +1,7 @@
-"""Rechecks a tree of results against its run cards: inputs, outputs, code and configuration, by content.
+"""Checks a folder of results against its run cards, by content: inputs, outputs, code and configuration.
 
-A file is named with the hash that its card expects and the one found. A missing input (frames that
-nobody pulled) is reported but is not an error, unless asked for; a missing output is one.
+For each file that differs, the expected hash and the actual hash are printed. A missing input (such as frames that were not pulled)
+is reported but is not an error unless `strict` is set. A missing output is an error.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from mscl.stages.jobs import Job
 from mscl.stages.layout import CARD, Layout
 from mscl.stages.table import STAGES, planned
 
-LISTED = 20  # sentences on files that are not here; the last line counts all
+LISTED = 20  # number of missing inputs that are listed; the last line counts all of them
 
 
 @dataclass
 class Findings:
-    """Sentences on what differs and on what is not here; `hashes` spares reading a file twice."""
+    """The differences and the missing inputs, one sentence each. `hashes` caches the hashes, so that no file is read twice."""
 
     cards: int = 0
     differ: list[str] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Findings:
     hashes: dict[str, str] = field(default_factory=dict)
 
     def hash(self, path: str) -> str | None:
-        """sha256 of a file, None where it is not here."""
+        """The sha256 of a file; None if the file is missing."""
         if path not in self.hashes:
             if not Path(path).is_file():
                 return None
@@ -40,36 +40,38 @@ class Findings:
 
 
 def verify(results: Path, config: Path, strict: bool = False) -> int:
-    """Print what differs below `results`; return 1 where something does, or, if `strict`, where an input is not here.
+    """Check the results below `results` and print what differs. Returns 0, or 1 on a difference or, if `strict`, a missing input.
 
-    The configuration is compared where `config` is that of these results. Raises ValueError where there is no run card to
-    check against, and ConfigError where `config` is not valid.
+    The settings are compared only if `config` is the configuration of these results. Raises ValueError when there is no run card,
+    and ConfigError when `config` is not valid.
     """
     cards = sorted(p for p in Path(results).rglob(CARD) if p.is_file())
     if not cards:
-        raise ValueError(f"{results}: no run card (run.json) below it; name a folder of results, such as results/demo")
+        raise ValueError(f"{results}: no run card (run.json) in this folder; give a folder of results, such as results/demo")
     found, settings = Findings(), _settings(Path(results), config)
     for path in cards:
         _check_card(path, found, settings)
     for path in sorted(set(settings or {}) - {card.resolve() for card in cards}):
         if Path(results).resolve() in path.parents:
-            found.differ.append(f"{path}: not here; the run that the configuration asks for has not ended, or its card was lost")
+            found.differ.append(f"{path}: missing; this run of the configuration has not finished, or its card was deleted")
     for sentence in found.differ:
         print(f"differs: {sentence}")
     for sentence in found.absent[:LISTED]:
-        print(f"not here: {sentence}")
+        print(f"missing: {sentence}")
     if len(found.absent) > LISTED:
-        print(f"not here: {len(found.absent) - LISTED} more")
-    against = f"{config}" if settings else f"no configuration ({config} is not of these results; give theirs by --config)"
+        print(f"missing: {len(found.absent) - LISTED} more inputs")
+    against = (
+        f"{config}" if settings else f"no configuration ({config} belongs to other results; give the right one with --config)"
+    )
     print(
-        f"{results}: {found.cards} run cards, {len(found.hashes)} files read, checked against {against}: "
-        f"{len(found.differ)} differ, {len(found.absent)} inputs are not here"
+        f"{results}: checked {found.cards} run cards and {len(found.hashes)} files against {against}; "
+        f"differences: {len(found.differ)}, missing inputs: {len(found.absent)}"
     )
     return int(bool(found.differ) or (strict and bool(found.absent)))
 
 
 def _settings(results: Path, path: Path) -> dict[Path, Job] | None:
-    """Run card -> the job that the configuration at `path` gives its run; None where it is not of these results."""
+    """Path of a run card -> the job of its run in the configuration at `path`; None if that belongs to other results."""
     if not path.exists():
         return None
     config = load_config(path)
@@ -90,7 +92,7 @@ def _check_card(path: Path, found: Findings, settings: dict[Path, Job] | None) -
         stage, inputs, outputs, job = (card[key] for key in ("stage", "inputs", "outputs", "job"))
         parts = [(part.items(), word) for part, word in ((inputs, "input"), (outputs, "output"))]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        found.differ.append(f"{path}: not a run card, or a damaged one; run its stage again")
+        found.differ.append(f"{path}: not a valid run card; run its stage again")
         return
     found.cards += 1
     for files, word in parts:
@@ -106,39 +108,43 @@ def _check_card(path: Path, found: Findings, settings: dict[Path, Job] | None) -
 
 
 def _check_code(path: Path, card: dict, found: Findings) -> None:
-    """Code is compared as the rules compare it: without comments and docstrings, and by the same minor version of Python."""
+    """Compare the code as the rules do: without comments and docstrings, and only with the same minor version of Python."""
     stage, expected = card["stage"], card.get("code")
     if stage not in STAGES or not isinstance(expected, dict):
-        found.differ.append(f"{path}: names no code; it is of an older version, run its stage again")
+        found.differ.append(f"{path}: has no hashes of the code, so an older version wrote it; run its stage again")
         return
     then, here = (str(v).rsplit(".", 1)[0] for v in (card.get("versions", {}).get("python"), platform.python_version()))
     if then != here:
-        found.differ.append(f"{path}: made by Python {then}, this is {here}, and code can be compared by the same one only")
+        found.differ.append(
+            f"{path}: made with Python {then}, but this is Python {here}; the code can only be compared with the same version"
+        )
         return
     try:
         have = STAGES[stage].code_hashes(STAGES[stage].kind.model_validate(card["job"]))
     except ValueError:
-        found.differ.append(f"{path}: its settings are of an older version; run its stage again")
+        found.differ.append(f"{path}: an older version wrote its settings; run its stage again")
         return
     for file in sorted({*expected, *have}):
         if expected.get(file) != have.get(file):
-            then, now = expected.get(file, "not run"), have.get(file, "not run")
+            then, now = expected.get(file, "not used"), have.get(file, "not used")
             found.differ.append(f"{file} (code of {path}): expected {then}, found {now}")
 
 
 def _check_job(path: Path, job: dict, wanted: Job | None, found: Findings) -> None:
     if wanted is None:
-        found.differ.append(f"{path}: a run that the configuration does not ask for; remove it, or give its own by --config")
+        found.differ.append(
+            f"{path}: the configuration has no such run; remove the card, or give the right configuration with --config"
+        )
         return
     before, now = (dict(flat(values)) for values in (job, wanted.model_dump(mode="json")))
     for key in sorted({*before, *now}):
         if before.get(key) != now.get(key):
-            expected, have = before.get(key, "absent"), now.get(key, "absent")
+            expected, have = before.get(key, "missing"), now.get(key, "missing")
             found.differ.append(f"{key} (configuration of {path}): expected {expected}, found {have}")
 
 
-def flat(value, key: str = "") -> Iterator[tuple[str, object]]:
-    """Every leaf of nested dicts as (dotted key, value)."""
+def flat(value: object, key: str = "") -> Iterator[tuple[str, object]]:
+    """Yield every leaf of nested dicts as (dotted key, value)."""
     if isinstance(value, dict) and value:
         for name, inner in value.items():
             yield from flat(inner, f"{key}.{name}" if key else name)

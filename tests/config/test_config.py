@@ -1,4 +1,4 @@
-"""A mistake in a configuration is one clear sentence, before anything runs."""
+"""A mistake in a configuration is reported in one clear sentence before anything runs."""
 
 import copy
 import json
@@ -17,7 +17,7 @@ SHIPPED = [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))]
 
 
 def changed(path: str, value) -> dict:
-    """The tiny configuration with one key set (or, with `...`, removed)."""
+    """The tiny configuration with one key set, or removed if `value` is `...`."""
     values = copy.deepcopy(tiny_config(Path("x")))
     *parents, last = path.split("/")
     at = values
@@ -46,53 +46,53 @@ def test_shipped_configurations_are_valid(path):
     ("pretrain/datasets", ["kim"], "pretrain.datasets: no data set 'kim' under datasets; did you mean 'kin'?"),
     ("finetune/test", "val", "datasets.ss.annotations: no split 'val'; it has train, validation"),
     ("contrast/queue", 30, "contrast.queue: 30 is not a multiple of models.r18.pretrain.batch 8"),
-    ("seeds", [0, 0], "seeds: [0, 0] holds the same one twice"),
+    ("seeds", [0, 0], "seeds: [0, 0] contains a duplicate"),
     ("seeds", [-1], "seeds.0: input should be greater than or equal to 0 (got -1)"),
     ("method_settings", {"mscl": {"like": "moco"}}, "method_settings: 'mscl' is a built-in method; give yours another name"),
-    ("method_settings", {"odd": {"switches": {"mds": True}}}, "method_settings.odd.switches: mds chooses clips by their flow: set flow: true"),
+    ("method_settings", {"odd": {"switches": {"mds": True}}}, "method_settings.odd.switches: mds needs the optical flow: set flow: true"),
     ("flow/method", "raft", "flow.weights: RAFT needs a local file of torchvision's raft_large weights; set it, or method: dis"),
-    ("contrast/bn_groups", 3, "contrast.bn_groups: models.r18.pretrain.batch 8 does not divide into 3 groups"),
+    ("contrast/bn_groups", 3, "contrast.bn_groups: models.r18.pretrain.batch 8 is not a multiple of 3 groups"),
     ("clip/stride", 3, None),
     ("datasets/kin/frames", {"step": 2}, None),
-    ("datasets/kin/frames", {"step": 4}, "clip.stride: 2 is not a multiple of datasets.kin.frames.step 4, so its frames are not kept"),
+    ("datasets/kin/frames", {"step": 4}, "clip.stride: 2 is not a multiple of datasets.kin.frames.step 4, so these frames are not stored"),
     ("datasets/ss/annotations", {"train": "t", "validation": "v"}, "datasets.ss.annotations: the ssv2 format needs 'labels' (labels.json)"),
-    ("datasets/kin/embedded/clips", {"val": 3}, "datasets.kin.embedded.clips: give a count for each of train"),
+    ("datasets/kin/embedded/clips", {"val": 3}, "datasets.kin.embedded.clips: give the number of videos for each of train"),
     ("method_settings", {"odd": {"switches": {"lmcl": True}}}, "method_settings.odd.switches: rotated, lmcl and fra need the flow network: set flow: true"),
     ("datasets/kin/format", "kinetic", "datasets.kin.format: unknown format 'kinetic'; did you mean 'kinetics'?, or give your own as package.module:Name"),
     ("datasets/kin/fold", 4, "datasets.kin.fold: input should be 1, 2 or 3 (got 4)"),
-    ("datasets/kin/holdout", {"train": 0.1}, "datasets.kin.holdout: split 'train' has a file already; give the new split another name"),
-    ("datasets/kin/holdout", {"a": 0.5, "b": 0.5}, "datasets.kin.holdout: the shares leave nothing for the split that they are taken from"),
+    ("datasets/kin/holdout", {"train": 0.1}, "datasets.kin.holdout: split 'train' already has a file; give the new split another name"),
+    ("datasets/kin/holdout", {"a": 0.5, "b": 0.5}, "datasets.kin.holdout: the shares must sum to less than 1"),
     ("datasets/kin/holdout", {"a": 1.0}, "datasets.kin.holdout.a: input should be less than 1 (got 1.0)"),
     ("datasets/kin/holdout_from", "val", "datasets.kin.holdout_from: no split 'val' under annotations; there are train"),
     ("datasets/kin/subset", {"splits": ["test"]}, "datasets.kin.subset.splits: no split 'test'; there are train"),
     ("datasets/kin/subset", {"fraction": 0}, "datasets.kin.subset.fraction: input should be greater than 0 (got 0)"),
     ("datasets/kin/subset", {"class": []}, "datasets.kin.subset.class: unknown key; did you mean 'classes'?"),
-    ("datasets/kin/download", {"source": "kinetics400"}, "datasets.kin.download: an embedded data set is generated; remove one of the two"),
+    ("datasets/kin/download", {"source": "kinetics400"}, "datasets.kin.download: an embedded data set is generated, not downloaded; remove embedded or download"),
     ("datasets/kin", {"format": "ucf101", "root": "x", "shards": 1, "download": {"source": "hmdb51"}},
-     "datasets.kin.download.source: hmdb51 does not come in the ucf101 format; change one"),
+     "datasets.kin.download.source: hmdb51 is not available in the ucf101 format; change source or format"),
     ("datasets/kin", {"format": "ssv2", "root": "x", "shards": 1, "annotations": {"labels": "l", "train": "t"}, "download": {"source": "ssv2"}},
      "datasets.kin.download.source: input should be 'kinetics400', 'ucf101' or 'hmdb51' (got 'ssv2')"),
     ("datasets/kin", {"format": "csv", "root": "x", "shards": 1}, "datasets.kin.annotations: name at least one split and its file"),
     ("datasets/kin", {"format": "csv", "root": "x", "shards": 1, "annotations": {"labels": "l"}},
      "datasets.kin.annotations: name at least one split and its file"),
     ("datasets/kin", {"format": "folder", "root": "x", "shards": 1, "videos": "y"},
-     "datasets.kin.videos: the folder format finds its videos in the folders under annotations; remove this key"),
+     "datasets.kin.videos: the folder format takes its videos from the folders under annotations; remove this key"),
     ("datasets/kin", {"format": "hmdb51", "root": "x", "shards": 1, "annotations": {"train": "splits", "val": "splits"}},
-     "datasets.kin.annotations: the files of hmdb51 know the splits train and test only; use holdout for another"),
+     "datasets.kin.annotations: the hmdb51 lists define only the splits train and test; use holdout for another split"),
     ("datasets/kin/holdout", {"validation": 0.1}, None),
     ("datasets/kin", {"format": "folder", "root": "x", "shards": 1}, None),
     ("datasets/kin", {"format": "ucf101", "root": "x", "shards": 1, "download": {"source": "ucf101"}}, None),
     ("datasets/kin", {"format": "hmdb51", "root": "x", "shards": 1, "holdout": {"v": 0.1}, "subset": {"splits": ["v"]}}, None),
     ("method_settings", {"odd": {"switches": {"family": "rho-moco", "flow": True}}},
-     "method_settings.odd.switches: flow is no part of family rho-moco: remove it, or set family: mscl"),
-    ("method_settings", {"odd": {"switches": {"clips": 3}}}, "method_settings.odd.switches: family mscl looks at 2 clips of a video: remove clips, or set"),
-    ("method_settings", {"odd": {"switches": {"family": "corp-f", "clips": 3}}}, "method_settings.odd.switches: family corp-f looks at 2 clips of a video"),
+     "method_settings.odd.switches: family rho-moco has no switch flow: remove it, or set family: mscl"),
+    ("method_settings", {"odd": {"switches": {"clips": 3}}}, "method_settings.odd.switches: family mscl uses 2 clips per video: remove clips, or set"),
+    ("method_settings", {"odd": {"switches": {"family": "corp-f", "clips": 3}}}, "method_settings.odd.switches: family corp-f uses 2 clips per video"),
     ("method_settings", {"odd": {"switches": {"family": "rho-moco", "clips": 1}}}, "method_settings.odd.switches.clips: input should be greater than or equal to 2"),
-    ("method_settings", {"odd": {"switches": {"family": "modist"}}}, "method_settings.odd.switches: family modist looks at flow: set flow: true"),
+    ("method_settings", {"odd": {"switches": {"family": "modist"}}}, "method_settings.odd.switches: family modist needs the optical flow: set flow: true"),
     ("method_settings", {"odd": {"switches": {"flow_contrast": False}}}, "method_settings.odd.switches: flow_contrast is a term of the flow network: set flow"),
     ("method_settings", {"odd": {"switches": {"family": "rho_moco"}}}, "method_settings.odd.switches.family: unknown family 'rho_moco'; did you mean 'rho-moco'?"),
     ("method_settings", {"rho-8": {"switches": {"family": "rho-moco", "clips": 8}}}, None),
-    ("method_settings", {"odd": {}}, "method_settings.odd: no method of this name; give it switches, or like: a named method"),
+    ("method_settings", {"odd": {}}, "method_settings.odd: not a built-in method; add switches, or like with the name of a built-in method"),
     ("method_settings", {"odd": {"like": "mocco"}}, "method_settings.odd.like: no method 'mocco'; did you mean 'moco'?"),
     ("method_settings", {"moco": {"contrast": {"temprature": 0.2}}}, "method_settings.moco.contrast.temprature: unknown key; did you mean"),
     ("method_settings", {"moco": {"pretrain": {"lr": 0}}}, "method_settings.moco.pretrain.lr: input should be greater than 0 (got 0)"),
@@ -102,7 +102,7 @@ def test_shipped_configurations_are_valid(path):
     ("models/r18/pretrain/accumulate", 2, "models.r18.pretrain.accumulate: contrast.bn_groups 1 must be a multiple of 2 (compute.processes"),
     ("models/r18", tiny_config(Path("x"))["models"]["r18"] | {"contrast": {"bn_groups": 3}}, "contrast.bn_groups: models.r18.pretrain.batch 8"),
     ("models/r18/pretrain/warmup", -1, "models.r18.pretrain.warmup: input should be greater than or equal to 0 (got -1)"),
-    ("clip/frames", 16, "clip.frames: LMCL pairs 4 times of the neck with 4 of the flow network; set 8"),
+    ("clip/frames", 16, "clip.frames: LMCL needs 8 frames, since it pairs 4 time steps of the neck with 4 of the flow network; set 8"),
 ])  # fmt: skip
 def test_each_mistake_is_one_sentence(path, value, sentence):
     values = changed(path, value)
@@ -136,7 +136,7 @@ def test_unreadable_files_are_named(tmp_path):
         load_config(tmp_path / "list.yaml")
 
 
-def test_named_methods_are_the_rows_of_the_paper():
+def test_built_in_methods_have_the_switches_of_the_paper():
     on = {
         name: {
             k
@@ -152,7 +152,7 @@ def test_named_methods_are_the_rows_of_the_paper():
     assert METHODS["mscl"].switches.fra == "paper" and METHODS["mscl-released"].switches.fra == "released"
 
 
-def test_a_job_holds_what_its_stage_uses_and_survives_json():
+def test_a_job_has_the_settings_of_its_stage_and_survives_json():
     config = load_config(tiny_config(Path("x")))
     job = build.pretrain_job(config, "r18", "mscl", 0)
     assert jobs.loads(jobs.PretrainJob, jobs.dumps(job)) == job
@@ -162,10 +162,10 @@ def test_a_job_holds_what_its_stage_uses_and_survives_json():
     assert build.pretrain_job(config, "r18", "moco", 0).sources[0].flow is None
 
 
-def test_a_foreign_job_is_refused():
+def test_a_job_of_another_class_is_refused():
     with pytest.raises(ConfigError, match="--job: method: missing; add it"):
         jobs.loads(jobs.PretrainJob, "{}")
-    with pytest.raises(ConfigError, match="not a readable job"):
+    with pytest.raises(ConfigError, match="this job cannot be read"):
         jobs.loads(jobs.PretrainJob, "{torn")
 
 

@@ -31,7 +31,7 @@ class Tiny(nn.Module):
 
 
 def job(folder, methods=("baseline", "mscl"), gradcam=()):
-    """The analysis of the runs below `folder`."""
+    """An analysis job for the runs below `folder`."""
     return AnalysisJob(
         net=Net(backbone="r3d_18", width=8, flow_width=8, neck=16, neck_blocks=1, size=32),
         finetune=Finetune(lr=0.1, batch=2, epochs=1, frames=8, test_size=32),
@@ -48,22 +48,11 @@ def job(folder, methods=("baseline", "mscl"), gradcam=()):
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
-    """Six videos, two of each class, in a real shard; predictions of two methods and seeds; a stand-in classifier."""
+    """Six videos, two of each class, in a real shard; predictions of two methods and seeds; a stub classifier."""
     ids, labels = [f"v{i}" for i in range(6)], [0, 0, 1, 1, 2, 2]
-    manifest = pd.DataFrame(
-        {
-            "clip_id": ids,
-            "path": ids,
-            "split": "validation",
-            "label": labels,
-            "class_name": [NAMES[i] for i in labels],
-            "start": np.nan,
-            "end": np.nan,
-            "shard": 0,
-            "status": "ok",
-            "reason": "",
-        }
-    )
+    whole = {"split": "validation", "start": np.nan, "end": np.nan, "shard": 0, "status": "ok", "reason": ""}
+    videos = {"clip_id": ids, "path": ids, "label": labels, "class_name": [NAMES[i] for i in labels]}
+    manifest = pd.DataFrame(videos | whole)
     manifest.to_parquet(tmp_path / "m.parquet")
     rng = np.random.default_rng(0)
     pictures = {clip: [simplejpeg.encode_jpeg(rng.integers(0, 255, (36, 48, 3), np.uint8)) for _ in range(10)] for clip in ids}
@@ -75,16 +64,8 @@ def study(tmp_path, monkeypatch):
             run.mkdir(parents=True)
             (run / "weights.safetensors").touch()
             tops = [[c, (c + 1) % 3] for c in classes]
-            pd.DataFrame(
-                {
-                    "clip_id": ids,
-                    "label": labels,
-                    "top": tops,
-                    "probability": [[0.6, 0.3]] * 6,
-                    "status": "ok",
-                    "reason": "",
-                }
-            ).to_parquet(run / "predictions.parquet")
+            table = {"clip_id": ids, "label": labels, "top": tops, "probability": [[0.6, 0.3]] * 6, "status": "ok", "reason": ""}
+            pd.DataFrame(table).to_parquet(run / "predictions.parquet")
     stub = types.ModuleType("mscl.training.finetune")
     stub.load_classifier = lambda path, net, finetune, classes: Tiny().eval()
     monkeypatch.setitem(sys.modules, "mscl.training.finetune", stub)
@@ -99,7 +80,7 @@ def test_pairs_and_figures(study):
     assert pairs[columns].values.tolist() == [["left", 1, NAMES[0], NAMES[1], 3, 0, 8], ["right", 1, NAMES[0], NAMES[2], 0, 1, 8]]
     document = json.loads((out / "gradcam.json").read_text())
     first = document["figures"][0]
-    # v0 and v2 are the videos that only mscl gets right; the classes tie, so the pair's first is drawn.
+    # Only mscl is right on v0 and v2. Their classes tie, so the first class of the pair is drawn.
     assert (first["clip_id"], first["template"], first["file"]) == ("v0", NAMES[0], "gradcam/fig1.png")
     assert first["predictions"]["mscl"]["correct"] and not first["predictions"]["baseline"]["correct"]
     assert list(first["predictions"]) == ["mscl", "baseline"] and document["seed"] == 3
@@ -110,7 +91,7 @@ def test_configured_templates_brackets_or_not(study):
     run_analysis(job(study, gradcam=("Lifting [something]",)), study / "out")
     document = json.loads((study / "out" / "gradcam.json").read_text())
     assert [f["template"] for f in document["figures"]] == [NAMES[2]]
-    assert document["figures"][0]["reason"].startswith("right for mscl; no video")
+    assert document["figures"][0]["reason"].startswith("mscl is right; there is no video")
 
 
 def test_an_unknown_template_is_named(study):
@@ -128,5 +109,5 @@ def test_one_method_alone(study):
 
 def test_a_missing_method_is_named(study):
     (study / "baseline" / "seed3" / "predictions.parquet").unlink()
-    with pytest.raises(ValueError, match="no .*baseline/seed3/predictions.parquet; run its finetune"):
+    with pytest.raises(ValueError, match="baseline/seed3/predictions.parquet is missing; run its finetune"):
         run_analysis(job(study), study / "out")

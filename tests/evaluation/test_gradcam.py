@@ -9,7 +9,7 @@ TIME, ROW, COLUMN = 5, 12, 4
 
 
 class Brightness(nn.Module):
-    """Class 1 is the mean red, class 0 the mean green: only lit pixels can speak for class 1."""
+    """The score of class 1 is the mean red, that of class 0 the mean green: only red pixels are evidence for class 1."""
 
     def __init__(self):
         super().__init__()
@@ -32,7 +32,7 @@ def clip():
     return clip_BCTHW
 
 
-def test_heat_is_where_and_when_the_class_is():
+def test_heat_is_at_the_place_and_time_of_the_class():
     model = Brightness().train()
     heat = gradcam(model, clip(), 1)
     assert heat.shape == (2, 8, 16, 16) and heat.dtype == np.float32
@@ -43,11 +43,11 @@ def test_heat_is_where_and_when_the_class_is():
     assert model.training and all(p.grad is None for p in model.parameters())
 
 
-def test_nothing_speaks_for_the_class():
+def test_without_positive_evidence_the_heat_is_zero():
     assert not gradcam(Brightness(), torch.zeros(1, 3, 8, 16, 16), torch.tensor([1])).any()
 
 
-def test_figure_is_the_same_bytes_twice(tmp_path):
+def test_the_same_input_gives_the_same_figure(tmp_path):
     frames = (np.random.default_rng(0).random((16, 24, 32, 3)) * 255).astype(np.uint8)
     heat = np.linspace(0, 1, 16 * 24 * 32, dtype=np.float32).reshape(16, 24, 32)
     for name in ("a.png", "b.png"):

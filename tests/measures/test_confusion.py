@@ -30,7 +30,7 @@ def test_ranked_by_proportion_not_by_count():
     assert table["confused"].tolist() == [3, 4, 2]
 
 
-def test_wrong_input_names_the_mend():
+def test_wrong_input_is_reported():
     with pytest.raises(ValueError, match="2 labels but 1 predictions"):
         confused_pairs([0, 1], [0], NAMES)
     with pytest.raises(ValueError, match="outside 0..2"):
@@ -46,7 +46,7 @@ def test_table2_blocks():
     left = pairs([("a", "b", 9, 10), ("a", "c", 8, 10), ("b", "c", 2, 10), ("c", "d", 1, 10)])
     right = pairs([("a", "b", 9, 10), ("a", "c", 3, 10), ("b", "c", 4, 10), ("b", "d", 1, 10)])
     table = compare_pairs(left, right, top=2)
-    # a|b is the worst of the left one, but the right one is not better: it belongs to the right block.
+    # The left method confuses a|b most, but the right one is not better on it: it belongs to the right block.
     assert table[["block", "rank", "a", "b", "left_confused", "right_confused"]].values.tolist() == [
         ["left", 1, "a", "c", 8, 3],
         ["left", 2, "c", "d", 1, 0],
@@ -60,7 +60,7 @@ def test_a_pair_one_side_never_confuses_counts_zero_over_the_same_videos():
     assert (row["right_confused"], row["right_videos"], row["right_proportion"]) == (0, 12, 0)
 
 
-def test_no_pairs_is_an_empty_table_that_says_so():
+def test_without_pairs_the_table_is_empty_and_has_a_note():
     none = confused_pairs([0, 1], [0, 1], NAMES)
     table = compare_pairs(none, none)
     assert table.empty and table.attrs["note"] == NO_PAIRS

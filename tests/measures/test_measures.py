@@ -9,9 +9,9 @@ from mscl.measures.topk import metrics_from_predictions, top_k_accuracy
 
 
 def test_retrieval_by_hand():
-    # Around their mean (10, 10) the gallery points lie east (0), west (1), north (0), south (1).
+    # Relative to their mean (10, 10), the gallery points are east (class 0), west (1), north (0), south (1).
     gallery = np.array([[11, 10], [9, 10], [10, 11], [10, 9]], dtype=np.float32)
-    # Around *their* mean (0, 0): east-north-east of class 1, west-south-west of class 0, and two on the axes.
+    # Relative to *their* mean (0, 0), the queries are east-north-east (class 1), west-south-west (0), north (0) and south (0).
     query = np.array([[2, 1], [-2, -1], [0, 1], [0, -1]], dtype=np.float32)
     # q0 (1): neighbours E0 N0 S1 W1 -> 3rd; q1 (0): W1 S1 N0 E0 -> 3rd; q2 (0): N0 -> 1st; q3 (0): S1, then E0 and W1 tie -> 3rd.
     found = retrieval(gallery, [0, 1, 0, 1], query, [1, 0, 0, 0], ks=(1, 2, 3, 10))
@@ -27,7 +27,7 @@ def test_retrieval_subtracts_each_splits_own_mean():
     )
 
 
-def test_a_collapsed_representation_scores_nothing():
+def test_a_collapsed_representation_scores_zero():
     same = np.full((6, 3), 0.1, dtype=np.float32)
     assert retrieval(same, [0, 0, 0, 1, 1, 1], same, [0, 0, 0, 1, 1, 1], ks=(1, 5))["1"] == 0.0
 
@@ -42,7 +42,7 @@ def test_retrieval_needs_labels():
         retrieval(np.eye(3), [0, 1, 2], np.eye(3), [0, 1])
 
 
-def test_probe_separates_shifted_clouds_and_repeats():
+def test_probe_separates_clusters_and_is_deterministic():
     rng = np.random.default_rng(1)
     labels = np.arange(60) % 3
     train = rng.normal(size=(60, 5)) + 4 * np.eye(5)[labels]

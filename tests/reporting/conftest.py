@@ -1,4 +1,4 @@
-"""A small results tree as the stages write it, without running any."""
+"""A small results folder in the form that the stages write, made without running them."""
 
 import json
 from pathlib import Path
@@ -24,6 +24,19 @@ NAMES = [
     "Putting something_1 behind something",
 ]
 SKILL = {"scratch": 0.35, "baseline": 0.6, "mscl": 0.8}
+EPOCHS = np.arange(6)
+HEALTH = {
+    "videos": 320,
+    "counts": {"train": {"ok": 199, "missing": 1}, "validation": {"ok": 119, "broken": 1}},
+    "frames": 5000,
+    "not_ok": [
+        {"clip_id": "v999", "split": "validation", "status": "broken", "reason": "no frame could be decoded <moov atom>"},
+        {"clip_id": "v998", "split": "train", "status": "missing", "reason": "no file videos/v998.webm"},
+    ],
+    "flow": {"ok": 318, "empty": 2},
+    "flow_not_ok": [],
+    "no_allowed_start": 3,
+}
 
 
 def settings(methods=("scratch", "baseline", "mscl"), seeds=(0, 1), kind="demo"):
@@ -75,102 +88,78 @@ def card(root: Path, stage: str, below, seed, seconds: float) -> None:
     )
 
 
+def predicted(rng, label: int, skill: float) -> int:
+    """The label with probability `skill`, else mostly the other class of its pair."""
+    if rng.random() < skill:
+        return label
+    return label ^ 1 if rng.random() < 0.7 else int(rng.integers(len(NAMES)))
+
+
 def predictions(rng, skill: float, per_class: int = 20) -> pd.DataFrame:
+    columns = ["clip_id", "label", "top", "probability", "status", "reason"]
     rows = []
     for number in range(len(NAMES) * per_class):
         label = number % len(NAMES)
-        first = label if rng.random() < skill else int(label ^ 1 if rng.random() < 0.7 else rng.integers(len(NAMES)))
+        first = predicted(rng, label, skill)
         rest = [c for c in rng.permutation(len(NAMES)) if c != first][:4]
-        rows.append(
-            {
-                "clip_id": f"v{number:03d}",
-                "label": label,
-                "top": [first, *map(int, rest)],
-                "probability": [0.6, 0.2, 0.1, 0.05, 0.05],
-                "status": "ok",
-                "reason": "",
-            }
-        )
-    rows.append({"clip_id": "v999", "label": 0, "top": [], "probability": [], "status": "broken", "reason": "no frame"})
-    return pd.DataFrame(rows).astype({"label": "int32"})
+        rows.append((f"v{number:03d}", label, [first, *map(int, rest)], [0.6, 0.2, 0.1, 0.05, 0.05], "ok", ""))
+    rows.append(("v999", 0, [], [], "broken", "no frame"))
+    return pd.DataFrame(rows, columns=columns).astype({"label": "int32"})
 
 
 def write_tree(root: Path, config) -> None:
-    """Everything `config` asks for, below `root`."""
+    """Write all results that `config` asks for below `root`."""
     rng = np.random.default_rng(0)
-    epochs = np.arange(6)
     for model in config.models:
         paths: dict[str, list[Path]] = {}
         for method in config.methods:
             for seed in config.seeds:
-                below = Path(model) / method / f"seed{seed}"
-                skill = SKILL.get(method, 0.5)
+                below, skill = Path(model) / method / f"seed{seed}", SKILL.get(method, 0.5)
                 if config.switches(method).pretrain:
-                    folder = root / "pretrain" / below
-                    folder.mkdir(parents=True)
-                    card(root, "pretrain", below, seed, 1234)
-                    loss = 3 * np.exp(-epochs / 4) + 2 * skill + 0.1 * rng.random(6)
-                    pd.DataFrame({"epoch": epochs, "lr": 0.02, "loss": loss}).to_csv(folder / "history.csv", index=False)
-                folder = root / "finetune" / "toy" / below
-                folder.mkdir(parents=True)
-                card(root, "finetune", "toy" / below, seed, 61.5)
-                table = predictions(rng, skill)
-                table.to_parquet(folder / "predictions.parquet")
-                paths.setdefault(method, []).append(folder / "predictions.parquet")
-                put(
-                    folder / "metrics.json",
-                    metrics_from_predictions(table, len(NAMES))
-                    | {"classes": len(NAMES), "chance": 1 / len(NAMES), "train_loss": 0.1},
-                )
-                top1 = skill * (1 - np.exp(-(epochs + 1) / 3))
-                pd.DataFrame({"epoch": epochs, "lr": 0.02, "loss": 2 - top1, "train_top1": top1}).to_csv(
-                    folder / "history.csv", index=False
-                )
-                folder = root / "frozen" / "toy" / below
-                card(root, "frozen", "toy" / below, seed, 12)
-                put(
-                    folder / "metrics.json",
-                    {
-                        "measures": {
-                            "probe": {"top1": skill * 0.8, "train_top1": skill},
-                            "retrieval": {
-                                k: min(1, skill * f) for k, f in zip(("1", "5", "10", "20", "50"), (0.6, 0.9, 1, 1.1, 1.2))
-                            },
-                        },
-                        "videos": 120,
-                        "skipped": 1,
-                        "classes": len(NAMES),
-                        "chance": 1 / len(NAMES),
-                    },
-                )
+                    write_pretraining(root, below, seed, skill, rng)
+                paths.setdefault(method, []).append(write_finetuning(root, below, seed, skill, rng))
+                write_frozen(root, below, seed, skill)
         card(root, "analysis", Path("toy") / model, None, 8)
         analysis(root / "analysis" / "toy" / model, config, paths)
-    put(
-        root / "data.json",
-        {
-            "toy": {
-                "videos": 320,
-                "counts": {"train": {"ok": 199, "missing": 1}, "validation": {"ok": 119, "broken": 1}},
-                "frames": 5000,
-                "not_ok": [
-                    {
-                        "clip_id": "v999",
-                        "split": "validation",
-                        "status": "broken",
-                        "reason": "no frame could be decoded <moov atom>",
-                    },
-                    {"clip_id": "v998", "split": "train", "status": "missing", "reason": "no file videos/v998.webm"},
-                ],
-                "flow": {"ok": 318, "empty": 2},
-                "flow_not_ok": [],
-                "no_allowed_start": 3,
-            }
-        },
-    )
+    put(root / "data.json", {"toy": HEALTH})
     put(
         root / "analysis" / "flow_error.json",
         {"clips": 40, "fields": 120, "epe_mean": 0.31, "epe_median": None, "grid": [48, 64], "method": "dis"},
     )
+
+
+def write_pretraining(root: Path, below: Path, seed: int, skill: float, rng) -> None:
+    folder = root / "pretrain" / below
+    folder.mkdir(parents=True)
+    card(root, "pretrain", below, seed, 1234)
+    loss = 3 * np.exp(-EPOCHS / 4) + 2 * skill + 0.1 * rng.random(6)
+    pd.DataFrame({"epoch": EPOCHS, "lr": 0.02, "loss": loss}).to_csv(folder / "history.csv", index=False)
+
+
+def write_finetuning(root: Path, below: Path, seed: int, skill: float, rng) -> Path:
+    """The path of its predictions."""
+    folder = root / "finetune" / "toy" / below
+    folder.mkdir(parents=True)
+    card(root, "finetune", "toy" / below, seed, 61.5)
+    table = predictions(rng, skill)
+    table.to_parquet(folder / "predictions.parquet")
+    metrics = metrics_from_predictions(table, len(NAMES))
+    put(folder / "metrics.json", metrics | {"classes": len(NAMES), "chance": 1 / len(NAMES), "train_loss": 0.1})
+    top1 = skill * (1 - np.exp(-(EPOCHS + 1) / 3))
+    history = pd.DataFrame({"epoch": EPOCHS, "lr": 0.02, "loss": 2 - top1, "train_top1": top1})
+    history.to_csv(folder / "history.csv", index=False)
+    return folder / "predictions.parquet"
+
+
+def write_frozen(root: Path, below: Path, seed: int, skill: float) -> None:
+    card(root, "frozen", "toy" / below, seed, 12)
+    factors = {"1": 0.6, "5": 0.9, "10": 1, "20": 1.1, "50": 1.2}
+    measures = {
+        "probe": {"top1": skill * 0.8, "train_top1": skill},
+        "retrieval": {k: min(1, skill * factor) for k, factor in factors.items()},
+    }
+    counts = {"videos": 120, "skipped": 1, "classes": len(NAMES), "chance": 1 / len(NAMES)}
+    put(root / "frozen" / "toy" / below / "metrics.json", {"measures": measures} | counts)
 
 
 def analysis(folder: Path, config, paths) -> None:
@@ -203,7 +192,7 @@ def analysis(folder: Path, config, paths) -> None:
                     "file": "gradcam/fig1.png",
                     "clip_id": "v000",
                     "template": NAMES[0],
-                    "reason": f"right for {right}, wrong for {left}",
+                    "reason": f"{right} is right, {left} is wrong",
                     "predictions": said,
                     "grid": [1, 4, 4],
                 }
@@ -214,7 +203,7 @@ def analysis(folder: Path, config, paths) -> None:
 
 @pytest.fixture(scope="session")
 def synthetic():
-    """The makers above, for tests that need another tree."""
+    """The functions above, for tests that need another results folder."""
     return SimpleNamespace(settings=settings, write_tree=write_tree, put=put)
 
 
@@ -225,7 +214,7 @@ def job():
 
 @pytest.fixture(scope="session")
 def shared_tree(tmp_path_factory, job):
-    """A whole tree; tests that change it copy it first."""
+    """A complete results folder. Tests that change it copy it first."""
     root = tmp_path_factory.mktemp("whole") / "results"
     write_tree(root, job.config)
     return root

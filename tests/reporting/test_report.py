@@ -12,7 +12,7 @@ from mscl.stages.jobs import ReportJob
 
 
 class Page(HTMLParser):
-    """Collects ids, links and everything a browser would load."""
+    """Collects the ids, the links and everything that a browser would load."""
 
     def __init__(self, text):
         super().__init__()
@@ -40,7 +40,7 @@ def test_the_page_loads_nothing(shared_report, page):
     assert not re.search(r"url\(|@import|https?://", text)
 
 
-def test_every_link_resolves_and_no_id_stands_twice(page):
+def test_every_link_resolves_and_ids_are_unique(page):
     assert len(page.ids) == len(set(page.ids))
     assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
     assert sum(link.startswith("#card-") for link in page.links) > 40
@@ -53,7 +53,7 @@ def test_every_card_is_a_file_and_a_section(shared_report, page):
     assert card["seed"] == 1 and len(card["inputs"]) == 20
 
 
-def test_text_of_others_is_escaped(shared_report):
+def test_text_from_data_is_escaped(shared_report):
     text = (shared_report / "index.html").read_text()
     assert (
         "&lt;moov atom&gt;" in text
@@ -70,14 +70,12 @@ def test_the_banner_says_what_the_numbers_are(shared_report, shared_tree, tmp_pa
     assert 'class="banner paper"' in text and "Demo numbers" not in text
 
 
-def test_a_figure_says_how_fine_it_is(shared_report):
+def test_a_figure_states_its_resolution(shared_report):
     assert "own grid of 1 x 4 x 4 (T x H x W)" in (shared_report / "report.md").read_text()
 
 
-def test_what_differs_from_run_to_run_lies_with_the_cards_and_nowhere_else_but_the_pages(
-    shared_report, shared_tree, job, tmp_path
-):
-    """The same results, made at another time by another machine: tables, figures and what DVC compares stay byte for byte."""
+def test_times_are_only_in_the_cards_and_the_pages(shared_report, shared_tree, job, tmp_path):
+    """The same results from another time and machine: tables, figures and the files that DVC compares have the same bytes."""
     shutil.copytree(shared_tree, tmp_path / "tree")
     for path in (tmp_path / "tree" / "cards").rglob("run.json"):
         other = {
@@ -103,7 +101,7 @@ def test_what_differs_from_run_to_run_lies_with_the_cards_and_nowhere_else_but_t
     assert (shared_report / "curves" / "pretrain" / "r18-mscl-seed1.csv").read_text().startswith("epoch,lr,loss")
 
 
-def test_every_table_in_every_form(shared_report):
+def test_every_table_in_every_format(shared_report):
     names = {"table1", "table2", "table2_published", "table3", "runs", "data", "unusable", "flow_error"}
     assert {p.name for p in (shared_report / "tables").iterdir()} == {f"{n}.{s}" for n in names for s in ("csv", "md", "tex")} | {
         "tables.json"
@@ -113,7 +111,7 @@ def test_every_table_in_every_form(shared_report):
         assert (shared_report / link).exists(), link
 
 
-def test_the_same_results_give_the_same_bytes_and_leftovers_go(shared_report, shared_tree, job, tmp_path):
+def test_the_same_results_give_the_same_bytes_and_old_files_are_removed(shared_report, shared_tree, job, tmp_path):
     shutil.copytree(shared_report, tmp_path / "again")
     for old in ("cards/old.json", "tables/old.csv", "figures/old.png"):
         (tmp_path / "again" / old).write_text("old")
@@ -123,7 +121,7 @@ def test_the_same_results_give_the_same_bytes_and_leftovers_go(shared_report, sh
     assert all((shared_report / f).read_bytes() == (tmp_path / "again" / f).read_bytes() for f in files)
 
 
-def test_an_empty_tree_gives_a_report_that_says_what_is_missing(job, tmp_path):
+def test_a_report_without_results_lists_what_is_missing(job, tmp_path):
     build_report(job, tmp_path / "nothing", tmp_path / "out")
     text = (tmp_path / "out" / "index.html").read_text()
     assert (
@@ -147,8 +145,8 @@ def test_print_tables(shared_report, capsys, tmp_path):
         print_tables(tmp_path)
 
 
-def test_a_measure_of_every_second_epoch_is_a_line_through_its_points():
-    """As a history has it, read without guessing at empty fields."""
+def test_a_measure_taken_every_second_epoch_is_drawn_as_a_line():
+    """Empty fields of a history are read as text, as in `results.py`."""
     gaps = pd.DataFrame({"epoch": [1, 2, 3, 4], "knn_top1": ["", "0.1", "", "0.3"]})
     points = pd.DataFrame({"epoch": [2, 4], "knn_top1": [0.1, 0.3]})
     drawn, wanted, empty = (

@@ -24,7 +24,7 @@ def test_percent_and_span_by_hand():
     assert span(pd.Series([7, 7])) == "7" and span(pd.Series([7, 9])) == "7–9" and span(pd.Series([], dtype=int)) == "–"
 
 
-def test_table1_is_counted_from_the_predictions(tree, job):
+def test_table1_is_recomputed_from_the_predictions(tree, job):
     folder = tree / "finetune" / "toy" / "r18" / "mscl"
     for seed, right in ((0, 3), (1, 1)):
         rows = [(f"v{i}", 0, [0 if i < right else 1, 2], [0.9, 0.1]) for i in range(4)] + [("v9", 0, [], [])]
@@ -35,7 +35,7 @@ def test_table1_is_counted_from_the_predictions(tree, job):
     table = table1(results)
     row = table.shown[table.shown["Method"] == "mscl"].iloc[0]
     assert (row["Top-1 %"], row["Seeds"], row["Test videos"], row["Chance %"]) == ("50.0 ± 35.4", "2", "4", "16.7")
-    assert sum("metrics.json of r18, mscl" in note for note in table.notes) == 2  # metrics.json still tells the old number
+    assert sum("metrics.json of r18, mscl" in note for note in table.notes) == 2  # metrics.json still has the old number
 
 
 def test_published_and_measured_rows_are_told_apart(shared_tree, job):
@@ -62,64 +62,29 @@ def test_published_and_measured_rows_are_told_apart(shared_tree, job):
 
 def test_table2_published_is_the_supplements(shared_tree):
     table = table2_published()
-    assert table.shown["Baseline"].tolist() == ["26", "50", "31", "51", "39", "31"] and table.shown["MSCL"].tolist() == [
-        "16",
-        "37",
-        "18",
-        "66",
-        "45",
-        "37",
-    ]
-    assert {column for row, column in table.bold if row < 3} == {"MSCL"} and {
-        column for row, column in table.bold if row > 2
-    } == {"Baseline"}
+    assert table.shown["Baseline"].tolist() == ["26", "50", "31", "51", "39", "31"]
+    assert table.shown["MSCL"].tolist() == ["16", "37", "18", "66", "45", "37"]
+    assert {column for row, column in table.bold if row < 3} == {"MSCL"}
+    assert {column for row, column in table.bold if row > 2} == {"Baseline"}
     assert len(published()) == 20
 
 
 def test_table2_measured_marks_the_better_count(tree, job):
-    row = {"left_method": "baseline", "right_method": "mscl", "left_videos": 40, "right_videos": 40}
-    pairs = [
-        row
-        | {
-            "a": "x",
-            "b": "y",
-            "left_confused": 9,
-            "right_confused": 2,
-            "left_proportion": 0.225,
-            "right_proportion": 0.05,
-            "block": "left",
-            "rank": 1,
-        },
-        row
-        | {
-            "a": "x",
-            "b": "z",
-            "left_confused": 3,
-            "right_confused": 3,
-            "left_proportion": 0.075,
-            "right_proportion": 0.075,
-            "block": "right",
-            "rank": 1,
-        },
-        row
-        | {
-            "a": "y",
-            "b": "z",
-            "left_confused": 1,
-            "right_confused": 0,
-            "left_proportion": 0.025,
-            "right_proportion": 0,
-            "block": "",
-            "rank": 0,
-        },
+    columns = ["a", "b", "left_confused", "right_confused", "left_proportion", "right_proportion", "block", "rank"]
+    rows = [
+        ["x", "y", 9, 2, 0.225, 0.05, "left", 1],
+        ["x", "z", 3, 3, 0.075, 0.075, "right", 1],
+        ["y", "z", 1, 0, 0.025, 0, "", 0],
     ]
-    pd.DataFrame(pairs).to_csv(tree / "analysis" / "toy" / "r18" / "pairs.csv", index=False)
+    both = {"left_method": "baseline", "right_method": "mscl", "left_videos": 40, "right_videos": 40}
+    pairs = pd.DataFrame(rows, columns=columns).assign(**both)
+    pairs.to_csv(tree / "analysis" / "toy" / "r18" / "pairs.csv", index=False)
     table = table2(read_results(job.config, tree))
     assert table.shown.values.tolist() == [["baseline", "x | y", "9", "2", "40"], ["mscl", "x | z", "3", "3", "40"]]
     assert table.bold == {(0, "mscl")} and len(table.cards[0, "baseline"]) == 2 and "confused(a, b) =" in table.caption
 
 
-def test_table2_without_pairs_says_so(tree, job):
+def test_table2_without_pairs_has_a_note(tree, job):
     path = tree / "analysis" / "toy" / "r18" / "pairs.csv"
     path.write_text(path.read_text().splitlines()[0] + "\n")
     table = table2(read_results(job.config, tree))
@@ -134,7 +99,7 @@ def test_one_method_alone_has_one_column(synthetic, tmp_path):
     assert "±" not in table3(results).shown.to_string() and results.missing == []
 
 
-def test_missing_pieces_are_sentences(tree, job):
+def test_missing_results_are_reported(tree, job):
     shutil.rmtree(tree / "finetune" / "toy" / "r18" / "mscl" / "seed1")
     shutil.rmtree(tree / "analysis")
     (tree / "frozen" / "toy" / "r18" / "mscl" / "seed0" / "metrics.json").write_text("{")
@@ -193,12 +158,12 @@ def test_markdown_keeps_pipes_and_links_cards():
     assert r"a \| b\_c" in text and "**3** [[1]](../cards/finetune-x.json)" in text
 
 
-def test_class_names_with_special_letters_survive(shared_tree, job):
+def test_class_names_with_special_characters_are_escaped(shared_tree, job):
     text = table2(read_results(job.config, shared_tree)).latex()
     assert r"turning it by 50\%" in text and r"\& turning" in text
 
 
-def test_predictions_of_other_classes_are_named(tree, job, synthetic):
+def test_predictions_of_other_classes_are_reported(tree, job, synthetic):
     synthetic.put(
         tree / "finetune" / "toy" / "r18" / "mscl" / "seed0" / "metrics.json",
         {"top1": 0.5, "top5": 0.9, "videos": 4, "skipped": 0, "classes": 2},
@@ -216,5 +181,5 @@ def test_a_rival_is_shown_by_the_name_of_its_paper(synthetic, tmp_path):
     table = table1(read_results(config, tmp_path))
     measured = table.shown["Origin"] == "measured"
     assert table.shown["Method"][measured].tolist() == ["ρMoCo (ρ = 3)", "CORP_m", "mscl"]
-    assert table.data["method"][measured].tolist() == ["rho-moco-3", "corp-m", "mscl"]  # for machines, as in the configuration
+    assert table.data["method"][measured].tolist() == ["rho-moco-3", "corp-m", "mscl"]  # in the CSV, as in the configuration
     assert r"$\rho$MoCo ($\rho$ = 3)" in table.latex() and r"CORP\_m" in table.latex()

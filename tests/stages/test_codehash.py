@@ -1,4 +1,4 @@
-"""An edit reruns what it touches: the hash follows imports and ignores comments."""
+"""An edit reruns the stages that use the code: the hash follows imports and ignores comments."""
 
 import ast
 import sys
@@ -43,7 +43,7 @@ def test_a_changed_line_reaches_everything_that_imports_it_and_nothing_else(tmp_
     assert codehash.code_hash("mscl.other", root=before) == codehash.code_hash("mscl.other", root=after)
 
 
-def test_stages_of_the_package_hang_together_as_designed():
+def test_the_hash_of_a_stage_covers_the_modules_that_it_imports():
     config = load_config(ROOT / "config.yaml")
     hashes = {
         job.stage.name: tuple(job.stage.code_hashes(job.stage.settings(config, job.values)).items())
@@ -60,26 +60,26 @@ def modules_of(config, method: str, **how) -> dict:
     return codehash.modules(ROOT, "mscl.training.pretrain", *job.modules(), **how)
 
 
-def test_a_method_counts_for_its_own_family_alone():
+def test_the_module_of_a_family_counts_only_for_its_methods():
     config = load_config(ROOT / "config.yaml")
-    own = {
-        method: {m for m in modules_of(config, method) if ".methods." in m} for method in ("moco", "modist", "corp-f", "simsiam")
-    }
+    methods = ("moco", "modist", "corp-f", "simsiam")
+    own = {method: {m for m in modules_of(config, method) if ".methods." in m} for method in methods}
     assert own["moco"] == {"mscl.models.methods.mscl"}
-    assert own["modist"] == {"mscl.models.methods.mscl", "mscl.models.methods.modist"}  # which is MSCL's on another picture
+    # MoDist is MSCL's network on another input.
+    assert own["modist"] == {"mscl.models.methods.mscl", "mscl.models.methods.modist"}
     assert own["corp-f"] == {"mscl.models.methods.corp"} and own["simsiam"] == {"mscl.models.methods.simsiam"}
 
 
 def test_the_room_of_a_module_decides_whether_its_edit_counts():
-    rooms = {
-        path.parent.relative_to(ROOT / "mscl").parts[0] for path in (ROOT / "mscl").rglob("*.py") if path.parent.name != "mscl"
-    }
+    paths = [path.relative_to(ROOT / "mscl") for path in (ROOT / "mscl").rglob("*.py")]
+    rooms = {path.parts[0] for path in paths if len(path.parts) > 1}
     assert set(codehash.NEVER_RERUN) < rooms and {"training", "models", "flow", "store", "video", "datasets", "measures"} < rooms
-    assert [p.name for p in sorted((ROOT / "mscl").glob("*.py"))] == ["__init__.py", "__main__.py"]  # nothing lies loose
+    outside = sorted(path.name for path in paths if len(path.parts) == 1)
+    assert outside == ["__init__.py", "__main__.py"]  # every other module is in a room
 
 
 def test_training_imports_only_what_a_plain_cuda_image_has():
-    """No Snakemake, DVC, decord, captum or plotting below mscl.models and mscl.training."""
+    """mscl.models and mscl.training do not import Snakemake, DVC, decord, captum or plotting packages."""
     allowed = {
         "torch",
         "torchvision",

@@ -1,4 +1,4 @@
-"""docs/extending.md as a newcomer follows it: every example on the page, in files of one's own, with nothing here edited."""
+"""The examples of docs/extending.md, each as a file of the user's own, without any edit of this package."""
 
 import re
 import sys
@@ -22,7 +22,7 @@ EXAMPLES = {name: text for name, text in re.findall(r"```python\n# (\w+)\.py\n(.
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    """A working folder with the page's files; forgotten afterwards."""
+    """A working folder with the example files of the page. Their modules are removed from sys.modules afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     for name, text in EXAMPLES.items():
@@ -36,19 +36,18 @@ def own_config(prepared, **changes) -> dict:
     return tiny_config(prepared.paths.data.parent) | changes
 
 
-def test_the_page_has_an_example_of_each():
+def test_the_page_has_one_example_of_each_kind():
     assert list(EXAMPLES) == ["my_method", "my_net", "my_format", "my_measure"]
 
 
-def test_a_method_and_a_backbone_of_ones_own_train_and_measure_themselves(prepared, mine):
+def test_own_method_backbone_and_measure_run_from_training_to_evaluation(prepared, mine):
+    switches = {"family": "my_method:SimCLR", "options": {"temperature": 0.1}}
     values = own_config(
         prepared,
         methods=["moco", "simclr"],
-        method_settings={"simclr": {
-            "title": "SimCLR", "switches": {"family": "my_method:SimCLR", "options": {"temperature": 0.1}}, "pretrain": {"lr": 0.001},
-        }},
+        method_settings={"simclr": {"title": "SimCLR", "switches": switches, "pretrain": {"lr": 0.001}}},
         analysis={"measures": ["knn", "my_measure:centroid"]},
-    )  # fmt: skip
+    )
     values["models"]["r18"] |= {"backbone": "my_net:Tiny", "width": 8}
     config = load_config(values)
     run = {"model": "r18", "method": "simclr", "seed": 0}
@@ -66,10 +65,9 @@ def test_a_method_and_a_backbone_of_ones_own_train_and_measure_themselves(prepar
     assert 0 <= measured["my_measure:centroid"]["top1"] <= 1 and set(measured) == {"knn", "my_measure:centroid"}
 
 
-def test_a_file_of_ones_own_counts_for_its_own_jobs_alone(prepared, mine):
-    values = own_config(
-        prepared, methods=["moco", "simclr"], method_settings={"simclr": {"switches": {"family": "my_method:SimCLR"}}}
-    )
+def test_an_own_file_counts_only_for_its_own_jobs(prepared, mine):
+    simclr = {"switches": {"family": "my_method:SimCLR"}}
+    values = own_config(prepared, methods=["moco", "simclr"], method_settings={"simclr": simclr})
     (mine / "my_parts.py").write_text("X = 1\n")
     (mine / "my_method.py").write_text("import my_parts\n" + EXAMPLES["my_method"])
 
@@ -88,7 +86,7 @@ def test_a_file_of_ones_own_counts_for_its_own_jobs_alone(prepared, mine):
     assert {path for path in after["simclr"] if after["simclr"][path] != before["simclr"][path]} == {"my_parts.py"}
 
 
-def test_a_backbone_without_stages_is_refused_by_lmcl_alone(prepared, mine):
+def test_a_backbone_without_stages_is_refused_by_lmcl_only(prepared, mine):
     values = own_config(prepared)
     values["models"]["r18"] |= {"backbone": "my_net:Tiny", "width": 8}
     job = STAGES["pretrain"].settings(load_config(values), {"model": "r18", "method": "mscl", "seed": 0})
@@ -96,22 +94,25 @@ def test_a_backbone_without_stages_is_refused_by_lmcl_alone(prepared, mine):
         pretrain(job, mine / "pre")
 
 
-def test_a_format_of_ones_own_becomes_a_manifest(prepared, mine):
+def test_an_own_format_becomes_a_manifest(prepared, mine):
     (mine / "videos").mkdir()
     for split in ("train", "test"):
         (mine / "videos" / f"{split}.txt").write_text(f"{split}1.mp4 0\n{split}2.mp4 1\n")
         (mine / "videos" / f"{split}1.mp4").write_bytes(b"a video")
-    dataset = {"format": "my_format:read_annotations", "root": "videos", "annotations": {"train": "train.txt", "test": "test.txt"},
-               "shards": 1}  # fmt: skip
+    annotations = {"train": "train.txt", "test": "test.txt"}
+    dataset = {"format": "my_format:read_annotations", "root": "videos", "annotations": annotations, "shards": 1}
     values = own_config(prepared)
     values["datasets"]["mine"] = dataset
     table = build_manifest("mine", load_config(values).datasets["mine"])
     assert table[["clip_id", "split", "label", "status"]].values.tolist() == [
-        ["test1", "test", 0, "ok"], ["test2", "test", 1, "missing"], ["train1", "train", 0, "ok"], ["train2", "train", 1, "missing"],
-    ]  # fmt: skip
+        ["test1", "test", 0, "ok"],
+        ["test2", "test", 1, "missing"],
+        ["train1", "train", 0, "ok"],
+        ["train2", "train", 1, "missing"],
+    ]
 
 
-def test_what_is_not_there_is_a_sentence(mine):
+def test_a_missing_module_or_name_is_reported(mine):
     with pytest.raises(ValueError, match="my_methods:SimCLR: no module 'my_methods' in"):
         load("my_methods:SimCLR")
     with pytest.raises(ValueError, match="my_method.py has no 'SimCRL'; correct the name after the colon"):

@@ -1,7 +1,7 @@
-"""A whole Slurm cluster of one node for the tests: munged, slurmctld and slurmd with their own folders, ports and key.
+"""A Slurm cluster of one node for the tests: munged, slurmctld and slurmd with their own folders, ports and key.
 
-Needs root. On Debian and Ubuntu the programs are installed where they are missing. A cluster that is configured on the machine
-already is left alone: everything here goes by SLURM_CONF, by its own ports and by its own munge socket.
+Needs root. On Debian and Ubuntu missing programs are installed. A cluster that is already configured on the machine is not touched:
+this one uses its own SLURM_CONF, ports and munge socket.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PROGRAMS = {"munged": "munge", "slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client"}  # and their packages
-CPUS, MEMORY_MB = 32, 128_000  # pretended: rules that ask for many CPUs run on two cores
+PROGRAMS = {"munged": "munge", "slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client"}  # program -> package
+CPUS, MEMORY_MB = 32, 128_000  # pretended, so that rules that request many CPUs run on two cores
 
 CONF = """
 ClusterName=mscltest
@@ -57,24 +57,24 @@ DEVICES = ("/dev/null", "/dev/zero")  # files that stand for GPUs
 
 
 class NoCluster(Exception):
-    """No cluster can be started here; the text says why."""
+    """No cluster can be started here. The text gives the reason."""
 
 
 @dataclass
 class Cluster:
-    """A running cluster: `environment` is what its users' processes need."""
+    """A running cluster. `environment` holds the environment variables for processes that use it."""
 
     folder: Path
     environment: dict[str, str]
     daemons: list[subprocess.Popen] = field(default_factory=list)
 
     def __call__(self, *command: str) -> str:
-        """What a Slurm command prints; raises CalledProcessError when it fails."""
+        """The output of a Slurm command. Raises CalledProcessError when it fails."""
         run = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=True)
         return run.stdout
 
     def jobs(self) -> list[dict[str, str]]:
-        """Every job since the start, as `scontrol show job` tells of it: its fields by name."""
+        """Every job since the start of the cluster: the fields of `scontrol show job` by name."""
         return [fields(line) for line in self("scontrol", "show", "job", "--oneliner", "--details").splitlines() if "=" in line]
 
     def job(self, number: str) -> dict[str, str]:
@@ -86,7 +86,7 @@ def fields(line: str) -> dict[str, str]:
 
 
 def install() -> None:
-    """Make sure of the programs; raises NoCluster where that is not possible."""
+    """Install missing programs. Raises NoCluster if that is not possible."""
     if os.environ.get("MSCL_NO_CLUSTER"):
         raise NoCluster("MSCL_NO_CLUSTER is set")
     if os.geteuid():
@@ -100,7 +100,7 @@ def install() -> None:
     get = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=60", "-o", "Acquire::Retries=2"]
     want = [*get, "install", "-y", "--no-install-recommends", *missing]
     quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (want, [*get, "update"], want):  # the lists of packages may be absent or old
+    for command in (want, [*get, "update"], want):  # the package lists may be missing or old
         run = subprocess.run(command, env=quiet, capture_output=True, text=True, timeout=300)
         if command is want and not run.returncode:
             return
@@ -128,7 +128,7 @@ def configure(folder: Path, gpus: int) -> None:
 
 
 def write_srun(folder: Path) -> Path:
-    """A folder with an `srun` that finds this cluster: Snakemake's job steps drop every SLURM_ variable, SLURM_CONF too."""
+    """A folder with an `srun` that finds this cluster, since Snakemake's job steps drop every SLURM_ variable, also SLURM_CONF."""
     (folder / "bin").mkdir()
     script = folder / "bin" / "srun"
     script.write_text(f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {shutil.which("srun")} "$@"\n')
@@ -137,18 +137,18 @@ def write_srun(folder: Path) -> Path:
 
 
 def wait_for(what: str, ready, seconds: float, daemons=()) -> None:
-    """Raises NoCluster when `ready()` stays false, or a daemon ends before."""
+    """Wait until `ready()` is true. Raises NoCluster after `seconds`, or when a daemon ends before."""
     deadline = time.monotonic() + seconds
     while not ready():
         dead = [d.args[3] for d in daemons if d.poll() is not None]
         if dead or time.monotonic() > deadline:
-            raise NoCluster(f"{what} did not come up" + (f"; ended: {', '.join(dead)}" if dead else ""))
+            raise NoCluster(f"{what} did not start" + (f"; ended: {', '.join(dead)}" if dead else ""))
         time.sleep(0.1)
 
 
 @contextlib.contextmanager
 def running(folder: Path, gpus: int = 2) -> Iterator[Cluster]:
-    """A cluster with one idle node, stopped at the end; raises NoCluster where there can be none."""
+    """A cluster with one idle node, stopped at the end. Raises NoCluster if it cannot be started."""
     install()
     folder.chmod(0o755)
     configure(folder, gpus)
@@ -175,7 +175,7 @@ def start_daemons(cluster: Cluster) -> None:
 
 
 def start(cluster: Cluster, command: list[str]) -> None:
-    """A daemon, in the foreground; should the tests be killed, it is told to end."""
+    """Start a daemon in the foreground. It receives SIGTERM when the tests are killed."""
     with open(cluster.folder / f"{command[0]}.out", "wb") as log:
         told = ["setpriv", "--pdeathsig", "TERM", *command]
         options = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
@@ -183,6 +183,7 @@ def start(cluster: Cluster, command: list[str]) -> None:
 
 
 def asked(cluster: Cluster, *command: str) -> str:
+    """The output of a Slurm command; "" when it fails."""
     try:
         return cluster(*command)
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
@@ -190,7 +191,7 @@ def asked(cluster: Cluster, *command: str) -> str:
 
 
 def stop(cluster: Cluster) -> None:
-    """End the jobs, then the daemons in the reverse of their order; none stays."""
+    """Cancel all jobs, then stop all daemons in reverse order."""
     if len(cluster.daemons) == 3 and all(d.poll() is None for d in cluster.daemons):
         asked(cluster, "scancel", "--user=root")
         with contextlib.suppress(NoCluster):

@@ -1,4 +1,4 @@
-"""Finished runs at the smallest size, each made once for all tests that look at one: by Snakemake, and by DVC in a clone."""
+"""Finished runs at the smallest size, by Snakemake and by DVC in a clone. Each is made once and shared by the tests."""
 
 import json
 import os
@@ -17,7 +17,7 @@ CODE = ("Snakefile", "workflow", "mscl", "slurm", "config", "README.md")
 
 
 def run_snakemake(folder: Path, *arguments, config: dict | None = None, **options) -> subprocess.CompletedProcess:
-    """Run the copy of the workflow that lies in `folder`, there, with `config` as its whole configuration (my.yaml)."""
+    """Run the copy of the workflow in `folder`, with `config` as its complete configuration (my.yaml)."""
     if config is not None:
         (folder / "my.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "snakemake", "--cores", "2", *map(str, arguments), "--configfile", "my.yaml"]
@@ -25,7 +25,7 @@ def run_snakemake(folder: Path, *arguments, config: dict | None = None, **option
 
 
 def rules_planned(run: subprocess.CompletedProcess) -> dict[str, int]:
-    """Rule -> number of jobs in a dry run's table; empty where nothing is to be done."""
+    """Rule -> number of jobs in the table of a dry run; empty when there is nothing to do."""
     said = run.stdout + run.stderr
     assert run.returncode == 0, said
     found = re.search(r"Job stats:\n.*?\n-+\s+-+\n(.*?)\ntotal", said, re.S)
@@ -41,9 +41,9 @@ def copy_code(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """(folder, config, ids of the validation videos); one validation video was broken and one deleted before extraction.
+    """(folder, config, ids of the validation videos). One validation video was damaged and one deleted before extraction.
 
-    The folder holds its own copy of the code and only relative paths, so it may be copied and edited. Do not edit this one.
+    The folder contains its own copy of the code and only relative paths, so a copy of it may be edited. Do not edit this one.
     """
     folder = tmp_path_factory.mktemp("finished")
     copy_code(folder)
@@ -60,7 +60,7 @@ def finished(tmp_path_factory):
 
 
 def attempt(folder: Path, *command: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run a command in `folder` with this environment's programs first on the path, git knowing an author."""
+    """Run a command in `folder`, with the programs of this environment first on the path and an author for git."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     author = {f"GIT_{who}_{what}": "nobody@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"} | author | environment
@@ -68,14 +68,14 @@ def attempt(folder: Path, *command: str, **environment: str) -> subprocess.Compl
 
 
 def run(folder: Path, *command: str, **environment: str) -> str:
-    """The same for a command that must succeed; returns what it says."""
+    """The same for a command that must succeed. Returns its output."""
     done = attempt(folder, *command, **environment)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
 
 
 def tiny_clone(folder: Path) -> Path:
-    """What git knows of this checkout, committed anew, with the demo's names at the tiny size and two methods."""
+    """The files of this checkout that git tracks, in a new repository; the demo's configuration at the tiny size with two methods."""
     files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
     for name in files.stdout.splitlines():
         if (ROOT / name).is_file() and not name.startswith("tests/"):
@@ -99,7 +99,7 @@ def commit(folder: Path, message: str) -> None:
 
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory) -> Path:
-    """The tiny clone after `dvc repro`, with dvc.lock in git. Tests leave it as it is."""
+    """The tiny clone after `dvc repro`, with dvc.lock in git. Tests do not change it."""
     folder = tiny_clone(tmp_path_factory.mktemp("reproduced"))
     run(folder, "dvc", "repro")
     commit(folder, "the results")
@@ -108,6 +108,6 @@ def reproduced(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def copy(reproduced, tmp_path) -> Path:
-    """A copy of it, with everything, to spoil."""
+    """A complete copy of `reproduced` that a test may change."""
     shutil.copytree(reproduced, tmp_path / "copy", ignore=shutil.ignore_patterns("videos"))
     return tmp_path / "copy"

@@ -1,4 +1,4 @@
-"""What Snakemake's users expect of any workflow: reports, use as a module, other environments, failures that explain themselves."""
+"""What users of Snakemake expect of a workflow: reports, use as a module, other environments, clear failures."""
 
 import os
 import shutil
@@ -13,8 +13,8 @@ import yaml
 from tests.conftest import ROOT, tiny_config
 from tests.workflow.conftest import rules_planned, run_snakemake
 
-STAND_IN = """#!/bin/bash
-# Stands in for apptainer, which tests cannot count on: runs the command with another python first on the path.
+STUB = """#!/bin/bash
+# A stub for apptainer, which may not be installed: runs the command with another python first on the path.
 if [ "$1" = --version ]; then echo "apptainer version 1.3.0"; exit; fi
 while [ "$1" != -c ]; do shift; done
 PATH="{folder}/within:$PATH" exec bash -c "$2"
@@ -42,7 +42,7 @@ def test_snakemakes_own_report_holds_page_tables_figures_and_captions(finished, 
         "finetune_top1.png",
     }
     assert expected <= names
-    for said in ("numbers of papers", "confuses", "last residual stage", "cannot be compared between methods"):
+    for said in ("copied from papers", "confuses", "last residual stage", "cannot be compared between methods"):
         assert said in text
 
 
@@ -58,11 +58,11 @@ def test_every_job_is_measured_and_the_report_counts_it(finished):
     used = (folder / "results/report/cards/used.csv").read_text()
     assert "finetune,4," in used and "frames,3," in used
     page = (folder / "results/report/index.html").read_text()
-    assert "Compute used" in page and "left no measurement" not in page
+    assert "Compute used" in page and "measurement in results/benchmarks" not in page
 
 
 def test_as_a_module_of_another_workflow(finished, tmp_path):
-    """The rules run from elsewhere, renamed, with a configuration that the other workflow gives."""
+    """The rules run in another folder, renamed, with the configuration of the other workflow."""
     (tmp_path / "my.yaml").write_text(yaml.safe_dump({"mscl": tiny_config(Path("."))}))
     (tmp_path / "Snakefile").write_text(f"""
 configfile: "my.yaml"
@@ -92,8 +92,8 @@ def executable(path: Path, text: str) -> None:
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
-def test_with_a_container_its_python_runs_the_stages_and_finds_the_package(tmp_path):
-    executable(tmp_path / "bin/apptainer", STAND_IN.format(folder=tmp_path))
+def test_in_a_container_its_python_runs_the_stages_and_finds_the_package(tmp_path):
+    executable(tmp_path / "bin/apptainer", STUB.format(folder=tmp_path))
     executable(tmp_path / "within/python", PYTHON_WITHIN.format(python=sys.executable))
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(tiny_config(Path("."))))
     command = f"snakemake data/datasets/ss.json -s {ROOT}/Snakefile --cores 1 --sdm apptainer --configfile my.yaml"
@@ -105,7 +105,7 @@ def test_with_a_container_its_python_runs_the_stages_and_finds_the_package(tmp_p
     assert "the python of the image" in (tmp_path / "results/logs/dataset/ss.log").read_text()
 
 
-def test_a_job_that_fails_says_why_and_where_its_log_is(finished, tmp_path):
+def test_a_failed_job_reports_the_reason_and_its_log(finished, tmp_path):
     folder = tmp_path / "tree"
     shutil.copytree(finished[0], folder)
     (folder / "data/manifests/ss.parquet").write_bytes(b"broken")

@@ -1,4 +1,4 @@
-"""`dvc repro` from a clean clone to the report; what DVC versions, what reruns a stage, and that two runs give the same bits."""
+"""`dvc repro` from a clean clone to the report: what DVC versions, what reruns a stage, and that two runs give the same bits."""
 
 import json
 
@@ -21,7 +21,7 @@ VOLATILE = (
 
 @pytest.fixture(scope="module")
 def second(tmp_path_factory):
-    """Another clone, run by Snakemake alone in another order, and then recorded."""
+    """Another clone, run by Snakemake alone and therefore in another order, then recorded by DVC."""
     folder = tiny_clone(tmp_path_factory.mktemp("second"))
     run(folder, "snakemake", "--cores", "2", "--quiet", "all")
     for made in ("data/demo/downloads", "data/demo/flow"):
@@ -45,7 +45,7 @@ def test_dvc_repro_ends_with_the_report_and_a_second_one_does_nothing(reproduced
 
 
 def test_two_runs_in_two_places_give_the_same_hashes(reproduced, second):
-    """Data, weights, predictions, tables and figures; only what holds times differs, and says so in dvc.yaml."""
+    """Data, weights, predictions, tables and figures are the same; only files with times differ, as noted in dvc.yaml."""
     one, two = recorded(reproduced), recorded(second)
     assert set(one) == set(two) and len(one) == 22
     differ = {path for path in one if one[path] != two[path]}
@@ -77,13 +77,18 @@ def test_an_edit_of_code_or_settings_reruns_its_stage_and_what_follows(copy):
     settings = copy / "config.yaml"
     config = yaml.safe_load(settings.read_text())
     settings.write_text(yaml.safe_dump(config | {"contrast": config["contrast"] | {"temperature": 0.2}}))
-    assert changed() == {"pretrain", "report"}  # finetune, too, once the weights are others
+    assert changed() == {"pretrain", "report"}  # also finetune, as soon as the weights differ
 
 
-TARGETS = {  # DVC's stage -> the rows of the stage table that its Snakemake target asks for
-    "data": ("download", "dataset", "manifest"), "frames": ("frames",), "flow": ("flow",), "pretrain": ("pretrain",),
-    "finetune": ("finetune", "frozen"), "report": ("data_health", "flow_error", "analysis", "report"),
-}  # fmt: skip
+# Stage of DVC -> the rows of the stage table that its Snakemake target runs.
+TARGETS = {
+    "data": ("download", "dataset", "manifest"),
+    "frames": ("frames",),
+    "flow": ("flow",),
+    "pretrain": ("pretrain",),
+    "finetune": ("finetune", "frozen"),
+    "report": ("data_health", "flow_error", "analysis", "report"),
+}
 
 
 def test_dvc_has_a_stage_for_every_row_of_the_stage_table():
@@ -92,14 +97,14 @@ def test_dvc_has_a_stage_for_every_row_of_the_stage_table():
 
 @pytest.mark.parametrize("stage", TARGETS)
 def test_a_stage_depends_on_all_code_that_its_rules_run(stage):
-    """Snakemake finds imports itself; dvc.yaml names folders, which a new import must not leave behind."""
+    """Snakemake follows imports itself. dvc.yaml lists folders, which must contain every imported file."""
     deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
     config = load_config(ROOT / "config.yaml")
     jobs = [job for job in planned(config, *TARGETS[stage])]
     run_by = {path for job in jobs for path in job.stage.code_hashes(job.stage.settings(config, job.values))}
     lacking = [path for path in run_by if not any(path == dep or path.startswith(f"{dep}/") for dep in deps)]
     assert not lacking
-    assert "mscl" in deps or {"mscl/config", "mscl/stages"} <= set(deps)  # what jobs are made by
+    assert "mscl" in deps or {"mscl/config", "mscl/stages"} <= set(deps)  # the code that makes the jobs
 
 
 def test_an_experiment_shows_in_metrics_and_plots(second):
@@ -109,7 +114,7 @@ def test_an_experiment_shows_in_metrics_and_plots(second):
     assert params == {"models.r18.finetune.epochs": {"old": 2, "new": 1, "diff": -1}}
     metrics = json.loads(run(second, "dvc", "metrics", "diff", "--json", "--all"))["results/demo/report/metrics.json"]
     assert {"r18.mscl.top1", "r18.scratch.probe_top1", "r18.mscl.retrieval_5"} <= set(metrics)
-    assert metrics["r18.mscl.probe_top1"]["diff"] == 0  # the backbone before finetuning has not changed
+    assert metrics["r18.mscl.probe_top1"]["diff"] == 0  # the probe uses the backbone before finetuning, which has not changed
     run(second, "dvc", "plots", "diff", "--out", "plots")
     page = (second / "plots/index.html").read_text()
     assert all(name in page for name in ("r18-mscl-seed0", "r18-scratch-seed0", "finetune_top1.png", "Pretraining loss"))

@@ -1,4 +1,4 @@
-"""The workflow is in the form that Snakemake's own checks and its catalog ask for, and its environments are those of the lock."""
+"""The workflow passes the checks of Snakemake and of its catalog, and its environments have the pins of requirements.lock."""
 
 import re
 import subprocess
@@ -21,13 +21,13 @@ def run(*command) -> str:
     return done.stdout + done.stderr
 
 
-def test_snakemake_and_its_formatter_find_nothing_to_say():
+def test_snakemake_lint_and_snakefmt_find_nothing():
     assert "good condition" in run(BIN / "snakemake", "--lint")
     run(BIN / "snakefmt", "--check", "Snakefile", "workflow")
 
 
 def rules() -> dict[str, str]:
-    """Name -> text of every rule of the workflow that runs a command."""
+    """Name -> text of every rule that runs a command."""
     texts = {}
     for path in sorted((ROOT / "workflow").rglob("*.smk")):
         parts = re.split(r"^ *rule (\w+):\n", path.read_text(), flags=re.M)
@@ -54,7 +54,7 @@ def test_the_environments_are_those_of_the_lock():
     assert "requirements.lock" in (ROOT / "workflow/envs/mscl.def").read_text()
 
 
-def test_the_catalog_finds_what_it_asks_for():
+def test_the_catalog_finds_the_files_it_requires():
     usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
     assert usage["mandatory-flags"]["desc"] and usage["mandatory-flags"]["flags"]
     assert usage["software-stack-deployment"] == {"conda": True, "apptainer": False, "apptainer+conda": False}
@@ -63,8 +63,8 @@ def test_the_catalog_finds_what_it_asks_for():
         assert (ROOT / needed).is_file(), needed
 
 
-def test_the_schematic_of_the_workflow_shows_every_rule_and_edge():
-    """docs/workflow.md draws what `snakemake --rulegraph` says of a configuration that uses every rule but download."""
+def test_the_diagram_of_the_workflow_shows_every_rule_and_edge():
+    """The diagram in docs/workflow.md is that of `snakemake --rulegraph` for a configuration with every rule except download."""
     said = run(BIN / "snakemake", "--rulegraph", "mermaid-js")
     names = {key: name for key, name in re.findall(r"(id\d+)\[(\w+)\]", said)}
     edges = {(names[a], names[b]) for a, b in re.findall(r"(id\d+) --> (id\d+)", said)}

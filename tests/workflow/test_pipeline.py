@@ -1,4 +1,4 @@
-"""The real Snakefile, from videos to the report, and what it does when something is wrong."""
+"""The real Snakefile, from videos to the report, and its behaviour on errors."""
 
 import copy
 import json
@@ -18,28 +18,16 @@ PYTHON = Path(sys.executable)
 
 
 def snakemake(folder: Path, *arguments: str, config: dict | None = None) -> subprocess.CompletedProcess:
-    """Run the repository's workflow in `folder`, as a user would, with `config` as its whole configuration."""
+    """Run the workflow of this checkout in `folder`, as a user would, with `config` as its complete configuration."""
     path = folder / "my.yaml"
     if config is not None:
         path.write_text(yaml.safe_dump(config))
-    command = [
-        PYTHON,
-        "-m",
-        "snakemake",
-        "-s",
-        ROOT / "Snakefile",
-        "--cores",
-        "2",
-        "-d",
-        folder,
-        *arguments,
-        "--configfile",
-        path,
-    ]
+    command = [PYTHON, "-m", "snakemake", "-s", ROOT / "Snakefile", "--cores", "2"]
+    command += ["-d", folder, *arguments, "--configfile", path]
     return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=600)
 
 
-def test_it_ends_with_every_table_figure_and_card(finished):
+def test_it_writes_every_table_figure_and_card(finished):
     folder, _, _ = finished
     report = folder / "results/report"
     page = (report / "index.html").read_text()
@@ -86,7 +74,7 @@ def test_a_wrong_key_stops_before_anything_runs(tmp_path):
     assert "models.r18.pretrain.epoch: unknown key; did you mean 'epochs'?" in run.stdout + run.stderr
 
 
-def test_absent_data_is_planned_and_then_explained(tmp_path):
+def test_missing_data_is_planned_and_then_reported(tmp_path):
     config = tiny_config(tmp_path)
     config["datasets"]["ss"].pop("embedded")
     config["datasets"]["ss"]["root"] = str(tmp_path / "nowhere")
@@ -112,33 +100,32 @@ def test_the_papers_plan_and_the_slurm_profile_resolve():
 
 
 def again(finished, tmp_path, **compute):
-    """A copy of the finished run whose results go elsewhere, so that training is to be done again."""
+    """A copy of the finished run with another folder of results, so that training must run again."""
     folder, config, _ = finished
     shutil.copytree(folder, tmp_path / "copy")
     paths = config["paths"] | {"results": "again"}
     return tmp_path / "copy", copy.deepcopy(config) | {"compute": compute, "paths": paths}
 
 
-def test_jobs_on_a_workstation_take_turns_at_its_gpus(finished, tmp_path, monkeypatch):
-    """One GPU (pretended: torch sees none and takes the CPU), two cores, two jobs that want the GPU, no --resources given."""
+def test_jobs_on_a_workstation_share_its_gpus_in_turn(finished, tmp_path, monkeypatch):
+    """One GPU (pretended: torch finds none and uses the CPU), two cores, two jobs that need the GPU, no --resources."""
     folder, config = again(finished, tmp_path, device="auto")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     targets = [f"again/{stage}/ss/r18/scratch/seed0/metrics.json" for stage in ("finetune", "frozen")]
     run = run_snakemake(folder, *targets, config=config)
     said = run.stdout + run.stderr
     assert run.returncode == 0, said
-    events = re.findall(r"^(?:Job \d+: (?:Finetuning|Frozen)|Finished jobid: \d+)", said, re.M)
+    events = re.findall(r"^(?:Job \d+: (?:Finetuning|Evaluating)|Finished jobid: \d+)", said, re.M)
     assert [event.split()[0] for event in events] == ["Job", "Finished", "Job", "Finished"], said
 
 
-def test_more_gpus_than_there_are_is_a_sentence_before_anything_runs(tmp_path, monkeypatch):
+def test_too_few_gpus_are_reported_before_anything_runs(tmp_path, monkeypatch):
     copy_code(tmp_path)
     config = tiny_config(Path(".")) | {"compute": {"device": "auto", "processes": 4}}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
     run = run_snakemake(tmp_path, "pretrained", config=config)
     said = run.stdout + run.stderr
     assert run.returncode != 0 and not (tmp_path / "data").exists()
-    assert "a job needs 4 GPU(s) (compute.device: auto, compute.processes: 4) and 3 can be used here" in said
-    assert (
-        rules_planned(run_snakemake(tmp_path, "-n", "pretrained", config=config))["pretrain"] == 3
-    )  # a plan may be made anywhere
+    assert "a job needs 4 GPU(s) (compute.device: auto, compute.processes: 4), but only 3 can be used here" in said
+    plan = rules_planned(run_snakemake(tmp_path, "-n", "pretrained", config=config))
+    assert plan["pretrain"] == 3  # a dry run may plan for another machine

@@ -1,4 +1,4 @@
-"""The same rules on real footage, at the smallest useful size: two formats, one missing video, both tables."""
+"""The same rules on real videos, at the smallest useful size: two formats, one missing video, both tables."""
 
 import json
 
@@ -18,11 +18,21 @@ def real_config(folder, videos) -> dict:
         "finetune": {"dataset": "camera_ssv2"},
     }
     config["datasets"] = {
-        "kinetics400": {"format": "kinetics", "root": str(videos / "kinetics400"), "annotations": {"train": "annotations/train.csv"},
-                        "shards": 1, "frames": frames | {"step": 2}},
-        "camera_ssv2": {"format": "ssv2", "root": str(videos / "camera_ssv2"), "shards": 1, "frames": frames,
-                        "annotations": {"labels": "labels.json", "train": "train.json", "validation": "validation.json"}},
-    }  # fmt: skip
+        "kinetics400": {
+            "format": "kinetics",
+            "root": str(videos / "kinetics400"),
+            "annotations": {"train": "annotations/train.csv"},
+            "shards": 1,
+            "frames": frames | {"step": 2},
+        },
+        "camera_ssv2": {
+            "format": "ssv2",
+            "root": str(videos / "camera_ssv2"),
+            "annotations": {"labels": "labels.json", "train": "train.json", "validation": "validation.json"},
+            "shards": 1,
+            "frames": frames,
+        },
+    }
     model = config["models"]["r18"]
     model["pretrain"] |= {"batch": 32, "epochs": 1}
     model["finetune"] |= {"epochs": 1}
@@ -40,7 +50,9 @@ def test_real_videos_go_through_the_same_rules_to_both_tables(real_videos, tmp_p
     predictions = pd.read_parquet(tmp_path / "results/finetune/camera_ssv2/r18/mscl/seed0/predictions.parquet")
     assert len(predictions) == 90 and (predictions.status == "ok").all()
     metrics = json.loads((tmp_path / "results/finetune/camera_ssv2/r18/mscl/seed0/metrics.json").read_text())
-    assert metrics["classes"] == 169 and metrics["chance"] == 1 / 6  # the highest index listed, and the classes that occur
+    assert (
+        metrics["classes"] == 169 and metrics["chance"] == 1 / 6
+    )  # classes: highest listed index + 1; chance: 1 / number of classes that occur
     page = (tmp_path / "results/report/index.html").read_text()
     assert "cannot be counted" not in page
     assert "0wR5jVB-WPk" in page and "Turning the camera left while filming something" in page

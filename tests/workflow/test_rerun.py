@@ -1,4 +1,4 @@
-"""One edit, and exactly the jobs that it makes Snakemake plan, no more and no fewer. What to expect is told in docs/why-rerun.md."""
+"""After one edit, Snakemake plans exactly the expected jobs, no more and no fewer. docs/why-rerun.md explains the expectations."""
 
 import contextlib
 import copy
@@ -12,15 +12,8 @@ import yaml
 from tests.conftest import tiny_config
 from tests.workflow.conftest import copy_code, rules_planned, run_snakemake
 
-AFTER_FLOW = {
-    "data_health": 1,
-    "flow_error": 1,
-    "pretrain": 2,
-    "finetune": 2,
-    "frozen": 2,
-    "analysis": 1,
-    "report": 1,
-}  # not moco
+# Only the methods with flow, so not moco.
+AFTER_FLOW = {"data_health": 1, "flow_error": 1, "pretrain": 2, "finetune": 2, "frozen": 2, "analysis": 1, "report": 1}
 PRETRAINED = {"pretrain": 3, "finetune": 3, "frozen": 3, "analysis": 1, "report": 1}
 TRAINED = {"pretrain": 3, "finetune": 4, "frozen": 4, "analysis": 1, "report": 1}
 ONE_METHOD = {"pretrain": 1, "finetune": 1, "frozen": 1}
@@ -28,7 +21,7 @@ ONE_METHOD = {"pretrain": 1, "finetune": 1, "frozen": 1}
 
 @pytest.fixture(scope="module")
 def tree(finished, tmp_path_factory):
-    """A copy of the finished run, with its times, that a row may edit; and its configuration."""
+    """A copy of the finished run with its file times, which each test may edit; and its configuration."""
     folder = tmp_path_factory.mktemp("rerun") / "tree"
     shutil.copytree(finished[0], folder)
     return folder, finished[1]
@@ -36,7 +29,7 @@ def tree(finished, tmp_path_factory):
 
 @contextlib.contextmanager
 def edited(path: Path, change):
-    """`change(text)` in place of a file's text; its bytes and times are put back."""
+    """Replace the text of a file by `change(text)`; its bytes and times are restored afterwards."""
     before, times = path.read_bytes(), path.stat()
     path.write_text(change(before.decode()))
     try:
@@ -47,7 +40,7 @@ def edited(path: Path, change):
 
 
 def with_settings(config: dict, settings: dict) -> dict:
-    """A copy of `config` in which each dotted key has another value."""
+    """A copy of `config` with new values for the dotted keys of `settings`."""
     other = copy.deepcopy(config)
     for dotted, value in settings.items():
         *sections, key = dotted.split(".")
@@ -64,28 +57,28 @@ def planned(folder: Path, *targets: Path) -> dict[str, int]:
 
 SETTINGS = {
     "finetuning": ({"models.r18.finetune.lr": 0.003}, {"finetune": 4, "analysis": 1, "report": 1}),
-    "a size of the test, which the frozen tests share": (
+    "the size at test time, which the frozen tests share": (
         {"models.r18.finetune.test_size": 40}, {"finetune": 4, "frozen": 4, "analysis": 1, "report": 1}),
     "pretraining": ({"contrast.temperature": 0.2}, PRETRAINED),
-    "what only methods with flow build": ({"models.r18.neck": 8}, ONE_METHOD | PRETRAINED | {"pretrain": 2, "finetune": 2, "frozen": 2}),
+    "a part that only methods with flow have": ({"models.r18.neck": 8}, ONE_METHOD | PRETRAINED | {"pretrain": 2, "finetune": 2, "frozen": 2}),
     "motion scores": ({"mds.stride": 2}, {"flow": 2} | AFTER_FLOW),
     "the frozen tests": ({"analysis.clips": 2}, {"frozen": 4, "report": 1}),
     "no frozen tests": ({"analysis.measures": []}, {"report": 1}),
     "the analysis": ({"analysis.pairs": 1}, {"analysis": 1, "report": 1}),
-    "a seed more": ({"seeds": [0, 1]}, TRAINED),
-    "a method more": ({"methods": ["scratch", "moco", "baseline", "lmcl", "mscl"]}, ONE_METHOD | {"report": 1}),
-    "a method of one's own": (
+    "one more seed": ({"seeds": [0, 1]}, TRAINED),
+    "one more method": ({"methods": ["scratch", "moco", "baseline", "lmcl", "mscl"]}, ONE_METHOD | {"report": 1}),
+    "an own method": (
         {"methods": ["scratch", "moco", "baseline", "mine", "mscl"], "method_settings.mine": {"switches": {"flow": True}}}, ONE_METHOD | {"report": 1}),
-    "a method fewer": ({"methods": ["scratch", "baseline", "mscl"]}, {"report": 1}),
+    "one method less": ({"methods": ["scratch", "baseline", "mscl"]}, {"report": 1}),
     "a part of the pretraining data": (
         {"datasets.kin.subset": {"fraction": 0.9}},
         {"manifest": 1, "frames": 2, "flow": 2, "data_health": 1, "flow_error": 1} | PRETRAINED),
     "the shards of the target data": ({"datasets.ss.shards": 2}, {"manifest": 1, "frames": 2, "data_health": 1} | TRAINED | {"pretrain": 0}),
     "names that only the report shows": ({"name": "other", "kind": "evidence"}, {"report": 1}),
     "another folder of results": ({"paths.results": "elsewhere"}, {"data_health": 1, "flow_error": 1} | TRAINED),
-    "how the machine shares the work": (
+    "how the work is divided on the machine": (
         {"compute.workers": 2, "compute.processes": 2, "compute.extract_workers": 2, "compute.checkpoint_minutes": 3}, {}),
-    "threads, which are part of the last bits": ({"compute.threads": 2}, TRAINED),
+    "threads, which change the last bits": ({"compute.threads": 2}, TRAINED),
 }  # fmt: skip
 
 
@@ -128,7 +121,7 @@ CODE = {
     "a comment and space": ("mscl/training/engine.py", lambda text: "# A comment.\n\n" + text.replace("\n\n\n", "\n\n\n\n"), {}),
     "how progress is shown": ("mscl/watch/progress.py", statement, {}),
     "the command line": ("mscl/cli/main.py", statement, {}),
-    "a rule's memory": ("workflow/rules/train.smk", lambda text: text.replace("mem_mb=16000", "mem_mb=17000"), {}),
+    "a rule's memory": ("workflow/rules/train.smk", lambda text: text.replace('stage.memory("pretrain")', "17000"), {}),
     "the Slurm profile": ("slurm/config.yaml", lambda text: text.replace("jobs: ", "jobs: 1"), {}),
     "documentation": ("README.md", lambda text: text + "\nMore.\n", {}),
 }
@@ -168,7 +161,7 @@ def test_a_dry_run_names_the_setting_and_the_file_that_changed(tree):
     reasons = [line for line in run.stdout.splitlines() + run.stderr.splitlines() if line.startswith("Reason: ")]
     assert any("before: 'finetune.lr = 0.002' now: 'finetune.lr = 0.003'" in reason for reason in reasons), reasons
     assert any("mscl/evaluation/frozen.py = " in reason for reason in reasons), reasons
-    assert not any("backbone" in reason for reason in reasons)  # nothing but what differs
+    assert not any("backbone" in reason for reason in reasons)  # only what differs is named
 
 
 def test_a_manifest_that_is_only_newer_and_a_result_that_is_gone(tree):
@@ -179,14 +172,14 @@ def test_a_manifest_that_is_only_newer_and_a_result_that_is_gone(tree):
     assert planned(folder) == {}
     os.utime(manifest, ns=(times.st_atime_ns, times.st_mtime_ns))
     lost.rename(folder / "kept")
-    assert planned(folder) == {}  # the report that was made from it is there; asked for by name it is made again
+    assert planned(folder) == {}  # the report made from it still exists; the result is made again only if it is a target
     assert planned(folder, lost.relative_to(folder)) == {"frozen": 1}
     (folder / "kept").rename(lost)
 
 
 @pytest.fixture(scope="module")
 def brought(finished, tmp_path_factory):
-    """Videos that a user brings, as SSv2 and as a folder per class, extracted and with flow."""
+    """A user's own videos, as SSv2 and as one folder per class, with frames and flow extracted."""
     folder = tmp_path_factory.mktemp("brought")
     copy_code(folder)
     config, videos = tiny_config(Path(".")), finished[0] / "data/videos"
@@ -216,7 +209,7 @@ def test_an_edited_annotation_and_a_new_video(brought):
         assert preparation(brought) == {"dataset": 1, "manifest": 1, "frames": 1, "prepared": 1}
     assert preparation(brought) == {}
     video = next((brought / "videos/mine").rglob("*.mp4"))
-    video.write_bytes(video.read_bytes())  # a video's bytes are not watched
+    video.write_bytes(video.read_bytes())  # changes of a video's bytes are not detected
     assert preparation(brought) == {}
     assert preparation(brought, "-R", "manifest") == {"manifest": 2, "frames": 2, "flow": 1, "prepared": 1}
     shutil.copy2(video, video.with_name("new.mp4"))

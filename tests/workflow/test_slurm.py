@@ -1,4 +1,4 @@
-"""The shipped profile on a real Slurm: what each rule asks for, who gets which GPU, and what becomes of jobs that are cut off."""
+"""The shipped profile on a real Slurm: what each rule requests, which job gets which GPU, and what happens to interrupted jobs."""
 
 import contextlib
 import hashlib
@@ -33,7 +33,7 @@ def cluster(tmp_path_factory):
 
 
 def small_config(folder: Path) -> dict:
-    """Two methods, two processes per training, a GPU for each where the cluster says so."""
+    """Two methods and two processes per training, with one GPU each if the cluster provides them."""
     config = tiny_config(folder)
     config |= {"methods": ["scratch", "mscl"], "compute": {"device": "auto", "processes": 2}}
     config["datasets"]["kin"]["shards"] = 1
@@ -43,30 +43,23 @@ def small_config(folder: Path) -> dict:
 
 
 def submit(cluster, folder: Path, config: Path, *arguments: str, log: str = "out") -> subprocess.Popen:
-    """What a user types on a submit host; this one may use one core only. The output goes to a file, since it is watched."""
-    command = [
-        "taskset",
-        "-c",
-        "0",
-        PYTHON,
-        "-m",
-        "snakemake",
-        "-s",
-        ROOT / "Snakefile",
-        "--cores",
-        "all",
-        "--profile",
-        ROOT / "slurm",
-    ]
-    command += [*QUICK, "-d", folder, *arguments, "--configfile", config]
+    """Start Snakemake as a user does on a submit host, here with one core. The output goes to a file, which the tests read."""
+    command = ["taskset", "-c", "0", PYTHON, "-m", "snakemake", "-s", ROOT / "Snakefile", "--cores", "all"]
+    command += ["--profile", ROOT / "slurm", *QUICK, "-d", folder, *arguments, "--configfile", config]
     with open(folder / f"{log}.txt", "wb") as out:
-        environment = cluster.environment | {"PYTHONPATH": str(ROOT)}
-        heed = lambda: signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        )  # a test run in the background ignores Ctrl-C, and so would this
         return subprocess.Popen(
-            [str(c) for c in command], env=environment, stdout=out, stderr=out, start_new_session=True, preexec_fn=heed
+            [str(c) for c in command],
+            env=cluster.environment | {"PYTHONPATH": str(ROOT)},
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            preexec_fn=react_to_ctrl_c,
         )
+
+
+def react_to_ctrl_c() -> None:
+    """Tests that run in the background ignore Ctrl-C, and their child processes would, too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def text(path: Path) -> str:
@@ -74,7 +67,7 @@ def text(path: Path) -> str:
 
 
 def until(what, seconds: float, process: subprocess.Popen | None = None):
-    """What `what()` gives as soon as it is true; fails after `seconds`, or when `process` ends before."""
+    """Wait until `what()` is true and return it. Fails after `seconds`, or when `process` ends before."""
     deadline = time.monotonic() + seconds
     while not (found := what()):
         assert process is None or process.poll() is None, "snakemake has ended"
@@ -89,14 +82,14 @@ def of_rule(cluster, rule: str, state: str = "") -> list[dict]:
 
 @pytest.fixture(scope="module")
 def begun(cluster, tmp_path_factory):
-    """The whole pipeline on the cluster, as far as pretraining, whose first attempt is cancelled in the midst of it by `scancel`."""
+    """The whole pipeline on the cluster, up to the middle of pretraining, whose first attempt is cancelled by `scancel`."""
     folder = tmp_path_factory.mktemp("slurm")
     config = small_config(folder)
     (folder / "my.yaml").write_text(yaml.safe_dump(config))
     process = submit(cluster, folder, folder / "my.yaml")
     try:
         log = folder / "results/logs/pretrain/r18/mscl/seed0.log"
-        until(lambda: "| 0/" in text(log), 500, process)  # the loop begins
+        until(lambda: "| 0/" in text(log), 500, process)  # the training loop has started
         time.sleep(1)
         first = of_rule(cluster, "pretrain")[0]["JobId"]
         cluster("scancel", first)
@@ -107,7 +100,7 @@ def begun(cluster, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def long(cluster, begun, tmp_path_factory):
-    """Pretraining that needs more time than its job may have, beside the pipeline."""
+    """Pretraining that needs more time than the limit of its job, at the same time as the pipeline."""
     folder = tmp_path_factory.mktemp("long")
     config = other(begun[2], folder / "results", processes=1, epochs=100_000)
     config["compute"]["device"] = "cpu"
@@ -119,7 +112,7 @@ def long(cluster, begun, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def failing(cluster, begun, tmp_path_factory):
-    """Pretraining that cannot work, beside the pipeline."""
+    """Pretraining that must fail, at the same time as the pipeline."""
     folder = tmp_path_factory.mktemp("failing")
     config = other(begun[2], folder / "results", processes=1, batch=32)
     (folder / "my.yaml").write_text(yaml.safe_dump(config))
@@ -130,7 +123,7 @@ def failing(cluster, begun, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pipeline(begun, failing):
-    """The pipeline at its end: folder, configuration, what Snakemake said, the job that was cancelled."""
+    """The finished pipeline: folder, configuration, output of Snakemake, number of the cancelled job."""
     process, folder, config, first = begun
     process.wait(timeout=400)
     said = text(folder / "out.txt")
@@ -139,7 +132,7 @@ def pipeline(begun, failing):
 
 
 def other(config: dict, results: Path, processes: int, **pretrain) -> dict:
-    """The pipeline's data with other results."""
+    """A configuration with the data of the pipeline and another folder of results."""
     config = json.loads(json.dumps(config))
     config["paths"]["results"], config["compute"]["processes"] = str(results), processes
     config["models"]["r18"]["pretrain"] |= pretrain
@@ -147,7 +140,7 @@ def other(config: dict, results: Path, processes: int, **pretrain) -> dict:
 
 
 def end(process: subprocess.Popen) -> None:
-    """Ctrl-C, which cancels the jobs in the queue, too."""
+    """Stop Snakemake by Ctrl-C, which also cancels its jobs in the queue."""
     if process.poll() is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.send_signal(signal.SIGINT)
@@ -157,8 +150,8 @@ def end(process: subprocess.Popen) -> None:
         process.wait()
 
 
-def test_training_whose_time_is_up_goes_back_into_the_queue_and_goes_on(cluster, long, failing):
-    """Slurm's warning signal, a checkpoint, the same job once more; then the user stops Snakemake, and the job is cancelled."""
+def test_training_at_its_time_limit_is_requeued_and_resumes(cluster, long, failing):
+    """Slurm's warning signal, a checkpoint, the same job again. Then the user stops Snakemake, and the job is cancelled."""
     process, folder = long
     (number,) = until(lambda: re.findall(r"submitted with SLURM jobid (\d+)", text(folder / "out.txt")), 60, process)
     log = folder / f".snakemake/slurm_logs/rule_pretrain/r18_mscl_0/{number}.log"
@@ -166,13 +159,15 @@ def test_training_whose_time_is_up_goes_back_into_the_queue_and_goes_on(cluster,
     until(lambda: re.search(again, text(log), re.S), 240, process)
     job = cluster.job(number)
     assert job["Restarts"] in ("1", "2") and job["TimeLimit"] == "00:04:00"
-    assert "Trying to restart" not in text(folder / "out.txt")  # none of Snakemake's retries was used up
+    assert "Trying to restart" not in text(folder / "out.txt")  # none of Snakemake's retries was used
     process.send_signal(signal.SIGINT)
     until(lambda: "CANCELLED" in cluster.job(number)["JobState"], 60)
 
 
-MINUTES = {"dataset": 240, "manifest": 30, "frames": 240, "flow": 480, "data_health": 30, "flow_error": 30, "pretrain": 2880,
-           "finetune": 1440, "frozen": 240, "analysis": 120, "report": 30}  # fmt: skip
+MINUTES = {
+    **{"dataset": 240, "manifest": 30, "frames": 240, "flow": 480, "data_health": 30, "flow_error": 30},
+    **{"pretrain": 2880, "finetune": 1440, "frozen": 240, "analysis": 120, "report": 30},
+}
 MEMORY = {"dataset": 2000, "flow": 8000, "pretrain": 16000, "finetune": 16000, "frozen": 16000, "analysis": 8000}
 CPUS = {"dataset": 2, "pretrain": 2, "finetune": 2}
 GPUS = {"pretrain": 2, "finetune": 2, "frozen": 1, "analysis": 1}
@@ -184,7 +179,7 @@ def minutes(limit: str) -> int:
     return int(days or 0) * 1440 + hours * 60 + mins + seconds // 60
 
 
-def test_every_rule_asks_for_its_cpus_memory_time_and_gpus_as_one_task(cluster, pipeline):
+def test_every_rule_requests_its_cpus_memory_time_and_gpus_as_one_task(cluster, pipeline):
     folder, _, _, _ = pipeline
     assert "Table 1" in (folder / "results/report/index.html").read_text()
     for rule in MINUTES:
@@ -202,17 +197,20 @@ def test_two_gpus_are_one_task_with_torchrun_inside(pipeline):
     folder, _, _, _ = pipeline
     card = json.loads((folder / "results/cards/pretrain/r18/mscl/seed0/run.json").read_text())
     assert card["processes"] == 2
-    assert "on 2 x cpu" in text(folder / "results/logs/pretrain/r18/mscl/seed0.log")  # pretended GPUs: torch sees none
+    assert "on 2 x cpu" in text(folder / "results/logs/pretrain/r18/mscl/seed0.log")  # the GPUs are pretended: torch finds none
 
 
-def test_jobs_that_run_together_hold_different_gpus(cluster, pipeline):
-    """Two GPUs, and jobs that want one or two: at no time are more in use than there are."""
+def test_jobs_that_run_at_the_same_time_have_different_gpus(cluster, pipeline):
+    """Two GPUs, and jobs that need one or two: never are more than two in use."""
     events = []
     for job in cluster.jobs():
         if job["JobState"] in ("COMPLETED", "FAILED", "CANCELLED") and (
             asked := re.search(r"gpu:(\d+)", job.get("TresPerJob", ""))
         ):
-            events += [(job["StartTime"], 1, int(asked[1])), (job["EndTime"], 0, -int(asked[1]))]  # ends come first
+            events += [
+                (job["StartTime"], 1, int(asked[1])),
+                (job["EndTime"], 0, -int(asked[1])),
+            ]  # at the same time ends are counted first
     used = most = 0
     for _, _, change in sorted(events):
         used += change
@@ -224,7 +222,7 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_pretraining_that_was_cancelled_is_retried_and_ends_as_if_undisturbed(cluster, pipeline, tmp_path):
+def test_cancelled_pretraining_is_retried_with_the_same_result(cluster, pipeline, tmp_path):
     folder, config, said, first = pipeline
     attempts = [j for j in of_rule(cluster, "pretrain") if j["WorkDir"] == str(folder)]
     assert [j["JobState"] for j in attempts] == ["CANCELLED", "COMPLETED"] and attempts[0]["JobId"] == first
@@ -239,7 +237,7 @@ def test_pretraining_that_was_cancelled_is_retried_and_ends_as_if_undisturbed(cl
     assert pd.read_csv(run / "history.csv")[measured].equals(pd.read_csv(tmp_path / "history.csv")[measured])
 
 
-def test_a_failed_jobs_own_words_are_shown_to_the_user(failing):
+def test_the_error_of_a_failed_job_is_shown_to_the_user(failing):
     process, folder = failing
     assert process.wait(timeout=200) != 0
     said = text(folder / "out.txt")
@@ -248,8 +246,8 @@ def test_a_failed_jobs_own_words_are_shown_to_the_user(failing):
     assert logs and all(Path(p).exists() for p in logs.groups()), said
 
 
-def test_two_tasks_pretrain_one_network_where_snakemake_looks_for_it(cluster, pipeline, tmp_path):
-    """As on two machines: a torchrun of its own in each Slurm task, which meet by rendezvous."""
+def test_two_tasks_pretrain_one_network_with_the_results_in_place(cluster, pipeline, tmp_path):
+    """As on two machines: each Slurm task has its own torchrun, and they meet by rendezvous."""
     config = other(pipeline[1], tmp_path / "results", processes=2, epochs=1)
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(config))
     own = {

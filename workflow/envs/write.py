@@ -1,6 +1,6 @@
-"""Write workflow/envs/mscl.yaml: what the stages need, in the versions of requirements.lock. Run it in the installed environment.
+"""Write workflow/envs/mscl.yaml: the packages that the stages need, in the versions of requirements.lock.
 
-Snakemake copies an environment's file elsewhere before it makes the environment, so the file cannot point to requirements.lock.
+Run it in the installed environment. The file cannot refer to requirements.lock, since Snakemake copies it to another folder first.
 """
 
 import re
@@ -11,10 +11,11 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
-NOT_IN_STAGES = {"snakemake", "snakemake-executor-plugin-slurm", "dvc", "dvc-s3"}  # these call the stages
+# These run the stages, but the stages do not import them.
+NOT_IN_STAGES = {"snakemake", "snakemake-executor-plugin-slurm", "dvc", "dvc-s3"}
 HEAD = """\
-# What `snakemake --sdm conda` installs for every rule. Written by workflow/envs/write.py from pyproject.toml and requirements.lock.
-# The package mscl itself is not in it: every rule puts this checkout on PYTHONPATH.
+# The environment of `snakemake --sdm conda` for every rule. Written by workflow/envs/write.py from pyproject.toml and requirements.lock.
+# The package mscl itself is not included: every rule puts this checkout on PYTHONPATH.
 channels:
   - conda-forge
 dependencies:
@@ -27,28 +28,29 @@ dependencies:
 
 
 def canonical(name: str) -> str:
+    """The normalised name of a package (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def pins() -> dict[str, str]:
-    """Canonical name -> line of requirements.lock."""
+    """Canonical name of a package -> its line in requirements.lock."""
     lines = [line.split("#")[0].strip() for line in (ROOT / "requirements.lock").read_text().splitlines()]
     return {canonical(line.split("==")[0]): line for line in lines if "==" in line}
 
 
 def needed() -> set[str]:
-    """What the stages import and all that it requires, from the installed packages' metadata, as far as the lock pins it."""
+    """The packages that the stages import, and all their requirements, from the metadata of the installed packages.
+
+    Only packages that requirements.lock pins are included.
+    """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     todo = [*project["dependencies"], *project["optional-dependencies"]["pipeline"]]
     pinned, found = pins(), set()
     while todo:
         requirement = Requirement(todo.pop())
         name = canonical(requirement.name)
-        if (
-            name in found | NOT_IN_STAGES
-            or name not in pinned
-            or not (requirement.marker is None or requirement.marker.evaluate())
-        ):
+        applies = requirement.marker is None or requirement.marker.evaluate()
+        if not applies or name not in pinned or name in found | NOT_IN_STAGES:
             continue
         found.add(name)
         todo += [r for r in metadata.requires(name) or [] if "extra ==" not in r]
@@ -56,6 +58,7 @@ def needed() -> set[str]:
 
 
 def text() -> str:
+    """The text of workflow/envs/mscl.yaml."""
     pinned = pins()
     return HEAD + "".join(f"      - {pinned[name]}\n" for name in sorted(needed()))
 

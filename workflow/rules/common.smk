@@ -1,14 +1,16 @@
-# What the other files share: how a stage is called, and how large a job is.
+# Shared by the files beside this one: the prefix of shell commands, and the resources of jobs.
 from mscl.machine.gpus import visible
 
 
 def stage_prefix():
-    """What goes before every command of a stage.
+    """The shell code before every command of a stage.
 
-    Strict mode is Snakemake's default only where there is no prefix. The package is this checkout's. The interpreter that runs
-    Snakemake also runs the stages, activated or not, unless Snakemake itself brings an environment (--sdm). A cluster that stops a
-    job sends SIGTERM to all its processes: the shell and tee must outlive Python, which then writes a checkpoint. Unbuffered, a log
-    holds the last words of a stage that was killed.
+    * `set -euo pipefail`: Snakemake sets strict mode only if there is no prefix.
+    * PYTHONPATH: the package is that of this checkout.
+    * PATH: the Python that runs Snakemake also runs the stages, unless Snakemake provides an environment (--sdm).
+    * trap: a cluster that stops a job sends SIGTERM to all its processes. The shell and tee must keep running until Python has
+      written a checkpoint.
+    * PYTHONUNBUFFERED: the log contains the last output of a killed stage.
     """
     found = f"set -euo pipefail; export PYTHONUNBUFFERED=1 PYTHONPATH={shlex.quote(str(ROOT))}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
     if not workflow.deployment_settings.deployment_method:
@@ -18,46 +20,49 @@ def stage_prefix():
 
 
 def one_of(names):
-    """A pattern that one of the names fits; nothing fits where there are none."""
+    """A regular expression that matches exactly the given names; without names it matches nothing."""
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
 def folder(wildcards, output):
-    """Where the outputs lie."""
+    """The folder of the outputs."""
     return str(Path(output[0]).parent)
 
 
-# Numbers of processes, of loaders and the like are a matter of the machine, not of the result: resources, not parameters.
+# Numbers of processes and loaders depend on the machine and do not change results, so they are resources and not parameters:
+# a change of them reruns nothing.
 
 
 def loader(wildcards):
+    """Loader processes of one training process."""
     return cfg.compute.workers
 
 
 def workers(wildcards):
-    """ffmpeg processes or flow threads of one job."""
+    """ffmpeg processes, or flow threads, of one job."""
     return cfg.compute.extract_workers
 
 
 def downloads(wildcards):
-    """Archives fetched at a time."""
+    """Archives downloaded at the same time."""
     return cfg.compute.download_workers
 
 
 def checkpoint_minutes(wildcards):
+    """Minutes between two checkpoints."""
     return cfg.compute.checkpoint_minutes
 
 
 def processes(wildcards):
-    """Processes, one per GPU, that share a batch."""
+    """Processes that share a batch, one per GPU."""
     return cfg.compute.processes
 
 
 def limit_gpus():
-    """How many GPUs all jobs together may use; None: no limit is set here.
+    """The number of GPUs that all jobs together may use; None: no limit.
 
-    It is what --resources gpu=N says, else the number of this machine's GPUs. On a cluster the queue sees to it; there, and nowhere
-    else, the number of jobs is limited beside that of the cores (the executor is not known yet when this file is read).
+    It is N of --resources gpu=N, else the number of GPUs of this machine. On a cluster the queue limits GPUs instead. A cluster is
+    recognised by a limit on the number of jobs (`nodes`), since the executor is not known yet when this file is read.
     """
     given = workflow.global_resources.get("gpu")
     if (number := getattr(given, "value", given)) is not None:
@@ -75,23 +80,29 @@ GPUS = limit_gpus()
 
 
 def gpus(wildcards=None, processes=1):
-    """GPUs of one job. Snakemake would lower a number that is too large in silence; a dry run plans for other machines, too."""
+    """GPUs of one job. Raises WorkflowError if there are too few, since Snakemake would silently lower the number.
+
+    A dry run does not check this: it may plan for another machine.
+    """
     wanted = 0 if cfg.compute.device == "cpu" else processes
     if GPUS is not None and wanted > GPUS and not workflow.dryrun and not workflow.touch:
         raise WorkflowError(
-            f"a job needs {wanted} GPU(s) (compute.device: {cfg.compute.device}, compute.processes: {processes}) and {GPUS} can be used here;"
-            " change that, or say --resources gpu=N where there are more"
+            f"a job needs {wanted} GPU(s) (compute.device: {cfg.compute.device}, compute.processes: {processes}), but only {GPUS} can be used"
+            " here; change these settings, or pass --resources gpu=N if there are more GPUs"
         )
     return wanted
 
 
 def flow_gpus(wildcards):
+    """GPUs of a flow job: only RAFT uses one."""
     return gpus() if cfg.flow.method == "raft" else 0
 
 
 def training_cpus(wildcards):
+    """CPU cores of a training job, with its loaders."""
     return cfg.compute.processes * (cfg.compute.threads + cfg.compute.workers)
 
 
 def training_gpus(wildcards):
+    """GPUs of a training job."""
     return gpus(processes=cfg.compute.processes)

@@ -4,10 +4,10 @@
 GIVEN = [at.dataset(d) for d in build.given_datasets(cfg)]
 
 
-# Runs where Snakemake runs: a cluster's compute nodes often have no network. A stopped download goes on where it was.
+# A local rule: compute nodes of a cluster often have no network. An interrupted download is resumed.
 rule download:
     input:
-        ancient(GIVEN),  # one that only a person can get is missed before the hours of downloading another
+        ancient(GIVEN),  # a missing data set that the user must provide is reported before hours of downloading
     output:
         **stage.makes("download"),
     log:
@@ -78,7 +78,7 @@ rule manifest:
         *stage.code("manifest"),
         job=stage.job("manifest"),
     message:
-        "Listing the videos of {wildcards.dataset}"
+        "Writing the manifest of {wildcards.dataset}"
     shell:
         "python -m mscl manifest --job {params.job:q} --out {output.manifest:q} 2>&1 | tee {log:q}"
 

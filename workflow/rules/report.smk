@@ -20,7 +20,7 @@ rule data_health:
         *stage.code("data_health"),
         job=stage.job("data_health"),
     message:
-        "Counting usable and unusable videos"
+        "Counting videos by status"
     shell:
         "python -m mscl data --job {params.job:q} --out {output.data:q} 2>&1 | tee {log:q}"
 
@@ -46,7 +46,7 @@ if build.exact_flow_datasets(cfg):
             *stage.code("flow_error"),
             job=stage.job("flow_error"),
         message:
-            "Comparing stored flow with the renderer's exact flow"
+            "Comparing the stored flow with the exact flow"
         shell:
             "python -m mscl flow-error --job {params.job:q} --out {output.flow_error:q} 2>&1 | tee {log:q}"
 

@@ -96,7 +96,7 @@ rule frozen:
         out=stage.folder("frozen"),
         records=stage.records("frozen"),
     message:
-        "Frozen features of {wildcards.model} from {wildcards.method}, seed {wildcards.seed}"
+        "Evaluating frozen features of {wildcards.model} from {wildcards.method}, seed {wildcards.seed}"
     shell:
         "python -m mscl frozen --job {params.job:q} --out {params.out:q} --records {params.records:q}"
         " --workers {resources.workers} 2>&1 | tee {log:q}"
