@@ -363,6 +363,16 @@ class Config(Strict):
                 raise ValueError(
                     f"pretrain.monitor: split '{watched[1]}' of '{watched[0]}' is used for pretraining; give another split"
                 )
+        if self.finetune.train == self.finetune.test:
+            raise ValueError(
+                f"finetune.test: '{self.finetune.test}' is also finetune.train; test on another split, or add one by holdout"
+            )
+        tested = (self.finetune.dataset, self.finetune.test)
+        if self.pretrain.monitor and (self.pretrain.monitor.dataset, self.pretrain.monitor.split) == tested:
+            raise ValueError(
+                f"pretrain.monitor: split '{tested[1]}' of '{tested[0]}' is the test split (finetune.test), and the monitor uses its labels"
+                " during pretraining; give another split"
+            )
         for name, split in wanted:
             if split not in self.datasets[name].splits:
                 raise ValueError(

@@ -203,3 +203,12 @@ def test_a_method_has_its_own_recipe_and_the_released_one_its_own_colours():
     assert [j.optim.epochs for j in jobs_of.values()] == [5, 2, 2, 2]
     assert [j.augment.colours for j in jobs_of.values()] == ["clip", "clip", "clip", "frame"]
     assert jobs_of["mine"].augment.flip == 0 and jobs_of["mine"].switches == jobs_of["mscl"].switches
+
+
+def test_the_test_split_is_not_trained_on_or_watched_with_its_labels():
+    values = changed("finetune/train", "validation")
+    with pytest.raises(ConfigError, match="finetune.test: 'validation' is also finetune.train; test on another split"):
+        load_config(values)
+    values = changed("pretrain/monitor", {"dataset": "ss", "split": "validation"})
+    with pytest.raises(ConfigError, match="pretrain.monitor: split 'validation' of 'ss' is the test split"):
+        load_config(values)

@@ -151,7 +151,9 @@ def test_pieces_of_one_video_stay_together(tmp_path):
         table = build_manifest("mine", data)
         assert_whole(table, table.clip_id.str[0])
     data = Dataset(format="csv", root=tmp_path, annotations={"train": "t.csv"}, shards=1, holdout={"validation": 0.0001})
-    with pytest.raises(ValueError, match=r"takes 0 of the 80 videos of split 'train' \(2 recordings are left, and a recording is not"):
+    with pytest.raises(
+        ValueError, match=r"takes 0 of the 80 videos of split 'train' \(2 recordings are left, and a recording is not"
+    ):
         build_manifest("mine", data)
 
 
