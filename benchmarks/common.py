@@ -1,4 +1,4 @@
-"""What the benchmarks share: videos to run on, the machine in one line, medians of interleaved repetitions."""
+"""Shared by the benchmarks: test videos, a manifest of them, the machine in one line, medians of interleaved repetitions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from mscl.video.ffmpeg import ffmpeg_exe
 
 
 def machine() -> str:
-    """Processor, cores that this process may use, memory."""
+    """The processor, the number of cores that this process may use, and the memory in GiB."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -23,18 +26,22 @@ def machine() -> str:
 
 
 def versions(*packages: str) -> str:
+    """The versions of Python, of the packages and of ffmpeg, on one line."""
     found = [f"Python {platform.python_version()}"]
     for name in packages:
         try:
             found.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
-            found.append(f"{name} absent")
+            found.append(f"{name} not installed")
     text = subprocess.run([ffmpeg_exe(), "-version"], capture_output=True, text=True, check=True).stdout
     return ", ".join([*found, "ffmpeg " + text.split()[2]])
 
 
 def kinetics_like(folder: Path, count: int, seconds: int = 10) -> list[Path]:
-    """`count` H.264 videos of 340 x 256 at 30 fps with sound, as Kinetics' are: moving texture, cuts, grain."""
+    """Make `count` H.264 videos like those of Kinetics: 340 x 256 pixels, 30 fps, with sound; moving texture with grain.
+
+    Existing files are kept. Returns the paths.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"like{n:03d}_000000_000010.mp4" for n in range(count)]
     for n, path in enumerate(paths):
@@ -46,17 +53,21 @@ def kinetics_like(folder: Path, count: int, seconds: int = 10) -> list[Path]:
             f"crop=340:256:x='85+80*sin({speed}*t)':y='64+60*cos(0.7*t)',gblur=sigma=0.8,noise=alls=6:allf=t,format=yuv420p"
         )
         draft = path.with_suffix(".part.mp4")
-        subprocess.run(
-            [ffmpeg_exe(), "-v", "error", "-nostdin", "-y", "-f", "lavfi", "-i", graph, "-f", "lavfi", "-i", f"sine=d={seconds}",
-             "-c:v", "libx264", "-preset", "medium", "-crf", "23", "-g", "250", "-c:a", "aac", "-shortest", str(draft)],
-            check=True,
-        )  # fmt: skip
+        inputs = f"-f lavfi -i {graph} -f lavfi -i sine=d={seconds}".split()
+        coding = "-c:v libx264 -preset medium -crf 23 -g 250 -c:a aac -shortest".split()
+        subprocess.run([ffmpeg_exe(), "-v", "error", "-nostdin", "-y", *inputs, *coding, str(draft)], check=True)
         draft.rename(path)
     return paths
 
 
+def manifest(clips: dict[str, Path]) -> pd.DataFrame:
+    """A manifest of usable videos (clip_id -> path), all in shard 0."""
+    whole = {"shard": 0, "status": "ok", "reason": "", "start": np.nan, "end": np.nan}
+    return pd.DataFrame([{"clip_id": clip, "path": str(path)} | whole for clip, path in clips.items()])
+
+
 def interleaved(repeats: int, **ways: Callable[[], object]) -> dict[str, float]:
-    """Median seconds of each way; they take turns, so that a busy moment of the machine touches all alike."""
+    """The median time in seconds of each way. The ways take turns, so that other load on the machine affects all of them."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
@@ -67,7 +78,7 @@ def interleaved(repeats: int, **ways: Callable[[], object]) -> dict[str, float]:
 
 
 def cpu_seconds(way: Callable[[], object]) -> float:
-    """Processor time of one call, with that of the processes it started and waited for: steadier than the clock."""
+    """CPU time in seconds of one call, with the processes that it started and waited for. It varies less than the wall time."""
     before = os.times()
     way()
     after = os.times()

@@ -1,10 +1,10 @@
-"""The table of all runs of config/evidence.yaml, and whether the methods differ.
+"""The table of all runs of config/evidence.yaml, and the differences between the methods.
 
     snakemake --cores all --configfile config/evidence.yaml
     python benchmarks/evidence.py results/evidence > benchmarks/<date>-evidence.md
 
-Reads metrics and run cards only. The standard error of a mean is s/√n over the seeds, that of a
-difference the root of the summed squares.
+Reads only metrics and run cards. The standard error of a mean is s/√n over the seeds. The standard error of a difference is the
+root of the sum of the squared standard errors.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ORDER = ["scratch", "moco", "baseline", "mscl"]
 
 
 def read(results: Path) -> pd.DataFrame:
-    """One row per model, method and seed, with every measure and the pretraining's wall time."""
+    """One row per model, method and seed, with every measure (shares in [0, 1]) and the wall time of pretraining in minutes."""
     rows = []
     for path in sorted(results.glob("finetune/*/*/*/seed*/metrics.json")):
         target, model, method, seed = path.parts[-5:-1]
@@ -36,17 +36,15 @@ def read(results: Path) -> pd.DataFrame:
             "finetune": tuned,
             "frozen": {f"{m}_{k}": v for m, found in frozen["measures"].items() for k, v in found.items()},
         }
-        rows.append({
-            "model": model, "method": method, "seed": int(seed[4:]),
-            **{name: values[stage][key] for name, (stage, key) in MEASURES.items()},
-            "test videos": tuned["videos"], "chance": tuned["chance"], "pretraining, minutes": minutes,
-        })  # fmt: skip
+        row = {"model": model, "method": method, "seed": int(seed[4:])}
+        row |= {name: values[stage][key] for name, (stage, key) in MEASURES.items()}
+        rows.append(row | {"test videos": tuned["videos"], "chance": tuned["chance"], "pretraining, minutes": minutes})
     table = pd.DataFrame(rows)
     return table.sort_values(["model", "method", "seed"], key=lambda c: c.map(ORDER.index) if c.name == "method" else c)
 
 
 def differences(runs: pd.DataFrame, ours: str = "mscl") -> pd.DataFrame:
-    """Per measure and rival: mean difference, its standard error and their ratio."""
+    """For each measure and other method: the mean difference, its standard error, and their ratio."""
     grouped = runs.groupby("method")[list(MEASURES)]
     mean, error = grouped.mean(), grouped.sem()
     rows = []

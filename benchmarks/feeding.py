@@ -1,10 +1,11 @@
-"""Training from the store against the same training on tensors that are ready.
+"""Training from the store, compared with the same training on tensors that are already in memory.
 
     python -m benchmarks.feeding [--config config.yaml] [--model r18] [--method mscl] [--workers 0] [--epochs 2]
 
-The stores of `--config` must have been made (`make demo` makes those of config.yaml). Both runs are the engine's own loop with the same
-loader; one reads and decodes clips, the other returns copies of one sample. They take turns, an epoch each. Then: how many samples a second
-one core reads, and how many cores therefore feed one device at the measured rate, or at `--rate` samples a second.
+The stores of `--config` must exist (`make demo` makes those of config.yaml). Both runs use the loop of the engine with the same
+loader. One reads and decodes clips, the other returns copies of one sample. They take turns, one epoch each. The benchmark also
+prints how many samples per second one core reads, and how many cores are needed for one device at the measured rate, or at
+`--rate` samples per second.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from mscl.training.pretrain import PretrainStep
 
 
 class Ready(Dataset):
-    """As many samples as `clips` has, all the first one: what reading costs is left out."""
+    """As many samples as `clips`, all equal to the first one, so that reading costs nothing."""
 
     def __init__(self, clips: PretrainClips):
         self.length, self.sample = len(clips), clips[0]
@@ -45,7 +46,7 @@ class Ready(Dataset):
 
 
 def epoch_seconds(job: jobs.PretrainJob, data: Dataset, device: torch.device, workers: int) -> float:
-    """One epoch of the engine."""
+    """The time of one epoch in seconds."""
     torch.manual_seed(0)
     model = place(build_method(job.net, job.contrast, job.switches), device, job.kernels)
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +63,7 @@ def main() -> None:
     parser.add_argument("--method", default="mscl")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--rate", type=float, help="samples a second that a device asks for; the measured rate without it")
+    parser.add_argument("--rate", type=float, help="samples per second that a device needs; default: the measured rate")
     a = parser.parse_args()
     config = load_config(a.config)
     job = build.pretrain_job(config, a.model, a.method, 0)
@@ -82,9 +83,9 @@ def main() -> None:
     read = min(200, len(clips)) / (time.process_time() - began)
     asked = a.rate or rates["ready"]
     print(
-        f"{a.config} {a.model} {a.method}: from the store {rates['store']:.1f} videos/s, on ready tensors {rates['ready']:.1f}: "
-        f"ratio {rates['store'] / rates['ready']:.3f} (aim: 0.9)\n"
-        f"one core reads {read:.0f} samples/s; {asked:.0f} samples/s keep {asked / read:.2f} cores busy"
+        f"{a.config} {a.model} {a.method}: {rates['store']:.1f} videos/s from the store, {rates['ready']:.1f} from memory: "
+        f"ratio {rates['store'] / rates['ready']:.3f} (target: 0.9)\n"
+        f"one core reads {read:.0f} samples/s; {asked:.0f} samples/s need {asked / read:.2f} cores"
     )
 
 

@@ -1,9 +1,10 @@
-"""One step of the whole method at the paper's sizes, in float32, against the float64 reference of the tests.
+"""One step of the whole method at the paper's sizes in float32, compared with the float64 reference of the tests.
 
     python -m benchmarks.fidelity
 
-R18 with 8 clips of 8 x 112 x 112, R50 with 4 of 8 x 224 x 224, full width, on a CPU. The queue has 64 keys: the reference goes
-through it in Python. Prints the largest gap of a loss term, relative where it is above 1, and the relative gap of all gradients together.
+R18 with 8 clips of 8 x 112 x 112, R50 with 4 clips of 8 x 224 x 224, full width, on a CPU. The queue has only 64 keys, since the
+reference loops over it in Python. Prints the largest difference of a loss term (relative for terms above 1), and the relative
+difference of all gradients together.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Flow of one shard against the bare OpenCV loop on the same stored frames; RAFT's fields/s where there is a GPU.
+"""Flow of one shard, compared with a plain OpenCV loop on the same stored frames; on a GPU also the rate of RAFT in fields/s.
 
     python -m benchmarks.flow [--clips 12] [--repeats 3] [--raft WEIGHTS]
 
-The bare loop is what people write: read a JPEG as grey, resize, DISOpticalFlow.calc (medium preset), one thread. `with storing`
-also shrinks u and v to the stored size, clips them to 20 pixels, and encodes two JPEGs. Ours is `flow_shard`: the same, lossless in
-range, plus motion scores (MDS), tar, index and checksum.
+The plain loop is the usual code: read a JPEG as grey, resize, DISOpticalFlow.calc (medium preset), one thread. `with storing`
+also resizes u and v to the stored size, clips them to 20 pixels, and encodes two JPEGs. Ours is `flow_shard`: the same without
+clipping, plus motion scores (MDS), tar, index and checksum.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 import torch
 
-from benchmarks.common import cpu_seconds, interleaved, kinetics_like, machine, versions
+from benchmarks.common import cpu_seconds, interleaved, kinetics_like, machine, manifest, versions
 from mscl.config.datasets import FramesConfig
 from mscl.config.schema import FlowConfig, MDSConfig
 from mscl.flow.estimate import make_estimator
@@ -34,7 +33,7 @@ FLOW = FlowConfig(method="dis", gap=8, size=(384, 640), short_side=128)
 
 
 def bare(index: Path, store: bool) -> int:
-    """Fields computed."""
+    """The plain loop. Returns the number of computed fields."""
     cv2.setNumThreads(1)
     shards, fields = Shards([index]), 0
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
@@ -56,13 +55,14 @@ def bare(index: Path, store: bool) -> int:
 
 
 def ours(index: Path, out: Path) -> None:
+    """The work of the rule, with one worker."""
     shutil.rmtree(out, ignore_errors=True)
     job = FlowJob(flow=FLOW, mds=MDSConfig(), device="cpu")
     flow_shard(job, index, index.with_suffix(".tar"), out / "0.tar", out / "0.parquet", workers=1)
 
 
 def raft(index: Path, weights: Path, precision: str) -> float:
-    """Fields/s of RAFT-large on the GPU, after a first clip to warm up."""
+    """The rate of RAFT-large on the GPU in fields/s, after a first clip to warm up."""
     import time
 
     flow = FLOW.model_copy(update={"method": "raft", "weights": weights, "precision": precision})
@@ -86,22 +86,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         tmp = Path(scratch)
         videos = kinetics_like(tmp / "videos", min(a.clips, 6))
-        rows = [{"clip_id": f"{n:04d}", "path": str(videos[n % len(videos)]), "shard": 0, "status": "ok", "reason": "",
-                 "start": np.nan, "end": np.nan} for n in range(a.clips)]  # fmt: skip
-        pd.DataFrame(rows).to_parquet(tmp / "m.parquet")
+        manifest({f"{n:04d}": videos[n % len(videos)] for n in range(a.clips)}).to_parquet(tmp / "m.parquet")
         index = tmp / "frames.parquet"
         extract_shard(
             FramesJob(frames=FramesConfig(step=2, short_side=256)), tmp / "m.parquet", 0, index.with_suffix(".tar"), index, 2
         )
         fields = bare(index, store=False)
-        ways = {"bare loop": lambda: bare(index, False), "bare loop with storing": lambda: bare(index, True),
-                "mscl flow": lambda: ours(index, tmp / "out")}  # fmt: skip
+        ways = {
+            "plain loop": lambda: bare(index, False),
+            "plain loop with storing": lambda: bare(index, True),
+            "mscl flow": lambda: ours(index, tmp / "out"),
+        }
         wall, cpu = interleaved(a.repeats, **ways), {name: cpu_seconds(way) for name, way in ways.items()}
         for name, seconds in wall.items():
             print(f"{name:24s} {fields / seconds:7.1f} fields/s   {1000 * cpu[name] / fields:6.2f} ms of CPU per field")
-        for rival in ("bare loop", "bare loop with storing"):
+        for rival in ("plain loop", "plain loop with storing"):
             print(
-                f"ratio of rates, mscl / {rival}: {wall[rival] / wall['mscl flow']:.2f} by the clock, {cpu[rival] / cpu['mscl flow']:.2f} by CPU time"
+                f"ratio of rates, mscl / {rival}: wall time {wall[rival] / wall['mscl flow']:.2f}, CPU time {cpu[rival] / cpu['mscl flow']:.2f}"
             )
         if a.raft and torch.cuda.is_available():
             for precision in ("float32", "bfloat16"):
@@ -109,7 +110,7 @@ def main() -> None:
                     f"RAFT-large {precision}, batch {FLOW.batch}: {raft(index, a.raft, precision):.1f} fields/s on {torch.cuda.get_device_name()}"
                 )
         else:
-            print("RAFT: no GPU or no weights here, not measured")
+            print("RAFT: not measured here (no GPU, or no weights)")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""A pretraining step under each way of choosing kernels, beside what a user would take for the yardstick.
+"""The time of a pretraining step with different kernels, and two reference measurements.
 
     python -m benchmarks.kernels [--config config/paper.yaml] [--model r18] [--method mscl] [--batch 8] [--threads 2] [--seconds 90]
 
-Ways: as shipped, without channels_last, compiled, and on a GPU with cudnn.benchmark. Yardsticks: a bare training step (forward,
-backward, SGD) of torchvision's own r3d_18 on clips of the same size, and the rate of a plain matrix product in the type of the
-networks (bfloat16 on a GPU), from which follows the least time that the step's counted operations could take. All take turns.
+Kernels: as shipped, without channels_last, compiled, and on a GPU with cudnn.benchmark. References: a plain training step
+(forward, backward, SGD) of torchvision's r3d_18 on clips of the same size, and the rate of a matrix product in the data type of
+the networks (bfloat16 on a GPU), which gives the shortest possible time for the counted operations of a step. All measurements
+take turns.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from mscl.watch.flops import mfu, pretrain_flops
 WAYS = {"as shipped": {}, "contiguous": {"channels_last": False}, "compiled": {"compile": True}}
 
 
-def step_of(job: jobs.PretrainJob, batch: int, device: torch.device, **kernels) -> Callable[[], None]:
+def step_of(job: jobs.PretrainJob, batch: int, device: torch.device, **kernels: bool) -> Callable[[], None]:
+    """One pretraining step with these kernels."""
     job = job.model_copy(update={"kernels": Kernels(**kernels)})
     torch.manual_seed(0)
     model = place(build_method(job.net, job.contrast, job.switches), device, job.kernels).train()
@@ -41,13 +43,13 @@ def step_of(job: jobs.PretrainJob, batch: int, device: torch.device, **kernels) 
 
     def run() -> None:
         torch.backends.cudnn.benchmark = job.kernels.cudnn_benchmark
-        train_step(step, data, optimizer, job.optim, 0.0, 0, 0)
+        train_step(step, data, optimizer, job.optim, seed=0, number=0, total=1)
 
     return run
 
 
 def bare_r3d18(job: jobs.PretrainJob, batch: int, device: torch.device) -> Callable[[], None]:
-    """What one writes first: torchvision's network, cross-entropy, SGD; no augmentation, one clip a video."""
+    """A plain training step: torchvision's network, cross-entropy, SGD; no augmentation, one clip per video."""
     model = torchvision.models.video.r3d_18(num_classes=400).to(device, memory_format=torch.channels_last_3d).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     x = torch.rand(batch, 3, job.clip.frames, job.net.size, job.net.size, device=device).contiguous(
@@ -67,6 +69,7 @@ def bare_r3d18(job: jobs.PretrainJob, batch: int, device: torch.device) -> Calla
 
 
 def r3d18_flops(job: jobs.PretrainJob) -> float:
+    """FLOPs of the plain step per video."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"):
@@ -77,14 +80,14 @@ def r3d18_flops(job: jobs.PretrainJob) -> float:
 
 
 def matrix_product(device: torch.device) -> tuple[Callable[[], None], float]:
-    """A product of two square matrices, and its operations."""
+    """A product of two square matrices, and its number of operations."""
     n, kind = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
     a, b = (torch.randn(n, n, device=device, dtype=kind) for _ in range(2))
     return lambda: a @ b, 2.0 * n**3
 
 
 def timed(ways: dict[str, Callable[[], None]], seconds: float, device: torch.device) -> dict[str, float]:
-    """Median seconds of each, taking turns, after one round that warms up (and compiles)."""
+    """The median time of each way in seconds. They take turns, after one round to warm up and compile."""
     times: dict[str, list[float]] = {name: [] for name in ways}
 
     def once(way: Callable[[], None]) -> float:
@@ -125,17 +128,22 @@ def main() -> None:
 
 
 def report(seconds: dict[str, float], job: jobs.PretrainJob, batch: int, operations: float, device: torch.device) -> None:
+    """Print the time, rate and efficiency of each way."""
     rate = operations / seconds.pop("matrix product")
     print(f"matrix product: {rate / 1e12:.3f} TFLOP/s")
     flops = {name: pretrain_flops(job) for name in seconds} | {"torchvision r3d_18": r3d18_flops(job)}
     for name, s in seconds.items():
         clips, share = batch / s, mfu(flops[name], device)
-        print(
-            f"{name:20s} {1000 * s:9.1f} ms, {clips:8.1f} videos/s, {flops[name] / 1e9:6.1f} GFLOP a video, "
-            f"{flops[name] * clips / rate:5.1%} of the matrix rate" + (f", MFU {share(clips):.1%}" if share else "")
-            + (f", x {s / seconds['as shipped']:.3f} of as shipped" if name in WAYS or "cudnn" in name else "")
-        )  # fmt: skip
-    print(f"{memory_gb(device):.2f} GB at most")
+        parts = [
+            f"{name:20s} {1000 * s:9.1f} ms, {clips:8.1f} videos/s, {flops[name] / 1e9:6.1f} GFLOP per video",
+            f"{flops[name] * clips / rate:5.1%} of the rate of the matrix product",
+        ]
+        if share:
+            parts.append(f"MFU {share(clips):.1%}")
+        if name in WAYS or "cudnn" in name:
+            parts.append(f"{s / seconds['as shipped']:.3f} x the time as shipped")
+        print(", ".join(parts))
+    print(f"peak memory {memory_gb(device):.2f} GB")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""What Snakemake costs: a configuration run by Snakemake against the same commands by hand, and the seconds of a dry run.
+"""The overhead of Snakemake: a run by Snakemake compared with the same commands by hand, and the time of a dry run.
 
     python -m benchmarks.overhead [--config config.yaml] [--repeats 1] [--keep FOLDER]
 
-Both run the very same commands one after another, each in a folder of its own, from generated videos to the report: Snakemake with one
-core, and a shell in the order of Snakemake's plan. The configuration's paths must be relative and its data sets embedded.
+Both run the same commands one after another, each in its own folder, from generated videos to the report: Snakemake with one
+core, and a shell in the order of Snakemake's plan. The paths of the configuration must be relative and its data sets generated
+(embedded).
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ SHOWN = "Shell command: "
 
 
 def snakemake(folder: Path, *arguments: str) -> tuple[float, str]:
-    """Seconds and output of a call of the workflow in `folder`."""
+    """The wall time in seconds and the output of a Snakemake command in `folder`."""
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--cores", "1", *arguments]
     return timed(folder, [*command, "--configfile", "config.yaml"])
 
 
 def timed(folder: Path, command: list[str]) -> tuple[float, str]:
-    """Seconds and output of a command in `folder`; ends the benchmark with its output when it fails."""
+    """The wall time in seconds and the output of a command in `folder`. If it fails, the benchmark ends with its output."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     # One thread, as Snakemake gives a job of one core.
     environment = (
@@ -47,14 +48,14 @@ def timed(folder: Path, command: list[str]) -> tuple[float, str]:
 
 
 def commands(folder: Path) -> list[str]:
-    """What Snakemake would run in `folder`, in an order that it would run it in."""
+    """The commands that Snakemake would run in `folder`, in a possible order."""
     plan = snakemake(folder, "-n", "-p", "--forceall")[1]
     found = [line.removeprefix(SHOWN) for line in plan.splitlines() if line.startswith(SHOWN)]
-    return [command for command in found if command != "None"]  # of a rule that only names files
+    return [command for command in found if command != "None"]  # a rule without a command
 
 
 def by_hand(folder: Path, todo: list[str]) -> float:
-    """Seconds of the commands, one after another; the folders that Snakemake would make are made outside the clock."""
+    """The wall time in seconds of the commands, one after another. Folders are made before, and this time is not counted."""
     seconds = 0.0
     for command in todo:
         for word, after in zip(words := shlex.split(command), words[1:]):
@@ -65,12 +66,16 @@ def by_hand(folder: Path, todo: list[str]) -> float:
 
 
 def check(config: Config) -> None:
+    """End the benchmark if the configuration has absolute paths or data sets that are not generated."""
     given = [name for name, data in config.datasets.items() if not data.embedded or data.root.is_absolute()]
     if given or config.paths.data.is_absolute() or config.paths.results.is_absolute():
-        raise SystemExit(f"paths and embedded data sets must be relative to the working folder: {', '.join(given) or 'paths'}")
+        raise SystemExit(
+            f"these must be relative to the working folder, and data sets must be embedded: {', '.join(given) or 'paths'}"
+        )
 
 
 def measure(config: Path, folder: Path) -> dict[str, float]:
+    """The number of jobs and all times in seconds of one repetition."""
     for name in ("snakemake", "hand"):
         (folder / name).mkdir(parents=True)
         shutil.copy(config, folder / name / "config.yaml")
@@ -82,7 +87,7 @@ def measure(config: Path, folder: Path) -> dict[str, float]:
     page = f"{load_config(config).paths.results}/report/index.html"
     absent = [str(folder / name / page) for name in ("snakemake", "hand") if not (folder / name / page).exists()]
     if absent:
-        raise SystemExit(f"no report where one should be: {', '.join(absent)}")
+        raise SystemExit(f"no report was written: {', '.join(absent)}")
     return {"jobs": len(todo), "by hand": hand, "by Snakemake": whole, "dry run before": fresh, "dry run after": finished}
 
 
@@ -90,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=ROOT / "config.yaml")
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--keep", type=Path, help="run here, and leave what was made")
+    parser.add_argument("--keep", type=Path, help="run in this folder and keep the files")
     given = parser.parse_args()
     check(load_config(given.config))
     found = []
@@ -102,9 +107,9 @@ def main() -> None:
     middle = {what: statistics.median(f[what] for f in found) for what in found[0]}
     print(f"{machine()}; {versions('snakemake', 'torch')}; {given.config.name}, {given.repeats} time(s), medians\n")
     print("| Jobs | By hand | By Snakemake | Ratio | Dry run before | Dry run after |\n|---|---|---|---|---|---|")
-    print(f"| {middle['jobs']:.0f} | {middle['by hand']:.1f} s | {middle['by Snakemake']:.1f} s "
-          f"| {middle['by Snakemake'] / middle['by hand']:.3f} "
-          f"| {middle['dry run before']:.1f} s | {middle['dry run after']:.1f} s |")  # fmt: skip
+    times = [f"{middle[what]:.1f} s" for what in ("by hand", "by Snakemake", "dry run before", "dry run after")]
+    times.insert(2, f"{middle['by Snakemake'] / middle['by hand']:.3f}")
+    print(f"| {middle['jobs']:.0f} | {' | '.join(times)} |")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""What storing flow costs: end-point error, agreement of the motion scores (MDS), bytes per field.
+"""The error of stored flow: end-point error, agreement of the motion scores (MDS), bytes per field.
 
     python -m benchmarks.quantisation VIDEO...
 
-Reference: DIS at 384 x 640, as float32 at the size of the extracted frames (short side 256). Every way of storing is decoded again,
-brought back to the reference's grid, and compared there. MDS: rank correlation (Spearman) of a video's scores with those of the
-reference, and the share of the reference's allowed starts that stay allowed. Numbers are means over the fields, then the videos.
+Reference: DIS at 384 x 640, as float32 at the size of the extracted frames (short side 256). Each stored form is decoded, resized
+to the grid of the reference, and compared there. MDS: rank correlation (Spearman) of the scores of a video with those of the
+reference, and the share of the allowed starts of the reference that are still allowed. Numbers are means over the fields, then
+over the videos.
 """
 
 from __future__ import annotations
@@ -33,15 +34,17 @@ Way = Callable[[np.ndarray], tuple[np.ndarray, int]]  # field -> (decoded field,
 
 
 def ours(quality: int) -> Way:
+    """The store's own form."""
+
     def way(field: np.ndarray) -> tuple[np.ndarray, int]:
         jpeg, scale, _ = encode_field(field, quality)
-        return decode_field(jpeg, scale), len(jpeg) + 8  # the index holds scale and radius
+        return decode_field(jpeg, scale), len(jpeg) + 8  # scale and radius are in the index
 
     return way
 
 
 def clipped(bound: float, quality: int) -> Way:
-    """The usual storage: two JPEGs, flow clipped to ±bound pixels."""
+    """The usual form: two JPEGs, with flow clipped to ±bound pixels."""
 
     def way(field: np.ndarray) -> tuple[np.ndarray, int]:
         planes = np.rint(np.clip(field, -bound, bound) * (127 / bound)) + 128
@@ -55,7 +58,7 @@ def clipped(bound: float, quality: int) -> Way:
 
 
 def lossless(field: np.ndarray) -> tuple[np.ndarray, int]:
-    """Our planes as PNG: the error of eight bits alone."""
+    """The store's planes as PNG: only the error of 8 bits."""
     scale = float(np.abs(field).max()) or 1.0
     planes = np.rint(field * (127 / scale)) + 128
     stacked = np.concatenate([planes[..., 0], planes[..., 1]]).astype(np.uint8)
@@ -63,6 +66,7 @@ def lossless(field: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def half(field: np.ndarray) -> tuple[np.ndarray, int]:
+    """float16."""
     return field.astype(np.float16).astype(np.float32), field.size * 2
 
 
@@ -82,6 +86,7 @@ WAYS: dict[str, tuple[int, Way]] = {
 
 
 def one_video(path: Path) -> list[dict]:
+    """One row per form of storage for one video."""
     flow = FlowConfig(gap=GAP, size=(384, 640), short_side=256)
     frames = np.stack([decode_gray(j) for j in decode(path, FRAMES).jpegs])
     pairs = field_pairs(np.arange(len(frames)) * FRAMES.step, GAP)
@@ -94,11 +99,16 @@ def one_video(path: Path) -> list[dict]:
         back = np.stack([to_grid(field, reference.shape[1:3]) for field in decoded])
         error = np.linalg.norm(back - reference, axis=-1)
         theirs, kept, _ = score_clip([np.stack(decoded)], MDSConfig())
-        rows.append({
-            "storage": name, "EPE, px at 256": error.mean(), "EPE / motion, %": 100 * error.mean() / np.linalg.norm(reference, axis=-1).mean(),
-            "MDS rank correlation": pd.Series(scores).corr(pd.Series(theirs), method="spearman"),
-            "allowed kept, %": 100 * (kept & allowed).sum() / allowed.sum(), "bytes per field": np.mean(sizes),
-        })  # fmt: skip
+        rows.append(
+            {
+                "storage": name,
+                "EPE, px at 256": error.mean(),
+                "EPE / motion, %": 100 * error.mean() / np.linalg.norm(reference, axis=-1).mean(),
+                "MDS rank correlation": pd.Series(scores).corr(pd.Series(theirs), method="spearman"),
+                "allowed kept, %": 100 * (kept & allowed).sum() / allowed.sum(),
+                "bytes per field": np.mean(sizes),
+            }
+        )
     return rows
 
 

@@ -1,10 +1,11 @@
-"""A pretraining step against the bare forwards and backwards of its encoders.
+"""A pretraining step, compared with only the forward and backward passes of its encoders.
 
     python -m benchmarks.step [--model r18] [--config config/paper.yaml] [--batch 4] [--methods moco baseline mscl] [--seconds 30]
 
-The step is the engine's own: augmentation of uint8 clips on the device, every loss against the full queue, backward, gradient
-clipping, optimiser, EMA, queue. The rival runs the same networks on ready float tensors: query encoders (and neck) forward and backward from a plain
-sum, key encoders forward. Both on the device that torch finds, with `--threads` threads on a CPU.
+The step is that of the engine: augmentation of uint8 clips on the device, every loss with the full queue, backward, gradient
+clipping, optimiser, EMA, queue. The comparison runs the same networks on prepared float tensors: query encoders (and neck)
+forward and backward from a plain sum, key encoders forward. Both run on the device that torch finds, with `--threads` threads on
+a CPU.
 """
 
 from __future__ import annotations
@@ -28,19 +29,22 @@ from mscl.training.clips import random_batch
 from mscl.training.draws import Draws
 from mscl.training.engine import train_step
 from mscl.training.hardware import autocast, place, prepare_device
-from mscl.training.pretrain import PretrainStep, make_view
+from mscl.training.pretrain import PretrainStep, make_views
 from mscl.training.recipe import make_optimizer
+
+STEPS = 10**6  # pretended length of the training
 
 
 def synthetic(job: jobs.PretrainJob, batch: int, device: torch.device) -> dict[str, torch.Tensor]:
+    """A random batch in the form of the loader, on the device."""
     data = random_batch(job.switches, job.clip, job.net.size, batch)
     return {name: tensor.to(device) for name, tensor in data.items()}
 
 
 def bare(model: MSCL, job: jobs.PretrainJob, data: dict) -> Callable[[], None]:
-    """The same encodings as a step of the method, on tensors made once."""
+    """The encoder passes of one step of the method, on tensors made once."""
     draws = Draws(0, 0, len(data["query_rgb"]))
-    query, key = (make_view(data, name, job, draws) for name in ("query", "key"))
+    query, key = make_views(data, job, draws)
     flow = job.switches.flow
     rotated = flow and (job.switches.rotated or job.switches.fra != "none")
     images = [colourwheel(v.flow_B2THW) for v in (query, key)] if flow else []
@@ -72,7 +76,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30)
     a = parser.parse_args()
     if foreign := [m for m in a.methods if METHODS[m].switches.family != "mscl"]:
-        parser.error(f"--methods: {', '.join(foreign)}: the bare rival is written for family mscl alone")
+        parser.error(f"--methods: {', '.join(foreign)}: the comparison is only implemented for family mscl")
     config, device = load_config(a.config), prepare_device("auto", a.threads)
     print(f"{machine()}; {versions('torch')}; {device}, {a.threads} thread(s), {a.config} {a.model}, batch {a.batch}")
     for method in a.methods:
@@ -80,12 +84,13 @@ def main() -> None:
 
 
 def compare(job: jobs.PretrainJob, batch: int, seconds: float, device: torch.device) -> None:
+    """Measure both for one method and print the median times."""
     job = job.model_copy(update={"contrast": job.contrast.model_copy(update={"bn_groups": 1})})
     torch.manual_seed(0)
     model = place(MSCL(job.net, job.contrast, job.switches), device, job.kernels).train()
     data, step, optimizer = synthetic(job, batch, device), PretrainStep(model, job), make_optimizer(model, job.optim)
-    numbers = iter(range(10**6))
-    ways = {"bare": bare(model, job, data), "step": lambda: train_step(step, data, optimizer, job.optim, 0.0, 0, next(numbers))}
+    numbers = iter(range(STEPS))
+    ways = {"bare": bare(model, job, data), "step": lambda: train_step(step, data, optimizer, job.optim, 0, next(numbers), STEPS)}
     times: dict[str, list[float]] = {name: [] for name in ways}
     began = time.perf_counter()
     while time.perf_counter() - began < seconds or len(times["bare"]) < 4:
@@ -98,7 +103,7 @@ def compare(job: jobs.PretrainJob, batch: int, seconds: float, device: torch.dev
     bare_s, step_s = (statistics.median(t[1:]) for t in times.values())
     print(
         f"{job.method:9s} encoders alone {1000 * bare_s:8.1f} ms, step {1000 * step_s:8.1f} ms ({batch / step_s:.1f} clips/s), "
-        f"ratio {step_s / bare_s:.3f} (aim: 1.15), {memory_gb(device):.2f} GB at most so far"
+        f"ratio {step_s / bare_s:.3f} (target: 1.15), peak memory so far {memory_gb(device):.2f} GB"
     )
 
 

@@ -44,6 +44,6 @@ for name, tensor in batch.items():
     print(f"{name:13} {tuple(tensor.shape)} {tensor.dtype}")
 
 # One step: move the key encoders, augment, compute the terms, backward, move the optimiser, enqueue the keys.
-terms = train_step(PretrainStep(method, job), batch, optimizer, job.optim, progress=0.0, seed=job.seed, number=0)
+terms = train_step(PretrainStep(method, job), batch, optimizer, job.optim, seed=job.seed, number=0, total=1)
 for name, value in terms.items():  # `loss` is the sum of the loss_… terms, all of weight 1; acc_… are top-1 accuracies
     print(f"{name:20} {value:.3f}")

@@ -57,8 +57,8 @@ def main() -> None:
 def restore(only: str | None, remote: str | None, force: bool) -> None:
     """Restore the recorded files, or only those that the tables need (`only` = "tables").
 
-    Raises RestoreError when there is no dvc.lock or no remote, when code, settings or local files differ from the recorded ones, and
-    when the remote does not have a file or has a damaged one.
+    Raises RestoreError when there is no dvc.lock or no remote, when code, settings or local files differ from the recorded ones,
+    and when the remote does not have a file or has a damaged one.
     """
     config = load_config(Path("config.yaml"))
     with open_repo() as repo:

@@ -23,7 +23,7 @@ from mscl.cli.store import store
 from mscl.machine.gpus import claim_for_processes
 from mscl.machine.slurm import requeue_when_time_is_up
 from mscl.stages import jobs
-from mscl.stages.layout import MADE
+from mscl.stages.layout import CARD, MADE
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.split("\n")[0])
 
@@ -121,17 +121,26 @@ def manifest(job: Job, out: Out) -> None:
 @app.command()
 def frames(job: Job, manifest: Path, shard: int, out: Out, workers: Workers = 1) -> None:
     """Extract the frames of one shard into OUT (.parquet) and the .tar file beside it."""
-    from mscl.video.extract import extract_shard
+    from mscl.stages.keep import identity, kept
+    from mscl.video.extract import extract_shard, read_rows
 
-    extract_shard(jobs.loads(jobs.FramesJob, job), manifest, shard, out.with_suffix(".tar"), out, workers)
+    settings, tar = jobs.loads(jobs.FramesJob, job), out.with_suffix(".tar")
+    rows = read_rows(manifest, shard)  # the rows of this shard alone: it does not change when another does
+    with kept([out, tar], identity("frames", settings, [rows])) as unchanged:
+        if not unchanged:
+            extract_shard(settings, manifest, shard, tar, out, workers)
 
 
 @app.command()
 def flow(job: Job, frames: Path, out: Out, workers: Workers = 1) -> None:
     """Compute optical flow and motion scores of one shard of frames into OUT (.parquet) and the .tar file beside it."""
     from mscl.flow.shard import flow_shard
+    from mscl.stages.keep import identity, kept
 
-    flow_shard(jobs.loads(jobs.FlowJob, job), frames, frames.with_suffix(".tar"), out.with_suffix(".tar"), out, workers)
+    settings, tar = jobs.loads(jobs.FlowJob, job), out.with_suffix(".tar")
+    with kept([out, tar], identity("flow", settings, [frames])) as unchanged:
+        if not unchanged:
+            flow_shard(settings, frames, frames.with_suffix(".tar"), tar, out, workers)
 
 
 @app.command()
@@ -168,8 +177,9 @@ def pretrain(
     from mscl.training.engine import Machine
     from mscl.training.pretrain import pretrain as train
 
-    with carded("pretrain", settings, out, records):
-        train(settings, out, Machine(workers, checkpoint_minutes, resume_anyway, curves))
+    with carded("pretrain", settings, out, records) as unchanged:
+        if not unchanged:
+            train(settings, out, Machine(workers, checkpoint_minutes, resume_anyway, curves))
 
 
 @app.command()
@@ -189,8 +199,9 @@ def finetune(
     from mscl.training.engine import Machine
     from mscl.training.finetune import finetune as train
 
-    with carded("finetune", settings, out, records):
-        train(settings, out, Machine(workers, checkpoint_minutes, resume_anyway, curves))
+    with carded("finetune", settings, out, records) as unchanged:
+        if not unchanged:
+            train(settings, out, Machine(workers, checkpoint_minutes, resume_anyway, curves))
 
 
 @app.command()
@@ -199,17 +210,19 @@ def frozen(job: Job, out: Out, workers: Workers = 0, records: Records = None) ->
     from mscl.evaluation.frozen import evaluate_frozen
 
     settings = jobs.loads(jobs.FrozenJob, job)
-    with carded("frozen", settings, out, records):
-        evaluate_frozen(settings, out, workers)
+    with carded("frozen", settings, out, records) as unchanged:
+        if not unchanged:
+            evaluate_frozen(settings, out, workers)
 
 
 @app.command()
 def analysis(job: Job, out: Out, records: Records = None) -> None:
     """Find the confused class pairs and make GradCAM images of the two compared methods."""
     from mscl.evaluation.analysis import run_analysis
+    from mscl.stages.runcard import run_card
 
     settings = jobs.loads(jobs.AnalysisJob, job)
-    with carded("analysis", settings, out, records):
+    with run_card(records or out, "analysis", settings, results("analysis", out)):
         run_analysis(settings, out)
 
 
@@ -255,12 +268,27 @@ def tables(out: Annotated[Path, typer.Argument(help="The folder of a report.")])
 
 
 @contextlib.contextmanager
-def carded(stage: str, job: jobs.Job, out: Path, records: Path | None) -> Iterator[None]:
-    """Write the run card of a stage to `records` (default: `out`) if the body succeeds."""
+def carded(stage: str, job: jobs.Job, out: Path, records: Path | None) -> Iterator[bool]:
+    """Write the run card of a stage when the body has ended well, to `records` or else to `out`.
+
+    True if results made from the same settings, code and inputs were kept: then there is nothing to do, and their card is theirs.
+    """
+    from mscl.stages.keep import identity, kept
     from mscl.stages.runcard import run_card
 
-    with run_card(records or out, stage, job, [out / file for name, file in MADE[stage].items() if name != "figures"]):
-        yield
+    inputs = [path for kind, paths in job.reads().items() if kind != "tars" for path in paths]
+    made = [*results(stage, out), (records or out) / CARD]
+    with kept(made, identity(stage, job, inputs)) as unchanged:
+        if unchanged:
+            yield True
+            return
+        with run_card(records or out, stage, job, results(stage, out)):
+            yield False
+
+
+def results(stage: str, out: Path) -> list[Path]:
+    """The files that a stage writes to `out`."""
+    return [out / file for name, file in MADE[stage].items() if name != "figures"]
 
 
 def launch(processes: int, device: str) -> None:

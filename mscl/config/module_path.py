@@ -1,7 +1,7 @@
 """Module paths `package.module:Name`: how a configuration names code, in this package or in the user's own files.
 
-A module is searched in the working folder first, then on Python's path. Finding a file does not run it, so the workflow can hash it
-without importing torch.
+A module is searched in the working folder first, then on Python's path. Finding a file does not run it, so the workflow can hash
+it without importing torch.
 """
 
 from __future__ import annotations

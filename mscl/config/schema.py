@@ -1,8 +1,8 @@
 """The typed, validated configuration.
 
 One YAML file describes one whole experiment (`config.yaml`: the demo; `config/paper.yaml`: the paper). `load_config` returns a
-`Config`, or raises `ConfigError` with one sentence per mistake. Lengths in time are in frames of the original video unless a comment
-says otherwise. This module imports only pydantic and PyYAML, so that the Snakefile can validate without loading torch.
+`Config`, or raises `ConfigError` with one sentence per mistake. Lengths in time are in frames of the original video unless a
+comment says otherwise. This module imports only pydantic and PyYAML, so that the Snakefile can validate without loading torch.
 """
 
 from __future__ import annotations
@@ -266,6 +266,15 @@ class Config(Strict):
         own = self.method_settings.get(method, MethodSettings())
         return changed(self.models[model].pretrain, own.pretrain)
 
+    def processes_of(self, model: str, method: str) -> int:
+        """Processes of a pretraining: `compute.processes`, or fewer where the batch-norm groups do not divide among so many.
+
+        A process holds whole groups, so 4 groups use 4 of 8 GPUs, and another training can use the rest. With one group, each
+        process is a group.
+        """
+        groups = self.contrast_of(model, method).bn_groups
+        return self.compute.processes if groups == 1 else max(n for n in range(1, self.compute.processes + 1) if groups % n == 0)
+
     @property
     def pretrained_methods(self) -> list[str]:
         """The methods with pretraining, in the order of the configuration."""
@@ -310,19 +319,13 @@ class Config(Strict):
 
     def _check_batches(self, name: str) -> None:
         """Check that batches can be divided among processes, parts and batch-norm groups, and the queue into batches."""
-        processes = self.compute.processes
         for method in self.pretrained_methods:
             recipe, contrast = self.pretrain_of(name, method), self.contrast_of(name, method)
             if contrast.queue % recipe.batch:
                 raise ValueError(
                     f"contrast.queue: {contrast.queue} is not a multiple of models.{name}.pretrain.batch {recipe.batch}"
                 )
-            self._check_parts(f"models.{name}.pretrain", recipe)
-            if contrast.bn_groups > 1 and contrast.bn_groups % processes:
-                raise ValueError(
-                    f"contrast.bn_groups: {contrast.bn_groups} is not a multiple of compute.processes {processes};"
-                    f" set a multiple, for this model only under models.{name}.contrast"
-                )
+            self._check_parts(f"models.{name}.pretrain", recipe, self.processes_of(name, method))
             if recipe.batch % contrast.bn_groups:
                 raise ValueError(
                     f"contrast.bn_groups: models.{name}.pretrain.batch {recipe.batch} is not a multiple of {contrast.bn_groups} groups"
@@ -334,13 +337,13 @@ class Config(Strict):
                 raise ValueError(
                     "clip.frames: LMCL needs 8 frames, since it pairs 4 time steps of the neck with 4 of the flow network; set 8"
                 )
-        self._check_parts(f"models.{name}.finetune", self.models[name].finetune)
+        self._check_parts(f"models.{name}.finetune", self.models[name].finetune, self.compute.processes)
 
     def _check_accumulate(self, name: str, method: str, recipe: Optim, contrast: Contrast) -> None:
         """Check that each part of a batch contains at least 2 whole batch-norm groups, among which its keys are shuffled."""
         if recipe.accumulate == 1:
             return
-        key, parts = f"models.{name}.pretrain.accumulate", self.compute.processes * recipe.accumulate
+        key, parts = f"models.{name}.pretrain.accumulate", self.processes_of(name, method) * recipe.accumulate
         if contrast.bn_groups % parts or contrast.bn_groups // recipe.accumulate < 2:
             raise ValueError(
                 f"{key}: contrast.bn_groups {contrast.bn_groups} must be a multiple of {parts} (compute.processes x accumulate), at least"
@@ -349,8 +352,8 @@ class Config(Strict):
         if self.switches(method).fra == "released":
             raise ValueError(f"{key}: fra: released puts keys into the queue within a step; set accumulate to 1")
 
-    def _check_parts(self, key: str, recipe: Optim) -> None:
-        if recipe.batch % (parts := self.compute.processes * recipe.accumulate):
+    def _check_parts(self, key: str, recipe: Optim, processes: int) -> None:
+        if recipe.batch % (parts := processes * recipe.accumulate):
             raise ValueError(f"{key}.batch: {recipe.batch} is not a multiple of {parts} (compute.processes x accumulate)")
 
     def _check_splits(self) -> None:

@@ -24,9 +24,9 @@ STRENGTH = 0.55  # opacity at the largest heat
 def gradcam(model: torch.nn.Module, clip_BCTHW: torch.Tensor, target: torch.Tensor | int) -> np.ndarray:
     """Heat (B, T, H, W), float32 in [0, 1]: where the last residual stage gives evidence for the class `target`.
 
-    The layer is `model.backbone.gradcam_layer`; `target` is one label for all clips, or a tensor with one label per clip. The heat
-    of each clip is divided by its maximum (all zeros without positive evidence for the class). It is upsampled trilinearly over
-    time and space, so its real resolution is that of the layer.
+    The layer is `model.backbone.gradcam_layer`; `target` is one label for all clips, or a tensor with one label per clip. The
+    heat of each clip is divided by its maximum (all zeros without positive evidence for the class). It is upsampled trilinearly
+    over time and space, so its real resolution is that of the layer.
     """
     was_training = model.training
     model.eval()
@@ -68,9 +68,9 @@ def draw_rows(
 ) -> None:
     """Write a PNG: the frames of a clip in the first row, then one row per method with its heat on top of the frames.
 
-    `frames_THWC` is uint8 RGB; each heat is (T, H, W) in [0, 1], in the order of `heats`. At most 8 evenly spaced frames are shown.
-    `captions` gives a text below the name of a method, such as its prediction. The same input gives the same bytes.
-    Raises ValueError when a heat does not have the T, H and W of the frames.
+    `frames_THWC` is uint8 RGB; each heat is (T, H, W) in [0, 1], in the order of `heats`. At most 8 evenly spaced frames are
+    shown. `captions` gives a text below the name of a method, such as its prediction. The same input gives the same bytes. Raises
+    ValueError when a heat does not have the T, H and W of the frames.
     """
     count, height, width = frames_THWC.shape[:3]
     for method, heat in heats.items():

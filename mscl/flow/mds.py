@@ -78,7 +78,7 @@ def start_scores(d_T: np.ndarray, mds: MDSConfig) -> np.ndarray:
 def allowed_starts(scores_T: np.ndarray) -> tuple[np.ndarray, str]:
     """(allowed, note): a start is allowed iff its score exceeds the video's median.
 
-    Where none does (one field, or constant motion) the note says so and only start 0 is to be used.
+    If no start exceeds it (one field only, or constant motion), `note` gives the reason and only start 0 is used.
     """
     allowed = scores_T > np.median(scores_T) if len(scores_T) else np.zeros(0, bool)
     if allowed.any():

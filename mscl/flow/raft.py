@@ -44,7 +44,7 @@ class Raft:
         return fields
 
     def _flow(self, first_BCHW: Tensor, second_BCHW: Tensor) -> Tensor:
-        """(B, 2, H, W) float32, by bfloat16 networks where they were asked for and agree on this job's first batch."""
+        """(B, 2, H, W) float32, by bfloat16 networks if `flow.precision` is bfloat16 and they agree with float32 on the job's first batch."""
         run = lambda model: model(first_BCHW, second_BCHW, num_flow_updates=self.flow.iterations)[-1]  # noqa: E731
         if self._half is None:
             return run(self.model)

@@ -19,9 +19,9 @@ PAIR_COLUMNS = ["a", "b", "confused", "videos", "proportion"]
 def confused_pairs(labels: Sequence[int], predictions: Sequence[int], class_names: Sequence[str]) -> pd.DataFrame:
     """Every pair of classes confused at least once, the largest proportion first.
 
-    `labels` and `predictions` are the class indices (N,) of the same test videos; to sum over seeds, concatenate them. Columns: a, b
-    (class names; a has the lower index), confused, videos, proportion: see `FORMULA`. Raises ValueError when the lengths differ or
-    an index has no name.
+    `labels` and `predictions` are the class indices (N,) of the same test videos; to sum over seeds, concatenate them. Columns:
+    a, b (class names; a has the lower index), confused, videos, proportion: see `FORMULA`. Raises ValueError when the lengths
+    differ or an index has no name.
     """
     truth, guess = np.asarray(labels, dtype=np.int64), np.asarray(predictions, dtype=np.int64)
     if truth.shape != guess.shape:
@@ -48,8 +48,9 @@ def confused_pairs(labels: Sequence[int], predictions: Sequence[int], class_name
 def join_pairs(left: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
     """The counts of both methods for every pair that either of them confuses.
 
-    `left` and `right` are `confused_pairs` tables. Columns: a, b, then confused, videos and proportion of each side with the prefixes
-    left_ and right_. A pair that one side never confuses counts 0 there, over the same videos: both use the same test split.
+    `left` and `right` are `confused_pairs` tables. Columns: a, b, then confused, videos and proportion of each side with the
+    prefixes left_ and right_. A pair that one side never confuses counts 0 there, over the same videos: both use the same test
+    split.
     """
     table = left.merge(right, on=["a", "b"], how="outer", suffixes=("_left", "_right"))
     result = table[["a", "b"]].copy()

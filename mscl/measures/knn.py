@@ -16,7 +16,8 @@ def knn(train_x: np.ndarray, train_y: Sequence[int], test_x: np.ndarray, test_y:
     """Weighted k-NN classification (Wu et al., CVPR 2018): {"top1": accuracy in [0, 1]} on the test features.
 
     Features are (N, D) and (M, D), labels (N,) and (M,). Each test video is classified by its k nearest training videos by cosine
-    similarity; the weight of a vote is proportional to exp(similarity / 0.07). k is 20, or the number of training videos if that is smaller.
+    similarity; the weight of a vote is proportional to exp(similarity / 0.07). k is 20, or the number of training videos if that
+    is smaller.
     """
     gallery, labels, truth = unit(train_x), np.asarray(train_y), np.asarray(test_y)
     classes, right = int(max(labels.max(), truth.max())) + 1, 0

@@ -28,9 +28,9 @@ def retrieval(
 ) -> dict[str, float]:
     """R@k in [0, 1], keyed by str(k): the share of queries that have a video of their class among their k nearest neighbours.
 
-    Features are (N, D) for the gallery and (M, D) for the queries. The mean of each split is subtracted, rows are L2-normalised, and
-    similarity is the dot product. Among equal similarities other classes come first, so a collapsed representation scores 0, not 1.
-    Raises ValueError when features and labels differ in number or there are none.
+    Features are (N, D) for the gallery and (M, D) for the queries. The mean of each split is subtracted, rows are L2-normalised,
+    and similarity is the dot product. Among equal similarities other classes come first, so a collapsed representation scores 0,
+    not 1. Raises ValueError when features and labels differ in number or there are none.
     """
     gallery_labels, query_labels = np.asarray(gallery_labels), np.asarray(query_labels)
     for name, rows, labels in (("gallery", gallery_ND, gallery_labels), ("query", query_MD, query_labels)):

@@ -27,9 +27,9 @@ def majority_share(labels: Sequence[int]) -> float:
 def metrics_from_predictions(predictions: pd.DataFrame, classes: int) -> dict:
     """Accuracies of one test run, recomputed from its `predictions.parquet`.
 
-    `predictions` has the columns `label` and `top` (classes, best first; empty for a skipped video). Skipped videos are counted in
-    `skipped` and not in the accuracies. Returns {"top1", "top5": in [0, 1], "videos", "skipped"}.
-    Raises ValueError when a label or a predicted class is not below `classes`.
+    `predictions` has the columns `label` and `top` (classes, best first; empty for a skipped video). Skipped videos are counted
+    in `skipped` and not in the accuracies. Returns {"top1", "top5": in [0, 1], "videos", "skipped"}. Raises ValueError when a
+    label or a predicted class is not below `classes`.
     """
     rows = with_prediction(predictions)
     highest = max([int(rows["label"].max()), *(int(max(t)) for t in rows["top"])]) if len(rows) else -1

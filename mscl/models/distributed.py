@@ -1,7 +1,7 @@
-"""Several processes as one: what `torchrun` starts, over NCCL on GPUs and gloo on CPUs. One process alone needs nothing of it.
+"""Training in several processes, started by torchrun: NCCL on GPUs, gloo on CPUs. A single process does not need this module.
 
-Process r of N holds rows r*B/N … (r+1)*B/N of every batch of B clips. With the same seeds everywhere, N processes compute what one
-with batch norm in N groups computes.
+Process r of N holds rows r*B/N … (r+1)*B/N of every batch of B clips. With the same seed in all of them, N processes compute what one
+process computes whose batch norm has N groups.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def start(device: torch.device) -> None:
-    """Join the process group that torchrun's environment names; nothing to do in a process alone."""
+    """Join the process group that torchrun's environment names; a single process has none."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=30))
 
@@ -30,7 +30,7 @@ def rank() -> int:
 
 
 def rows(total: int) -> slice:
-    """This process's rows of a batch of `total`; ValueError when it does not divide."""
+    """The rows of a batch of `total` clips that this process holds; ValueError when the batch does not divide."""
     if total % size():
         raise ValueError(f"a batch of {total} does not divide among {size()} processes; change models.*.batch or their number")
     own = total // size()
@@ -38,7 +38,7 @@ def rows(total: int) -> slice:
 
 
 def groups(wanted: int) -> int:
-    """Batch-norm groups of the whole batch: those wanted, or one of each process where one is wanted; ValueError where neither fits."""
+    """Number of batch-norm groups of the whole batch: `wanted`, or one per process where that is 1; ValueError when it does not divide."""
     if wanted > 1 and wanted % size():
         raise ValueError(
             f"contrast.bn_groups: {wanted} groups do not divide among {size()} processes; set a multiple of {size()}"
@@ -117,7 +117,7 @@ def mean(values: list[Tensor]) -> list[float]:
 
 
 def largest(values: list[int], device: torch.device) -> list[int]:
-    """The largest of the processes' numbers, place by place: what one of them knows, all do."""
+    """The elementwise maximum over the processes, so that all of them act on what one of them knows."""
     if size() == 1:
         return values
     found = torch.tensor(values, device=device)

@@ -80,7 +80,7 @@ FORMS = {
         "MODEL.ARCH slow, RESNET.DEPTH 50 and RESNET.WIDTH_PER_GROUP {width}, with three edits in ResNet of "
         "video_model_builder.py, whose stem is another one: _TEMPORAL_KERNEL_BASIS['slow'][0] = [[5]], the stem's stride "
         "[[2, 2, 2]], and half of NUM_FRAMES in the head's pool_size. Without them PySlowFast leaves out the stem's "
-        "convolution, and only its log says so",
+        "convolution, which only its log reports",
     ),
 }  # fmt: skip
 

@@ -28,7 +28,7 @@ class Encoder(nn.Module):
 
 
 class Queue(nn.Module):
-    """The K most recent keys, each with its age in enqueue steps; starts with random directions."""
+    """The K most recent keys, each with its age in enqueue steps. It starts with random unit vectors."""
 
     def __init__(self, size: int, dim: int, decay: float):
         super().__init__()
@@ -43,7 +43,7 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, k_BD: Tensor) -> None:
-        """Replace the oldest B keys; everyone else grows one step older."""
+        """Replace the oldest B keys by new ones of age 0; all others become one step older. ValueError unless B divides K."""
         size, batch = len(self.keys_KD), len(k_BD)
         if size % batch:
             raise ValueError(f"the queue's length {size} is not a multiple of the batch {batch}")
@@ -64,15 +64,15 @@ def in_groups(encoder: Encoder, x_BCTHW: Tensor, groups: int) -> tuple[tuple[Ten
 
 
 def own_groups(groups: int) -> int:
-    """Batch-norm groups of this process: `groups` of them make up the whole batch, each process is one at least."""
+    """Number of batch-norm groups in this process, of `groups` in the whole batch; at least one."""
     return distributed.groups(groups) // distributed.size()
 
 
 class MoCo(nn.Module):
     """A query encoder, its momentum copy and its queue.
 
-    Shuffle-BN: keys are normalised in other groups than their queries. Without it a query finds its key by
-    the batch statistics that the two share, which no key of the queue does, and nothing is learnt.
+    Shuffle-BN: keys are normalised in other groups than their queries. Otherwise query and key share batch statistics, which no
+    key in the queue has; the network then recognises the key by these statistics and learns nothing else.
     """
 
     def __init__(self, encoder: Encoder, queue: Queue, groups: int = 1, momentum: float = 0.994):

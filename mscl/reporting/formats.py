@@ -129,8 +129,8 @@ def table_of(
 ) -> Table:
     """A table with one row per record.
 
-    `shown` maps each column to the function that gives its text for a record. `data` names the record's values that go to the CSV.
-    A record may have "cards" (column -> ids of run cards), "bold" (columns) and "group". `rest` is passed to `Table`.
+    `shown` maps each column to the function that gives its text for a record. `data` names the record's values that go to the
+    CSV. A record may have "cards" (column -> ids of run cards), "bold" (columns) and "group". `rest` is passed to `Table`.
     """
     frame = pd.DataFrame([[say(r) for say in shown.values()] for r in records], columns=list(shown))
     machine = pd.DataFrame([[r.get(key) for key in data] for r in records], columns=list(data))

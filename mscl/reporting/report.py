@@ -29,9 +29,9 @@ NARROW = {
 def build_report(job: ReportJob, results: Path, out: Path) -> None:
     """Write the whole report to the folder `out` from the results in the folder `results`.
 
-    Files: tables/<name>.{csv,md,tex} and tables.json, metrics.json (means over seeds), curves/*/*.csv, figures/*.png, cards/*.json
-    and cards/{compute,used}.*, report.md, index.html (self-contained). A missing result is reported in the report and is not an
-    error. The same results give the same bytes; only cards/, report.md and index.html contain times.
+    Files: tables/<name>.{csv,md,tex} and tables.json, metrics.json (means over seeds), curves/*/*.csv, figures/*.png,
+    cards/*.json and cards/{compute,used}.*, report.md, index.html (self-contained). A missing result is reported in the report
+    and is not an error. The same results give the same bytes; only cards/, report.md and index.html contain times.
     """
     found = read_results(job.config, Path(results))
     made = make_tables(found, Path(results))

@@ -54,7 +54,7 @@ def _imports(tree: ast.AST) -> Iterator[str]:
 
 
 def _read(path: Path) -> tuple[str, frozenset[str]]:
-    """Hash of the stripped syntax tree of a file, and what it imports; computed once for each state of the file."""
+    """Hash of the syntax tree of a file without docstrings, and the names that it imports. Cached until the file changes."""
     state = path.stat()
     return _parsed(path, state.st_mtime_ns, state.st_size)
 
@@ -109,12 +109,12 @@ def _name(path: Path, root: Path) -> str:
 
 
 def file_hashes(*starts: str, files: tuple[str, ...] = (), root: Path = ROOT) -> dict[str, str]:
-    """Hash of each module of `starts` and all they import, and of further `files` (templates, tables), by path."""
+    """Path -> hash (12 hex digits) of each module of `starts`, of all that they import, and of further `files`."""
     found = {_name(path, root): _read(path)[0] for path in modules(root, *starts).values()}
     found |= {f: _digest((root / f).read_text(encoding="utf-8")) for f in files}
     return dict(sorted(found.items()))
 
 
 def code_hash(*starts: str, files: tuple[str, ...] = (), root: Path = ROOT) -> str:
-    """One hash of `file_hashes`."""
+    """All of `file_hashes` as one hash of 12 hex digits."""
     return _digest("".join(f"{path}={value}\n" for path, value in file_hashes(*starts, files=files, root=root).items()))

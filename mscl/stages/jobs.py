@@ -1,7 +1,7 @@
 """The job of each stage: exactly the settings that it uses. A job also tells which files and named modules the stage reads.
 
-A rule passes the job as JSON (`--job`). So a stage cannot use a setting that its rule did not declare, and a changed setting reruns
-exactly the stages whose jobs contain it. `mscl.stages.build` makes the jobs from a configuration.
+A rule passes the job as JSON (`--job`). So a stage cannot use a setting that its rule did not declare, and a changed setting
+reruns exactly the stages whose jobs contain it. `mscl.stages.build` makes the jobs from a configuration.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Rules:
         self._hashes = functools.cache(lambda stage, modules: STAGES[stage].hashes_with(modules))
 
     def reads(self, stage: str) -> OfWildcards:
-        """For `input: unpack(...)`."""
+        """The input files, for `input: unpack(...)`."""
 
         def of(wildcards: Wildcards) -> dict[str, list[str]]:
             job = self._job(stage, *_key(stage, wildcards))
@@ -68,18 +68,18 @@ class Rules:
     def job(self, stage: str) -> Callable[..., str]:
         """The JSON of the job: exactly the settings that the stage uses.
 
-        Snakemake does not compare a parameter whose function takes `output`. It compares the parameters of `settings` instead, which
-        contain the same values one by one.
+        Snakemake does not compare a parameter whose function takes `output`. It compares the parameters of `settings` instead,
+        which contain the same values one by one.
         """
         return lambda wildcards, output: self._json(stage, *_key(stage, wildcards))
 
     def settings(self, stage: str) -> list[str | OfWildcards]:
-        """One parameter per setting of the stage's job, so that a dry run names the setting that has changed."""
+        """One rule parameter per setting of the job, so that a dry run names the setting that changed."""
         lines = {key: self._lines(stage, *key) for key in self._keys(stage)}
         return [_parameter(stage, {key: found[name] for key, found in lines.items()}) for name in rerun.names(STAGES[stage].kind)]
 
     def code(self, stage: str) -> list[str | OfWildcards]:
-        """One parameter per file of code that any job of the stage runs: its path and hash; empty where this job does not run it."""
+        """One rule parameter per file of code that any job of the stage uses: "path = hash"; "" for a job that does not use it."""
         hashes = {key: self._hashes(stage, self._job(stage, *key).modules()) for key in self._keys(stage)}
         paths = sorted({path for files in hashes.values() for path in files})
         return [
@@ -88,7 +88,7 @@ class Rules:
         ]
 
     def _keys(self, stage: str) -> list[tuple]:
-        """The sets of values that settings of the stage's jobs depend on, each once."""
+        """The sets of values that the settings of the stage's jobs depend on, without duplicates."""
         return list(dict.fromkeys(_key(stage, job.values) for job in planned(self.config, stage)))
 
     @staticmethod
@@ -108,10 +108,10 @@ class Rules:
 
 
 def _parameter(stage: str, lines: dict[tuple, str]) -> str | OfWildcards:
-    """What a job's parameter says, by the values that it depends on.
+    """A rule parameter: its line of text for each set of values that it depends on.
 
-    Where all jobs have the same line it is a plain text, so that Snakemake need not ask a thousand times; one in which
-    Snakemake would see a wildcard is not.
+    If all jobs have the same line, it is a plain text, so that Snakemake need not call a function for each job. A text in which
+    Snakemake would find a wildcard stays a function.
     """
     same = set(lines.values())
     if len(same) == 1 and not WILDCARD.search(line := same.pop()):
@@ -126,6 +126,6 @@ def _key(stage: str, wildcards: Wildcards) -> tuple:
 
 
 def _values(names: tuple[str, ...], wildcards: Wildcards) -> Values:
-    """A stage's values from Snakemake's wildcards, or from plain values."""
+    """The named values, from Snakemake's wildcards or from a plain dict."""
     get = wildcards.get if isinstance(wildcards, dict) else functools.partial(getattr, wildcards)
     return {name: int(get(name)) if name == "seed" else str(get(name)) for name in names}

@@ -71,8 +71,9 @@ def peak_memory_mb() -> float:
 def run_card(out: Path, stage: str, job: Job, outputs: Iterable[Path]) -> Iterator[None]:
     """Context manager that writes `out`/run.json when its body ends without an error.
 
-    An older card is deleted first, so that no card describes a failed run. The inputs are the files that the job reads; of a store
-    these are the indexes, which contain the hashes of their tars. With several processes only the first (RANK 0) writes a card.
+    An older card is deleted first, so that no card describes a failed run. The inputs are the files that the job reads; of a
+    store these are the indexes, which contain the hashes of their tars. With several processes only the first (RANK 0) writes a
+    card.
     """
     if int(os.environ.get("RANK", 0)):
         yield

@@ -48,16 +48,16 @@ class Stage:
         return self.job(config, *(values[name] for name in (self.per if self.settings_per is None else self.settings_per)))
 
     def inputs(self, config: Config, at: Layout, values: Values, job: Job) -> dict[str, list[str]]:
-        """Every file that must be there before `job`, which has these values, runs; by kind."""
+        """Every file that must exist before `job`, the job for these values, runs; by kind."""
         named = {kind: [str(p) for p in paths] for kind, paths in job.reads().items()}
         return named | self.reads(config, at, **values)
 
     def code_hashes(self, job: Job) -> dict[str, str]:
-        """Hash of each file of code that it runs for a job, by path."""
+        """Path -> hash of each file of code that the stage uses for this job."""
         return self.hashes_with(job.modules())
 
     def hashes_with(self, modules: tuple[str, ...]) -> dict[str, str]:
-        """The same for all jobs that name these modules."""
+        """Path -> hash of each file of code, for all jobs that name these modules."""
         return file_hashes(self.code, *modules, files=self.files)
 
 
@@ -116,8 +116,8 @@ def _given(config: Config, at: Layout, dataset: str) -> dict[str, list[str]]:
 def _annotations(config: Config, at: Layout, dataset: str) -> dict[str, list[str]]:
     """The annotation files that the user provides: an edit of one reruns the stages that depend on it.
 
-    Files that the workflow makes itself (generated, downloaded, unpacked) are left out: the inputs of a job must not change because
-    the job ran.
+    Files that the workflow makes itself (generated, downloaded, unpacked) are left out: the inputs of a job must not change
+    because the job ran.
     """
     data = config.datasets[dataset]
     if data.embedded:

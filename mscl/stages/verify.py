@@ -1,7 +1,7 @@
 """Checks a folder of results against its run cards, by content: inputs, outputs, code and configuration.
 
-For each file that differs, the expected hash and the actual hash are printed. A missing input (such as frames that were not pulled)
-is reported but is not an error unless `strict` is set. A missing output is an error.
+For each file that differs, the expected hash and the actual hash are printed. A missing input (such as frames that were not
+pulled) is reported but is not an error unless `strict` is set. A missing output is an error.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mscl.config import schema
 from mscl.config.datasets import Dataset
@@ -212,3 +213,18 @@ def test_the_test_split_is_not_trained_on_or_watched_with_its_labels():
     values = changed("pretrain/monitor", {"dataset": "ss", "split": "validation"})
     with pytest.raises(ConfigError, match="pretrain.monitor: split 'validation' of 'ss' is the test split"):
         load_config(values)
+
+
+def test_a_pretraining_uses_as_many_processes_as_its_groups_divide_among():
+    """The paper's R18 has 4 batch-norm groups and its R50 8: of 8 GPUs the one takes 4, the other all."""
+    values = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())
+    used = {}
+    for processes in (1, 2, 3, 4, 8):
+        values["compute"]["processes"] = processes
+        if processes == 3:  # finetuning's batch of 32 cannot be shared by 3
+            with pytest.raises(ConfigError, match="finetune.batch: 32 is not a multiple of 3"):
+                load_config(values)
+            continue
+        config = load_config(values)
+        used[processes] = [config.processes_of(model, "mscl") for model in ("r18", "r50")]
+    assert used == {1: [1, 1], 2: [2, 2], 4: [4, 4], 8: [4, 8]}

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import yaml
 
 from tests.conftest import ROOT, tiny_config
@@ -129,3 +130,17 @@ def test_too_few_gpus_are_reported_before_anything_runs(tmp_path, monkeypatch):
     assert "a job needs 4 GPU(s) (compute.device: auto, compute.processes: 4), but only 3 can be used here" in said
     plan = rules_planned(run_snakemake(tmp_path, "-n", "pretrained", config=config))
     assert plan["pretrain"] == 3  # a dry run may plan for another machine
+
+
+@pytest.mark.parametrize("processes", [1, 4, 8])
+def test_the_papers_plan_can_run_on_1_4_and_8_gpus(processes, tmp_path):
+    """A dry run with this many GPUs. R18 has 4 batch-norm groups and so uses 4 of 8."""
+    config = yaml.safe_load((ROOT / "config/paper.yaml").read_text())
+    config["compute"]["processes"] = processes
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", "--cores", "all", "--configfile", "my.yaml"]
+    command += ["-n", "--resources", f"gpu={processes}", "--printshellcmds", "pretrained"]
+    run = subprocess.run([str(c) for c in command], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
+    asked = re.findall(r"Pretraining (r18|r50) by (?:.|\n)*?--processes (\d+)", run.stdout + run.stderr)
+    assert len(asked) == 6 and set(asked) == {("r18", str(min(4, processes))), ("r50", str(processes))}

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,57 @@ def test_an_edited_annotation_and_a_new_video(brought):
     assert preparation(brought, "-R", "manifest") == {"manifest": 2, "frames": 2, "flow": 1, "prepared": 1}
     shutil.copy2(video, video.with_name("new.mp4"))
     assert preparation(brought) == {"dataset": 1, "manifest": 1, "frames": 1, "flow": 1, "prepared": 1}
+
+
+def tars(folder: Path) -> dict[str, int]:
+    """Which files (inodes) the shards are."""
+    return {str(p.relative_to(folder)): p.stat().st_ino for p in sorted((folder / "data").rglob("*.tar"))}
+
+
+@pytest.fixture
+def with_own_videos(brought, tmp_path):
+    """A copy of it, hard links kept, in which nothing is left to do."""
+    folder = tmp_path / "copy"
+    subprocess.run(["cp", "-al", brought, folder], check=True)
+    run = run_snakemake(folder, "prepared", config=yaml.safe_load((brought / "my.yaml").read_text()))
+    assert run.returncode == 0 and preparation(folder) == {}  # with whatever an earlier test has left to do
+    return folder
+
+
+def test_a_folder_of_videos_that_is_away_for_one_call_costs_nothing(with_own_videos):
+    folder = with_own_videos
+    before = tars(folder)
+    (folder / "videos").rename(folder / "away")
+    run = run_snakemake(folder, "prepared")
+    assert run.returncode != 0 and "root: no folder videos/" in run.stdout + run.stderr
+    (folder / "away").rename(folder / "videos")
+    assert preparation(folder) == {} and tars(folder) == before
+
+
+def test_a_wrong_root_and_a_manifest_made_again_leave_shards_as_they_are(with_own_videos):
+    """The failed check deletes its own small list; what follows it runs again, and keeps its results within seconds."""
+    folder = with_own_videos
+    before, config = tars(folder), yaml.safe_load((folder / "my.yaml").read_text())
+    (folder / "elsewhere").mkdir()
+    wrong = copy.deepcopy(config)
+    wrong["datasets"]["ss"]["root"] = "elsewhere"
+    assert run_snakemake(folder, "prepared", config=wrong).returncode != 0
+    run = run_snakemake(folder, "prepared", config=config)
+    assert run.returncode == 0 and "kept, since settings, code and inputs are the same" in run.stdout + run.stderr
+    assert tars(folder) == before and preparation(folder) == {}
+    run = run_snakemake(folder, "prepared", "-R", "manifest", config=config)
+    assert run.returncode == 0 and tars(folder) == before and preparation(folder) == {}
+
+
+def test_new_videos_are_extracted_and_the_other_shards_kept(with_own_videos):
+    folder = with_own_videos
+    config = yaml.safe_load((folder / "my.yaml").read_text())
+    config["datasets"]["mine"]["shards"] = 4
+    assert run_snakemake(folder, "extracted", config=config).returncode == 0
+    before = tars(folder)
+    video = next((folder / "videos/mine").rglob("*.mp4"))
+    shutil.copy2(video, video.with_name("one more.mp4"))
+    run = run_snakemake(folder, "extracted", config=config)
+    after = tars(folder)
+    changed = [name for name in before if name.startswith("data/frames/mine") and after[name] != before[name]]
+    assert run.returncode == 0 and len(changed) == 1 and preparation(folder) != {}

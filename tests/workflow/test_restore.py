@@ -210,7 +210,7 @@ def test_verify_distinguishes_missing_inputs_from_wrong_ones(copy):
     assert code == 0 and "missing: data/demo/frames/" in said and "differences: 0," in said
     assert verify(copy, "--strict")[0] == 1
     code, said = verify(copy, "--config", "config/paper.yaml")
-    assert code == 0 and "checked against no configuration (config/paper.yaml belongs to other results" in said
+    assert code == 0 and "files against no configuration (config/paper.yaml belongs to other results" in said
     (copy / "results/demo/cards/analysis/motion_ssv2/r18/run.json").write_text("{")
     code, said = verify(copy)
     assert code == 1 and "run.json: not a valid run card; run its stage again" in said

@@ -54,8 +54,13 @@ def checkpoint_minutes(wildcards):
 
 
 def processes(wildcards):
-    """Processes that share a batch, one per GPU."""
+    """Processes that share a batch of finetuning, one per GPU."""
     return cfg.compute.processes
+
+
+def pretraining_processes(wildcards):
+    """The same of a pretraining, which may use fewer."""
+    return cfg.processes_of(wildcards.model, wildcards.method)
 
 
 def limit_gpus():
@@ -98,11 +103,34 @@ def flow_gpus(wildcards):
     return gpus() if cfg.flow.method == "raft" else 0
 
 
-def training_cpus(wildcards):
-    """CPU cores of a training job, with its loaders."""
-    return cfg.compute.processes * (cfg.compute.threads + cfg.compute.workers)
+def cpus_of(number):
+    """CPU cores of a training in so many processes, with its loaders."""
+    return number * (cfg.compute.threads + cfg.compute.workers)
 
 
-def training_gpus(wildcards):
-    """GPUs of a training job."""
-    return gpus(processes=cfg.compute.processes)
+def pretraining_cpus(wildcards):
+    return cpus_of(pretraining_processes(wildcards))
+
+
+def pretraining_gpus(wildcards):
+    return gpus(processes=pretraining_processes(wildcards))
+
+
+def finetuning_cpus(wildcards):
+    return cpus_of(processes(wildcards))
+
+
+def finetuning_gpus(wildcards):
+    return gpus(processes=processes(wildcards))
+
+
+def check_root(job):
+    """A folder of videos that is missing, such as a disk that is not mounted, fails before anything runs and deletes nothing."""
+    if job.rule.name != "dataset":
+        return
+    name = job.wildcards.dataset
+    data = cfg.datasets[name]
+    if not data.embedded and not data.download and not data.root.is_dir():
+        raise WorkflowError(
+            f"datasets.{name}.root: no folder {data.root}; mount or restore it, or correct the path. No job was started"
+        )

@@ -14,13 +14,13 @@ rule pretrain:
         "../envs/mscl.yaml"
     threads: cfg.compute.threads * cfg.compute.processes
     resources:
-        cpus_per_task=training_cpus,
+        cpus_per_task=pretraining_cpus,
         workers=loader,
-        processes=processes,
+        processes=pretraining_processes,
         checkpoint_minutes=checkpoint_minutes,
         mem_mb=stage.memory("pretrain"),
         runtime=stage.runtime("pretrain"),
-        gpu=training_gpus,
+        gpu=pretraining_gpus,
     params:
         *stage.settings("pretrain"),
         *stage.code("pretrain"),
@@ -49,13 +49,13 @@ rule finetune:
         "../envs/mscl.yaml"
     threads: cfg.compute.threads * cfg.compute.processes
     resources:
-        cpus_per_task=training_cpus,
+        cpus_per_task=finetuning_cpus,
         workers=loader,
         processes=processes,
         checkpoint_minutes=checkpoint_minutes,
         mem_mb=stage.memory("finetune"),
         runtime=stage.runtime("finetune"),
-        gpu=training_gpus,
+        gpu=finetuning_gpus,
     params:
         *stage.settings("finetune"),
         *stage.code("finetune"),

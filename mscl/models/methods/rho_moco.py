@@ -1,7 +1,7 @@
 """ρMoCo (Feichtenhofer et al., A Large-Scale Study on Unsupervised Spatiotemporal Representation Learning, CVPR 2021).
 
-ρ clips of a video, RGB alone: one is the query, and each of the ρ-1 others is its positive in turn, against one queue that all
-of them enter. With ρ = 2 this is `moco`. docs/rivals.md says what is confirmed by which source.
+ρ clips of a video, RGB only: one is the query; each of the ρ-1 others is its positive in turn, against one queue that all keys
+enter. With ρ = 2 this is `moco`. docs/rivals.md lists what is confirmed by which source.
 """
 
 from __future__ import annotations
