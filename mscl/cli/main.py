@@ -44,14 +44,27 @@ KEPT = "stopped: what is whole is kept, and the same command goes on from there"
 
 
 @app.command()
-def check(config: Annotated[Path, typer.Argument(help="A complete configuration file.")] = Path("config.yaml")) -> None:
-    """Validate a configuration and print the number of models, methods and seeds."""
+def check(
+    config: Annotated[
+        list[str], typer.Argument(help="A configuration file, then key=value pairs.", metavar="[FILE] [KEY=VALUE]…")
+    ] = [],  # noqa: B006
+    overlay: Annotated[list[str], typer.Option("--config", help="key=value, the value as YAML, as for snakemake --config.")] = [],  # noqa: B006
+) -> None:
+    """Validate a configuration, and print what it will do: data sets, jobs, missing files, keys without effect."""
+    from mscl.config.overlay import DEFAULT, read_config
     from mscl.config.schema import load_config
+    from mscl.config.validation import ConfigError
+    from mscl.planning.check import describe
 
-    cfg = load_config(config)
+    files = [word for word in config if "=" not in word]
+    if len(files) > 1:
+        raise ConfigError(f"{files[1]}: a second configuration file; check one at a time")
+    path = Path(files[0]) if files else DEFAULT
+    cfg = load_config(read_config(path, [*overlay, *(word for word in config if "=" in word)]), str(path))
     print(
-        f"{config}: {cfg.name} ({cfg.kind}): {len(cfg.models)} model(s) x {len(cfg.methods)} method(s) x {len(cfg.seeds)} seed(s)"
+        f"{path}: {cfg.name} ({cfg.kind}): {len(cfg.models)} model(s) x {len(cfg.methods)} method(s) x {len(cfg.seeds)} seed(s)"
     )
+    print("\n".join(describe(cfg)))
 
 
 @app.command()

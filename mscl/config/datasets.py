@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from mscl.config.formats import FORMATS, Format, format_of, known_format
-from mscl.config.validation import Strict
+from mscl.config.limits import Place
+from mscl.config.validation import Strict, number
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+.-]*$")]
 Positive = Annotated[int, Field(ge=1)]
@@ -61,10 +62,10 @@ class Dataset(Strict):
     """One data set."""
 
     format: Annotated[str, AfterValidator(known_format)]
-    root: Path
+    root: Place
     videos: str = ""  # folder of the videos below root; the default depends on the format
     annotations: dict[str, str] = {}  # split (or "labels") -> file or folder below root; ucf101, hmdb51 and folder have defaults
-    fold: Literal[1, 2, 3] = 1  # which of the three official splits (UCF101, HMDB51)
+    fold: Annotated[Literal[1, 2, 3], BeforeValidator(number)] = 1  # which of the three official splits (UCF101, HMDB51)
     holdout: dict[Name, Annotated[float, Field(gt=0, lt=1)]] = {}  # new split -> share of videos, chosen by hash
     holdout_from: str = ""  # the split that they are taken from; default: the first annotated split
     shards: Annotated[int, Field(ge=1, le=9999)]
@@ -97,6 +98,8 @@ class Dataset(Strict):
             raise ValueError(
                 f"annotations: the {self.format} lists define only the splits {' and '.join(row.splits)}; use holdout for another split"
             )
+        if self.fold != 1 and self.format in FORMATS and not row.folds:
+            raise ValueError(f"fold: the {self.format} format has no folds; remove this key")
         if row.folders and self.videos != row.videos:
             raise ValueError(
                 f"videos: the {self.format} format takes its videos from the folders under annotations; remove this key"

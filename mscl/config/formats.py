@@ -39,6 +39,7 @@ class Format:
     sources: tuple[str, ...] = ()  # names of the downloads in this format
     labels_brought: bool = False  # whether the user provides the `labels` file when the rest is downloaded
     folders: bool = False  # whether the annotations are the folders of videos themselves
+    folds: bool = False  # whether it has three official splits
     suffix: str = ".mp4"  # of its video files
     generated: bool = False  # whether embedded (generated) data sets can have this format
 
@@ -68,7 +69,12 @@ FORMATS: dict[str, Format] = {
         "mscl.datasets.formats.ssv2", videos="videos", files=_ssv2_files, labels="labels.json", suffix=".webm", generated=True
     ),
     "ucf101": Format(
-        "mscl.datasets.formats.ucf101", videos="UCF-101", usual=_ucf101_lists, labels="classInd.txt", sources=("ucf101",)
+        "mscl.datasets.formats.ucf101",
+        videos="UCF-101",
+        usual=_ucf101_lists,
+        labels="classInd.txt",
+        sources=("ucf101",),
+        folds=True,
     ),
     "hmdb51": Format(
         "mscl.datasets.formats.hmdb51",
@@ -77,6 +83,7 @@ FORMATS: dict[str, Format] = {
         files=_hmdb51_files,
         splits=("train", "test"),
         sources=("hmdb51",),
+        folds=True,
         labels_brought=True,
     ),
     "folder": Format("mscl.datasets.formats.folder", usual=lambda fold: {"train": "."}, folders=True),

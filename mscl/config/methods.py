@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from mscl.config.module_path import refuse_unknown
-from mscl.config.validation import Strict
+from mscl.config.validation import Strict, number
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,9 @@ class Switches(Strict):
     lmcl: bool = False
     fra: Literal["none", "paper", "released"] = "none"
     mds: bool = False
-    options: dict[str, bool | int | float | str] = {}  # for a family of your own: the settings of its class
+    options: dict[
+        str, Annotated[bool | int | float | str, BeforeValidator(number)]
+    ] = {}  # for a family of your own: the settings of its class
 
     @model_validator(mode="after")
     def possible(self) -> Switches:

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from mscl.config.backbones import known_backbone
 from mscl.config.datasets import Dataset, Name, Positive, Share
+from mscl.config.limits import Place, Range, ShareRange, check_limits
 from mscl.config.measures import known_measure
 from mscl.config.methods import METHODS, Switches
 from mscl.config.validation import Strict, did_you_mean, parse, partial, read_yaml
@@ -22,8 +23,8 @@ from mscl.config.validation import Strict, did_you_mean, parse, partial, read_ya
 class Paths(Strict):
     """Where files are written."""
 
-    data: Path
-    results: Path
+    data: Place
+    results: Place
 
 
 class FlowConfig(Strict):
@@ -34,7 +35,7 @@ class FlowConfig(Strict):
     size: tuple[Positive, Positive] = (384, 640)  # H, W at which flow is computed
     short_side: Positive = 128  # pixels; short side of the stored fields
     quality: Annotated[int, Field(ge=1, le=100)] = 95  # JPEG quality of the stored planes
-    weights: Path | None = None  # RAFT: file with the state dict of torchvision's raft_large
+    weights: Place | None = None  # RAFT: file with the state dict of torchvision's raft_large
     sha256: str | None = None
     iterations: Positive = 20
     batch: Positive = 16
@@ -70,14 +71,14 @@ class ClipConfig(Strict):
 class Augment(Strict):
     """Augmentation of pretraining clips, drawn once per clip."""
 
-    area: tuple[Share, Share] = (0.2, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    area: ShareRange = (0.2, 1.0)
+    ratio: Range = (3 / 4, 4 / 3)
     flip: Share = 0.5
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
     jitter_p: Share = 0.8
     gray_p: Share = 0.2
     blur_p: Share = 0.5
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    blur_sigma: Range = (0.1, 2.0)
     colours: Literal["clip", "frame"] = "clip"  # whether the factors of the jitter are drawn once per clip or for each frame
 
 
@@ -112,8 +113,8 @@ class Finetune(Optim):
     """The recipe of finetuning and its test."""
 
     frames: Positive = 16  # uniform over the video
-    area: tuple[Share, Share] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    area: ShareRange = (0.08, 1.0)
+    ratio: Range = (3 / 4, 4 / 3)
     flip: bool = False  # off by default: SSv2 has classes that differ in left and right
     dropout: Share = 0.5
     test_size: Positive = 128  # pixels; short side and centre crop at test time
@@ -291,6 +292,7 @@ class Config(Strict):
         self._check_strides()
         for name in self.models:
             self._check_batches(name)
+        check_limits(self)
         return self
 
     def _check_methods(self) -> None:
@@ -366,6 +368,16 @@ class Config(Strict):
                 raise ValueError(
                     f"pretrain.monitor: split '{watched[1]}' of '{watched[0]}' is used for pretraining; give another split"
                 )
+        if self.finetune.train == self.finetune.test:
+            raise ValueError(
+                f"finetune.test: '{self.finetune.test}' is also finetune.train; test on another split, or add one by holdout"
+            )
+        tested = (self.finetune.dataset, self.finetune.test)
+        if self.pretrain.monitor and (self.pretrain.monitor.dataset, self.pretrain.monitor.split) == tested:
+            raise ValueError(
+                f"pretrain.monitor: split '{tested[1]}' of '{tested[0]}' is the test split (finetune.test), and the monitor uses its labels"
+                " during pretraining; give another split"
+            )
         for name, split in wanted:
             if split not in self.datasets[name].splits:
                 raise ValueError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import typing
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -87,11 +88,47 @@ def parse(model: type[BaseModel], values: Any, where: str) -> Any:
         raise ConfigError("\n".join(f"{where}: {_sentence(model, e)}" for e in shown)) from None
 
 
-def read_yaml(path: str | Path) -> dict:
-    """Read a YAML file. Raises `ConfigError` with the file and the line when it cannot be read."""
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice in one section; YAML itself keeps the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        lines: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+            if not isinstance(key, Hashable):
+                break  # the parent class reports it
+            if key in lines:
+                raise ConfigError(f"lines {lines[key]} and {line} both have the key '{key}'; keep one of them")
+            lines[key] = line
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Read a YAML file. Raises `ConfigError` with the file and the line when it cannot be read or gives a key twice."""
     try:
-        return yaml.safe_load(Path(path).read_text())
+        text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not readable YAML: {' '.join(str(error).split())}") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Read YAML text. Raises `ConfigError` that starts with `where` when it is not YAML or gives a key twice."""
+    try:
+        return yaml.load(text, _Loader)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not readable YAML: {' '.join(str(error).split())}") from None
+
+
+def number(value: Any) -> Any:
+    """A text that is a number or a truth value, as this value; Snakemake's --config gives values in sections as text."""
+    if not isinstance(value, str):
+        return value
+    found = yaml.safe_load(value) if re.fullmatch(r"[-+.\w]+", value) else value
+    return found if isinstance(found, bool | int | float) else value

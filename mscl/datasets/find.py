@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -43,6 +44,11 @@ class Found(NamedTuple):
 def shown(name: str) -> str:
     """A file name as valid UTF-8 text; other bytes are written as \\x…"""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def one_form(name: str) -> str:
+    """A name in Unicode's composed form (NFC). macOS writes names decomposed, so equal names can differ in their bytes."""
+    return unicodedata.normalize("NFC", name)
 
 
 def is_folder(entry: os.DirEntry) -> bool:
@@ -103,10 +109,10 @@ def by_name(folder: Path, files: Sequence[str], *, classes: bool) -> list[Found]
 
     With `classes`, the files are `class/name` directly below `folder`. Order of preference: the exact path, another suffix, a
     name that differs only in case. Without `classes`, the files may be anywhere below `folder`; the first in sorted folder
-    order is used, files before subfolders. A file with status ok is always preferred to a missing or empty one. Returns one
+    order is used, files before subfolders. Unicode's forms of a name are the same name. A file with status ok is always preferred to a missing or empty one. Returns one
     `Found` per file, in the order of `files`.
     """
-    rows = {os.path.splitext(file)[0]: row for row, file in enumerate(files)}
+    rows = {one_form(os.path.splitext(file)[0]): row for row, file in enumerate(files)}
     any_case: dict[str, int | None] = {}
     for name, row in rows.items() if classes else ():
         any_case[name.casefold()] = None if name.casefold() in any_case else row
@@ -115,13 +121,13 @@ def by_name(folder: Path, files: Sequence[str], *, classes: bool) -> list[Found]
     blocked: list[str] = []
     for inside, entries in walk(folder, 1 if classes else None, blocked):
         for entry, stem in _videos(entries, suffixes):
-            name = f"{inside}/{stem}" if classes else stem
+            name = one_form(f"{inside}/{stem}" if classes else stem)
             row, rank = rows.get(name), 2
             if row is None:
                 row, rank = any_case.get(name.casefold()), 1
             if row is None:
                 continue
-            if classes and f"{inside}/{entry.name}" == files[row]:
+            if classes and one_form(f"{inside}/{entry.name}") == one_form(files[row]):
                 rank = 3
             held = best.get(row, (0,))[0]
             if held < rank + USABLE:
@@ -148,29 +154,46 @@ def _not_listed(blocked: list[str]) -> str:
 
 
 def by_path(folder: Path, files: Sequence[str]) -> list[Found]:
-    """Find each of `files` at its exact path, relative to `folder` or absolute; each folder is listed once."""
+    """Find each of `files` at its exact path, relative to `folder` or absolute; each folder is listed once.
+
+    Unicode's forms of a name are the same name; the exact bytes are preferred.
+    """
     listings: dict[str, dict[str, os.DirEntry] | str] = {}
     found = []
     for file in files:
         path = str(folder / file)
         parent, name = os.path.split(path)
         if parent not in listings:
-            listings[parent] = _listing(parent or ".")
+            listings[parent] = _listing(_existing(parent) or ".")
         listing = listings[parent]
         if isinstance(listing, str):
             found.append(Found(path, MISSING, listing))
-        elif name in listing:
-            found.append(look(path, listing[name].stat))
+        elif (entry := listing.get(name) or listing.get(one_form(name))) is not None:
+            found.append(look(path if path.isascii() else entry.path, entry.stat))
         else:
             found.append(Found(path, MISSING, f"no file with this name in {parent or 'the working directory'}"))
     return found
 
 
+def _existing(folder: str) -> str:
+    """The path of a folder as it is written on the disk, where only the Unicode form of its parts differs; else unchanged."""
+    if folder.isascii() or os.path.isdir(folder):
+        return folder
+    above, name = os.path.split(folder)
+    if not name:
+        return folder
+    above = _existing(above)
+    listing = _listing(above or ".")
+    entry = None if isinstance(listing, str) else listing.get(one_form(name))
+    return os.path.join(above, entry.name) if entry else folder
+
+
 def _listing(folder: str) -> dict[str, os.DirEntry] | str:
-    """{name: entry} of a folder, or the reason why it cannot be listed."""
+    """{name, and its composed form: entry} of a folder, or the reason why it cannot be listed."""
     try:
         with os.scandir(folder) as listing:
-            return {entry.name: entry for entry in listing}
+            entries = list(listing)
+        return {one_form(entry.name): entry for entry in entries} | {entry.name: entry for entry in entries}
     except FileNotFoundError:
         return f"no folder {folder}"
     except OSError as error:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from mscl.datasets.left_out import one_class
 from mscl.machine.files import write_json
 from mscl.stages.jobs import DataJob, Source
 from mscl.store.shards import Shards
@@ -14,7 +18,7 @@ from mscl.store.shards import Shards
 def health(source: Source) -> dict:
     """Counts per split and status of one data set, and one entry per video that has a status other than ok or a reason.
 
-    Keys: videos, counts {split: {status: n}}, frames (stored frames in total) and not_ok; with flow also flow {status: n},
+    Keys: videos, notes (what the manifest leaves out, as sentences), counts {split: {status: n}}, frames (stored frames in total) and not_ok; with flow also flow {status: n},
     flow_not_ok (status of the frames ok, of the flow not) and no_allowed_start (clips with no allowed start frame).
     """
     manifest = pd.read_parquet(source.manifest)
@@ -24,6 +28,7 @@ def health(source: Source) -> dict:
     rows = manifest[["clip_id", "split"]].assign(status=status, reason=reason)
     found = {
         "videos": len(rows),
+        "notes": _notes(manifest, status),
         "counts": {split: part.status.value_counts().to_dict() for split, part in rows.groupby("split")},
         "frames": int(frames["count"].sum()) if "count" in frames else 0,
         "not_ok": rows[(rows.status != "ok") | (rows.reason != "")].to_dict("records"),
@@ -38,6 +43,32 @@ def health(source: Source) -> dict:
     return found
 
 
+def _notes(manifest: pd.DataFrame, status: np.ndarray) -> list[str]:
+    """The notes of a manifest; on splits with one class only, with the status (N,) that the frames have."""
+    now = [s for split in dict.fromkeys(manifest["split"]) for s in one_class(manifest.assign(status=status), split)]
+    return [note for note in manifest.attrs.get("notes", []) if not note.startswith("split '")] + now
+
+
 def write_health(job: DataJob, out: Path) -> None:
-    """Write {data set: its health} to the JSON file `out`."""
-    write_json(out, {source.name: health(source) for source in job.sources})
+    """Write {data set: its health} to the JSON file `out`; `shared` lists the splits that have video files in common."""
+    found = {source.name: health(source) for source in job.sources}
+    for name, shared in shared_files(job.sources).items():
+        found[name]["shared"] = shared
+    write_json(out, found)
+
+
+def shared_files(sources: Sequence[Source]) -> dict[str, list[dict]]:
+    """Data set -> {split, dataset, other, videos} for each pair of its splits and splits of the same or other data sets, with
+    `videos` files in common; `other` is the split of `dataset`. Files are compared by their absolute paths.
+    """
+    parts = {}
+    for source in sources:
+        manifest = pd.read_parquet(source.manifest, columns=["path", "split"])
+        for split, rows in manifest.groupby("split"):
+            parts[source.name, split] = {os.path.abspath(path) for path in rows["path"]}
+    found: dict[str, list[dict]] = {source.name: [] for source in sources}
+    for (name, split), paths in parts.items():
+        for (dataset, other), theirs in parts.items():
+            if (name, split) != (dataset, other) and (videos := len(paths & theirs)):
+                found[name].append({"split": split, "dataset": dataset, "other": other, "videos": videos})
+    return found

@@ -8,6 +8,8 @@ start, end: float64, in seconds; NaN: the start or end of the file
 shard: int32
 status: ok, missing or empty
 reason: why the video cannot be used; "" if status is ok
+
+In a written manifest, `attrs["notes"]` holds sentences on what the table leaves out (`mscl.datasets.left_out`).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from mscl.config.datasets import Dataset
-from mscl.datasets import find, formats, subset
+from mscl.datasets import find, formats, left_out, subset
 from mscl.machine.files import atomic_write
 from mscl.stages.jobs import ManifestJob
 
@@ -76,14 +78,15 @@ def summary(name: str, table: pd.DataFrame, splits: list[str]) -> str:
 
 
 def write_manifest(job: ManifestJob, out: Path) -> None:
-    """Build the manifest of `job`, write it atomically to the parquet file `out`, and print its summary.
+    """Build the manifest of `job`, write it atomically to the parquet file `out`, and print its summary and its notes.
 
     Raises ValueError as `build_manifest` does.
     """
     table = build_manifest(job.name, job.dataset)
+    table.attrs = {"notes": left_out.notes(job.dataset, table)}
     with atomic_write(out) as draft:
         table.to_parquet(draft, index=False)
-    print(summary(job.name, table, job.dataset.splits))
+    print("\n".join([summary(job.name, table, job.dataset.splits), *(f"{job.name}: {note}" for note in table.attrs["notes"])]))
 
 
 def read_manifest(path: Path) -> pd.DataFrame:

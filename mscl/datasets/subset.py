@@ -1,18 +1,21 @@
 """Select the annotated videos to use: first hold out new splits from an existing one, then apply the filters of `subset`.
 
-Every selection by share uses a hash of the clip_id with its own salt. So the selection does not depend on the order of rows, on
-the other clips or on the shard. Different selections are independent of each other. A larger share contains the smaller one.
+Every selection by share uses a hash with its own salt: of the recording for `holdout`, so that all clips of a recording stay in one
+split, and of the clip_id for `subset`. So the selection does not depend on the order of rows, on the other clips or on the shard. Different selections are independent of each other. A larger share contains the smaller one.
 """
 
 from __future__ import annotations
 
 import bisect
 import hashlib
+import os
+import re
 
 import numpy as np
 import pandas as pd
 
 from mscl.config.datasets import Dataset
+from mscl.datasets.find import one_form
 from mscl.datasets.formats import reader_of
 from mscl.datasets.formats.annotations import annotation_file, hint, read_lines
 
@@ -31,21 +34,60 @@ def position(clip_ids: pd.Series, salt: str) -> np.ndarray:
     return np.array([int.from_bytes(digest[:6], "big") / 2**48 for digest in digests])
 
 
+# Ends of file names that number the clips of one recording.
+_UCF101 = re.compile(r"(.*_g\d+)_c\d+")  # v_Archery_g08_c03: group 8
+_KINETICS = re.compile(r"(?:.*/)?(.+)_\d{6}_\d{6}")  # <youtube_id>_000042_000052
+_HMDB51 = re.compile(r"(.*)_[hulf]_[nc]m_np\d_(?:fr|ba|le|ri)_(?:goo|med|bad)_\d+")  # <recording>_<class>_f_cm_np1_ba_med_3
+
+
+def recordings(table: pd.DataFrame, dataset: Dataset) -> pd.Series:
+    """The recording that each clip is cut from, (N,) text: its video file, or what the names of UCF101, HMDB51 and Kinetics say."""
+    folder = str(dataset.root / dataset.videos) + os.sep
+
+    def recording(file: str, class_name: str) -> str:
+        name = os.path.splitext(os.path.normpath(file))[0].removeprefix(folder)
+        if match := _KINETICS.fullmatch(name) or _UCF101.fullmatch(name):
+            return match[1]
+        if match := _HMDB51.fullmatch(name):
+            return os.path.basename(match[1]).removesuffix(f"_{class_name}")
+        return name
+
+    pairs = zip(table["file"], table["class_name"], strict=True)
+    return pd.Series([recording(os.fsencode(f).decode(errors="replace"), c) for f, c in pairs], table.index, dtype=object)
+
+
+def _drawn(recording: pd.Series, split: str, share: float) -> np.ndarray:
+    """Which clips a new split takes, (N,) bool: those whose recording's hash is below `share`.
+
+    With so few recordings that the hash would take none or all of them, the one with the lowest hash is taken, or the one with the
+    highest is left, if the share amounts to at least half a recording.
+    """
+    place = position(recording, f"holdout {split}")
+    every = np.unique(place)
+    if round(share * len(every)) >= 1 and not (every < share).any():
+        return place == every[0]
+    if round((1 - share) * len(every)) >= 1 and (every < share).all():
+        return place < every[-1]
+    return place < share
+
+
 def _hold_out(name: str, table: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
-    """Give each split under `holdout` its share of the videos of `holdout_from`.
+    """Give each split under `holdout` its share of the recordings of `holdout_from`, with all clips of each.
 
     The splits are filled in order of their names, each from the videos that the earlier ones left. A larger share keeps its
     videos.
     """
     table, source = table.copy(), dataset.holdout_from
+    from_recording = recordings(table, dataset)
     before, left = int((table["split"] == source).sum()), 1.0
     for split, share in sorted(dataset.holdout.items()):
         rows = table.index[table["split"] == source]
-        taken = rows[position(table.loc[rows, "clip_id"], f"holdout {split}") < share / left]
+        taken = rows[_drawn(from_recording[rows], split, share / left)]
         if len(taken) in (0, len(rows)):
             raise ValueError(
-                f"datasets.{name}.holdout: a share of {share:g} takes {len(taken)} of the {before} videos of split '{source}'; "
-                f"change the share of split '{split}', or add videos"
+                f"datasets.{name}.holdout: a share of {share:g} takes {len(taken)} of the {before} videos of split '{source}' "
+                f"({from_recording[rows].nunique()} recordings are left, and a recording is not divided); change the share of split '{split}', or add "
+                "videos"
             )
         table.loc[taken, "split"] = split
         left -= share
@@ -76,7 +118,7 @@ def _classes(table: pd.DataFrame, dataset: Dataset, where: str) -> set[str]:
     """The selected class names as written in the table; for SSv2 they may be given as templates with brackets."""
     spelled = getattr(reader_of(dataset), "class_key", str)
     known = sorted(set(table["class_name"].unique()) - {""})
-    chosen = {spelled(name): name for name in dataset.subset.classes}
+    chosen = {spelled(one_form(name)): name for name in dataset.subset.classes}
     for plain, name in chosen.items():
         if plain not in known:
             raise ValueError(f"{where}: no video is annotated with class '{name}'{hint(plain, known)}")

@@ -72,20 +72,28 @@ def both_predictions(predictions: Mapping[str, Path], methods: tuple[str, str]) 
     return table
 
 
+def _plain(template: str) -> str:
+    return template.replace("[", "").replace("]", "")
+
+
+def unknown_templates(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """A sentence for each configured template that is not a class: the trainings are done, so the analysis does not fail for it."""
+    notes = []
+    for template in (plain for t in wanted if (plain := _plain(t)) not in names):
+        near = difflib.get_close_matches(template, names, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "take one from the column class_name of the manifest"
+        notes.append(f"analysis.gradcam: no class '{template}' in the test data set; {hint}")
+    return notes
+
+
 def choose_templates(pairs: pd.DataFrame, both: pd.DataFrame, names: Sequence[str], wanted: Sequence[str]) -> list[str]:
     """The classes to draw: those of the configuration (`wanted`), else one class of each of the two pairs improved most.
 
     Of a pair, the class with more videos that only the right method classifies correctly. If fewer than two pairs improved, the
-    classes with the most such videos follow. Raises ValueError for a configured template that is not a class.
+    classes with the most such videos follow. A configured template that is not a class is left out: see `unknown_templates`.
     """
     if wanted:
-        plain = [template.replace("[", "").replace("]", "") for template in wanted]
-        for template in plain:
-            if template not in names:
-                near = difflib.get_close_matches(template, names, n=1)
-                hint = f"did you mean '{near[0]}'?" if near else "take one from the column class_name of the manifest"
-                raise ValueError(f"analysis.gradcam: no class '{template}' in the test data set; {hint}")
-        return plain
+        return [plain for template in wanted if (plain := _plain(template)) in names]
     gains = both.groupby("label")["gain"].sum() if len(both) else pd.Series(dtype=int)
     gain = {names[int(label)]: int(count) for label, count in gains.items()}
     helped = pairs.assign(drop=pairs["left_proportion"] - pairs["right_proportion"])
@@ -115,7 +123,7 @@ def choose_example(both: pd.DataFrame, label: int) -> tuple[pd.Series, str] | No
 def run_analysis(job: AnalysisJob, out_dir: Path) -> None:
     """Write pairs.csv, gradcam/fig1.png … and gradcam.json to `out_dir`. The two methods of the job may be the same one.
 
-    Raises ValueError when a prediction or weights file is missing, and for an unknown class in analysis.gradcam.
+    Raises ValueError when a prediction or weights file is missing.
     """
     predictions, weights = job.predictions(), job.weights()
     lacking = [path for paths in (*predictions.values(), weights.values()) for path in paths if not path.exists()]
@@ -131,7 +139,7 @@ def run_analysis(job: AnalysisJob, out_dir: Path) -> None:
         pairs.to_csv(part, index=False, lineterminator="\n")
 
     both = both_predictions({m: predictions[m][0] for m in job.methods}, job.methods)
-    figures, notes = [], []
+    figures, notes = [], unknown_templates(names, job.analysis.gradcam)
     for template in choose_templates(pairs, both, names, job.analysis.gradcam):
         example = choose_example(both, names.index(template))
         if example is None:

@@ -19,6 +19,11 @@ def with_prediction(predictions: pd.DataFrame) -> pd.DataFrame:
     return predictions[(predictions["top"].map(len) > 0) & (predictions["label"] >= 0)]
 
 
+def majority_share(labels: Sequence[int]) -> float:
+    """Share in [0, 1] of the most frequent label: what always answering it would score; NaN without labels."""
+    return float(pd.Series(labels).value_counts(normalize=True).iloc[0]) if len(labels) else float("nan")
+
+
 def metrics_from_predictions(predictions: pd.DataFrame, classes: int) -> dict:
     """Accuracies of one test run, recomputed from its `predictions.parquet`.
 

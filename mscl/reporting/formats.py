@@ -14,6 +14,7 @@ from pandas.io.formats.style import Styler
 from mscl.machine.files import atomic_write
 
 DASH = "–"
+_NUMBER = re.compile(r"[-+]?(\d[\d,]*\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _LATEX = {
     "±": r"$\pm$",
     "×": r"$\times$",
@@ -62,7 +63,10 @@ class Table:
                 for number in range(len(data))
             ]
             data["cards"] = [";".join(f"cards/{card}.json" for card in cards) for cards in rows]
-        return data.to_csv(index=False, lineterminator="\n")
+        for place, column in enumerate(data.columns):
+            if not pd.api.types.is_numeric_dtype(data[column]):
+                data.isetitem(place, data[column].map(neutral))
+        return data.rename(columns=neutral).to_csv(index=False, lineterminator="\n")
 
     def plain(self) -> dict:
         """The table as plain lists and strings, ready for JSON."""
@@ -140,6 +144,13 @@ def table_of(
         groups=[r["group"] for r in records if "group" in r],
         **rest,
     )
+
+
+def neutral(cell: Any) -> Any:
+    """A text cell that a spreadsheet would run as a formula, with an apostrophe before it; numbers and all others unchanged."""
+    if not isinstance(cell, str) or not re.match(r"\s*[=+@\-]|[\t\r]", cell) or _NUMBER.fullmatch(cell.strip()):
+        return cell
+    return f"'{cell}"
 
 
 def number(value: float | None, digits: int) -> str:

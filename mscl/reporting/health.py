@@ -26,10 +26,12 @@ def data_table(results: Results) -> Table:
     for name, entry in entries.items():
         for split, counts in entry.get("counts", {}).items():
             rows.append([name, split, str(sum(counts.values())), *(str(counts.get(status, 0)) for status in statuses)])
+        notes += [f"{name}: {note}." for note in entry.get("notes", [])]
         if entry.get("flow"):
             notes.append(f"Flow of {name}: " + ", ".join(f"{count} {status}" for status, count in entry["flow"].items()) + ".")
         if entry.get("no_allowed_start"):
             notes.append(f"MDS allows no start in {entry['no_allowed_start']} videos of {name}; their clips start at frame 0.")
+    notes += _overlap(results)
     caption = (
         "Annotated videos by status. Only videos with status 'ok' are used for training and testing. "
         "The others are listed below with the reason."
@@ -41,6 +43,28 @@ def data_table(results: Results) -> Table:
         caption if rows else "",
         notes,
     )
+
+
+def _overlap(results: Results) -> list[str]:
+    """Sentences on test videos that a training also sees."""
+    config, data = results.config, results.data or {}
+    target = config.finetune
+    notes = []
+    if target.dataset in config.pretrain.datasets and config.pretrain.split == target.test:
+        notes.append(f"Pretraining sees all test videos, without their labels: both use split {target.test} of {target.dataset}.")
+    for shared in data.get(target.dataset, {}).get("shared", []):
+        if shared["split"] != target.test:
+            continue
+        other = (shared["dataset"], shared["other"])
+        if other[1] == config.pretrain.split and other[0] in config.pretrain.datasets:
+            notes.append(
+                f"{shared['videos']} test video files are also pretraining videos (split {other[1]} of {other[0]}), without their labels."
+            )
+        if other == (target.dataset, target.train):
+            notes.append(
+                f"{shared['videos']} video files have clips in both the training and the test split of {target.dataset}."
+            )
+    return notes
 
 
 def unusable_table(results: Results) -> Table:

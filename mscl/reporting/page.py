@@ -13,7 +13,7 @@ from mscl.config.methods import Switches
 from mscl.config.schema import Config
 from mscl.reporting.formats import Table
 from mscl.reporting.results import Card, Results
-from mscl.reporting.tables import KIND
+from mscl.reporting.tables import banner
 
 SHOWN_FILES = 12  # hashes of a run card shown on the page; its JSON file holds all of them
 SWITCHES = {
@@ -55,7 +55,7 @@ def render(results: Results, tables: dict[str, Table], pictures: dict[str, Seque
     )
     return environment.get_template("report.html.j2").render(
         config=results.config,
-        banner=KIND[results.config.kind],
+        banner=banner(results.config),
         summary=summary(results),
         switches=switches(results.config),
         labels=SWITCHES,

@@ -40,7 +40,7 @@ def build_report(job: ReportJob, results: Path, out: Path) -> None:
     for table in made.values():
         write_table(table, out / ("cards" if table.name in VOLATILE else "tables"))
     kept = {name: table for name, table in made.items() if name not in VOLATILE}
-    plain = {"banner": tables.KIND[job.config.kind]} | {name: table.plain() for name, table in kept.items()}
+    plain = {"banner": tables.banner(job.config)} | {name: table.plain() for name, table in kept.items()}
     write(out / "tables" / "tables.json", json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
     for picture in (p for section in pictures.values() for p in section):
         write(out / "figures" / picture.name, picture.png)
@@ -195,7 +195,7 @@ def _markdown(found: Results, made: dict[str, Table], pictures: dict[str, list[P
     config = found.config
     parts = [
         f"# {config.name}\n",
-        f"**{config.kind}**: {tables.KIND[config.kind]}\n",
+        f"**{config.kind}**: {tables.banner(config)}\n",
         *(f"* {what}: {value}" for what, value in summary(found)),
         "",
     ]

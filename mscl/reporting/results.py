@@ -12,12 +12,13 @@ import pandas as pd
 
 from mscl.config.measures import MEASURES, measure
 from mscl.config.schema import Config
-from mscl.measures.topk import metrics_from_predictions
+from mscl.measures.topk import majority_share, metrics_from_predictions, with_prediction
 from mscl.stages.layout import GRADCAM, HISTORY, METRICS, PAIRS, PREDICTIONS, Layout
 from mscl.stages.table import Planned, planned
 
 Key = tuple[str, str, int]  # model, method, seed
 NAN = float("nan")
+NAMES = dict.fromkeys(("a", "b", "left_method", "right_method", "block"), str)  # columns of names: class 001 is not the number 1
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Results:
     columns: list[Column]  # one per measure, in the order of the configuration
     runs: (
         pd.DataFrame
-    )  # one row per model x method x seed: `columns` (NaN where missing), videos, skipped, chance, ids of the run cards
+    )  # one row per model x method x seed: `columns` (NaN where missing), videos, skipped, chance, majority, ids of the run cards
     pretraining: dict[Key, pd.DataFrame]  # history.csv of each pretraining
     finetuning: dict[Key, pd.DataFrame]  # history.csv of each finetuning
     pairs: dict[str, pd.DataFrame]  # model -> pairs.csv
@@ -58,6 +59,7 @@ class Results:
     flow_error: dict | None  # flow_error.json
     cards: dict[str, Card]
     missing: list[str] = field(default_factory=list)  # one sentence per missing or unreadable file
+    notes: list[str] = field(default_factory=list)  # sentences of the frozen tests on their own values
 
 
 class Reader:
@@ -74,8 +76,8 @@ class Reader:
         return found if isinstance(found, dict) else None
 
     def table(self, path: Path, what: str) -> pd.DataFrame | None:
-        """Read a CSV or parquet table; None, and a sentence in `missing`, when it cannot be read."""
-        read = pd.read_parquet if path.suffix == ".parquet" else lambda p: pd.read_csv(p, keep_default_na=False)
+        """A CSV or parquet table, or None with a sentence in `missing`."""
+        read = pd.read_parquet if path.suffix == ".parquet" else lambda p: pd.read_csv(p, keep_default_na=False, dtype=NAMES)
         return self._read(path, what, lambda: read(path))
 
     def _read(self, path: Path, what: str, read: Callable[[], Any]) -> Any:
@@ -114,6 +116,8 @@ def read_results(config: Config, root: Path) -> Results:
         key = (job.values["model"], job.values["method"], job.values["seed"])
         READERS[job.stage.name](reader, found, key, rows.setdefault(key, _empty_row(*key)))
     found.runs = pd.DataFrame(list(rows.values()))
+    if found.runs["chance"].min() >= 0.2:  # 5 classes or fewer: nearly every answer is among the best five
+        found.columns.remove(FINETUNED[1])
     for column in found.columns:
         if column.key not in found.runs:
             found.runs[column.key] = NAN
@@ -143,7 +147,7 @@ def _by_run(config: Config) -> list[Planned]:
 
 def _empty_row(model: str, method: str, seed: int) -> dict:
     run = {"model": model, "method": method, "seed": seed}
-    unmeasured = {"videos": 0, "skipped": 0, "chance": NAN, "top1": NAN, "top5": NAN}
+    unmeasured = {"videos": 0, "skipped": 0, "chance": NAN, "majority": NAN, "top1": NAN, "top5": NAN}
     return run | unmeasured | dict.fromkeys(("pretrain_card", "finetune_card", "frozen_card"), "")
 
 
@@ -184,9 +188,11 @@ def _read_frozen(reader: Reader, found: Results, key: Key, row: dict) -> None:
     for name in reader.config.analysis.measures:
         for column, title in columns_of(name, measured.get(name, {})).items():
             shown = Column(_key(name, column), title, "frozen")
-            row[shown.key] = measured.get(name, {}).get(column, NAN)
+            value = measured.get(name, {}).get(column)
+            row[shown.key] = NAN if value is None else value
             if shown not in found.columns:
                 found.columns.append(shown)
+    found.notes += [f"The frozen tests of {_label(key)}: {note}." for note in metrics.get("notes", [])]
     row["frozen_card"] = reader.card(folder, **_where("frozen", key))
 
 
@@ -202,9 +208,9 @@ def columns_of(name: str, measured: dict[str, float]) -> dict[str, str]:
 
 
 def _accuracies(reader: Reader, folder: Path, metrics: dict, label: str) -> dict:
-    """Top-1 and top-5 recomputed from the predictions. A difference from metrics.json is reported."""
+    """Top-1, top-5 and the share of the most frequent class, recomputed from the predictions. A difference from metrics.json is reported."""
     predictions = reader.table(folder / PREDICTIONS, f"The predictions of {label}")
-    kept = {k: metrics.get(k, NAN) for k in ("top1", "top5")} | {k: metrics.get(k, 0) for k in ("videos", "skipped")}
+    kept = {k: metrics.get(k, NAN) for k in ("top1", "top5", "majority")} | {k: metrics.get(k, 0) for k in ("videos", "skipped")}
     if predictions is None:
         return kept
     try:
@@ -217,7 +223,7 @@ def _accuracies(reader: Reader, folder: Path, metrics: dict, label: str) -> dict
             f"{METRICS} of {label} has top-1 {kept['top1']:.4f}, but its predictions give {counted['top1']:.4f}; "
             "the tables show the latter. Run finetuning again."
         )
-    return counted
+    return counted | {"majority": majority_share(with_prediction(predictions)["label"])}
 
 
 def _read_analysis(reader: Reader, found: Results, model: str) -> None:

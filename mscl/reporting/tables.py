@@ -8,7 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from mscl.config.schema import Config
 from mscl.reporting.formats import DASH, Table, mean_sd, number, table_of
+from mscl.reporting.paper import differences
 from mscl.reporting.results import Column, Results
 
 KIND = {
@@ -19,11 +21,29 @@ KIND = {
     "real": "Real videos, but not the paper's recipe: the numbers cannot be compared directly with the paper's.",
     "paper": "The paper's data and recipe, as far as they are known: measured rows may be compared with published ones.",
 }
+LISTED = 12  # differences from the paper that are named
 TABLE1_CSV = (
     *("method", "origin", "kind", "backbone", "pretrain", "clip", "epochs", "target"),
-    *("top1", "top1_std", "seeds", "test_videos", "chance", "source"),
+    *("top1", "top1_std", "seeds", "test_videos", "chance", "majority", "source"),
 )
 SPREAD = "Mean ± sample standard deviation over the seeds, in percent; no ± with one seed."
+MAJORITY = (
+    "Chance is 1 / number of classes; Majority is the share of the most frequent class among the test videos, which always answering "
+    "that class would score. Neither applies to R@k."
+)
+
+
+def banner(config: Config) -> str:
+    """The sentence on how far the numbers can be compared; for `kind: paper` with every difference from config/paper.yaml."""
+    if config.kind != "paper" or not (found := differences(config)):
+        return KIND[config.kind]
+    more = f"; and {len(found) - LISTED} more" if len(found) > LISTED else ""
+    return f"Configured as kind: paper, but not the paper's experiment. {KIND['real']} Differences: {'; '.join(found[:LISTED])}{more}."
+
+
+def kind_of(config: Config) -> str:
+    """The kind that the rows are marked with: `paper` only without a difference from the paper's experiment."""
+    return "real" if config.kind == "paper" and differences(config) else config.kind
 
 
 def published() -> pd.DataFrame:
@@ -73,11 +93,12 @@ def table1(results: Results) -> Table:
             "Seeds": lambda r: str(r["seeds"] or DASH) if r["origin"] == "published" else str(r["seeds"]),
             "Test videos": lambda r: r["test_videos"] or DASH,
             "Chance %": lambda r: number(r["chance"], 1),
+            "Majority %": lambda r: number(r["majority"], 1),
             "Source": lambda r: r["source"],
         },
         TABLE1_CSV,
         caption=f"Top-1 accuracy after finetuning. Published rows are SSv2 numbers copied from their source. Measured rows are from this "
-        f"run, on {target}. {KIND[config.kind]} {SPREAD} Clip is frames x pixels at test time.",
+        f"run, on {target}. {banner(config)} {SPREAD} {MAJORITY} Clip is frames x pixels at test time.",
         notes=of_table(results, "The finetuning of", "metrics.json"),
         wide=("Source",),
     )
@@ -102,6 +123,7 @@ def _published_record(row: dict[str, str]) -> dict[str, Any]:
         "source": f"{row['source']}; {row['note']}" if row["note"] else row["source"],
         "test_videos": None,
         "chance": None,
+        "majority": None,
     }
 
 
@@ -115,7 +137,7 @@ def _measured_record(results: Results, model: str, method: str, runs: pd.DataFra
         "title": config.title(method),
         "origin": "measured",
         "group": "measured",
-        "kind": config.kind,
+        "kind": kind_of(config),
         "backbone": f"{model} ({recipe.backbone})",
         "pretrain": "+".join(config.pretrain.datasets) if trained else "none",
         "clip": f"{recipe.finetune.frames}x{recipe.finetune.test_size}",
@@ -126,7 +148,8 @@ def _measured_record(results: Results, model: str, method: str, runs: pd.DataFra
         "seeds": len(done),
         "test_videos": span(done["videos"]),
         "chance": done["chance"].mean() * 100,
-        "source": f"{config.name}, {config.kind}{unfinished}",
+        "majority": done["majority"].mean() * 100,
+        "source": f"{config.name}, {kind_of(config)}{unfinished}",
         "cards": {"Top-1 %": [c for c in done["finetune_card"] if c]},
     }
 
@@ -139,7 +162,7 @@ def table3(results: Results) -> Table:
         for r in published().itertuples()
         if r.table == "headline" and "UCF101" in r.metric
     ]
-    notes = of_table(results, "The frozen tests", "The predictions")
+    notes = of_table(results, "The frozen tests", "The predictions") + results.notes
     if not config.analysis.measures:
         notes.append("The frozen features were not evaluated: analysis.measures is empty.")
 
@@ -156,10 +179,19 @@ def table3(results: Results) -> Table:
             "Seeds": lambda r: str(r["seeds"]),
             **{column.title: percent(column) for column in results.columns},
             "Chance": lambda r: number(r["chance"], 1),
+            "Majority": lambda r: number(r["majority"], 1),
         },
-        ("model", "method", "kind", "seeds", *(f"{c.key}{s}" for c in results.columns for s in ("", "_std")), "chance"),
+        (
+            "model",
+            "method",
+            "kind",
+            "seeds",
+            *(f"{c.key}{s}" for c in results.columns for s in ("", "_std")),
+            "chance",
+            "majority",
+        ),
         caption=f"All measures on {config.finetune.dataset}, in percent. Top-1 and top-5 are measured after finetuning; the others use the "
-        f"frozen backbone (randomly initialised for a method without pretraining). {KIND[config.kind]} {SPREAD} Published on other data sets, "
+        f"frozen backbone (randomly initialised for a method without pretraining). {banner(config)} {SPREAD} {MAJORITY} Published on other data sets, "
         f"for orientation only: {'; '.join(other)}.",
         notes=notes,
     )
@@ -171,9 +203,10 @@ def _measures_record(results: Results, model: str, method: str, runs: pd.DataFra
         "model": model,
         "method": method,
         "title": results.config.title(method),
-        "kind": results.config.kind,
+        "kind": kind_of(results.config),
         "seeds": int(runs["top1"].notna().sum()),
         "chance": runs["chance"].mean() * 100,
+        "majority": runs["majority"].mean() * 100,
         "group": "measured",
         "cards": {c.title: [card for card in runs[runs[c.key].notna()][f"{c.stage}_card"] if card] for c in results.columns},
     }
@@ -206,6 +239,6 @@ def runs_table(results: Results) -> Table:
             "Test videos": lambda r: str(r["videos"]),
             "Skipped": lambda r: str(r["skipped"]),
         },
-        ("model", "method", "seed", *(c.key for c in results.columns), "videos", "skipped", "chance"),
+        ("model", "method", "seed", *(c.key for c in results.columns), "videos", "skipped", "chance", "majority"),
         caption="One row per model, method and seed, in percent. The CSV holds shares in [0, 1].",
     )

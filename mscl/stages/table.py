@@ -294,7 +294,7 @@ STAGES: dict[str, Stage] = {
             reads=_everything,
             makes=lambda at: {"html": f"{at.report()}/index.html"},
             code="mscl.reporting.report",
-            files=("mscl/reporting/published.csv", "mscl/reporting/templates/report.html.j2"),
+            files=("config/paper.yaml", "mscl/reporting/published.csv", "mscl/reporting/templates/report.html.j2"),
         ),
     )
 }

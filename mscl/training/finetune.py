@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mscl.config.schema import Finetune
 from mscl.machine.files import atomic_write, sha256, write_json
-from mscl.measures.topk import metrics_from_predictions
+from mscl.measures.topk import majority_share, metrics_from_predictions, with_prediction
 from mscl.models import distributed
 from mscl.models.networks.build import build_backbone, load_backbone_weights, read_own_weights
 from mscl.stages.codehash import code_hash
@@ -116,6 +116,8 @@ def finetune(job: FinetuneJob, out: Path, machine: Machine = DEFAULT) -> None:
                 f"{job.source.manifest}: no usable video with a label in split '{split}'; "
                 "see the labels and statuses in the manifest and the frames index"
             )
+    if train.rows.label.nunique() < 2 and not distributed.rank():
+        print(f"note: all {len(train)} usable training videos are of one class, so the accuracy will say nothing")
     model = Classifier(job.net, job.finetune, classes)
     if job.weights is not None:
         load_backbone_weights(model.backbone, job.weights)
@@ -142,6 +144,9 @@ def write_finetuned(
     """`seen` classes occur in training: chance is one of them, however many labels.json lists."""
     classes = model.fc.out_features
     metrics = metrics_from_predictions(predictions, classes) | {"classes": classes, "chance": 1 / seen}
+    metrics["majority"] = majority_share(with_prediction(predictions)["label"])
+    if seen <= 5:
+        metrics.pop("top5", None)  # nearly every answer would be right
     metrics["train_loss"] = float(history.loss.iloc[-1])
     with atomic_write(out / HISTORY) as path:
         history.to_csv(path, index=False)

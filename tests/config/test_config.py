@@ -206,6 +206,15 @@ def test_a_method_has_its_own_recipe_and_the_released_one_its_own_colours():
     assert jobs_of["mine"].augment.flip == 0 and jobs_of["mine"].switches == jobs_of["mscl"].switches
 
 
+def test_the_test_split_is_not_trained_on_or_watched_with_its_labels():
+    values = changed("finetune/train", "validation")
+    with pytest.raises(ConfigError, match="finetune.test: 'validation' is also finetune.train; test on another split"):
+        load_config(values)
+    values = changed("pretrain/monitor", {"dataset": "ss", "split": "validation"})
+    with pytest.raises(ConfigError, match="pretrain.monitor: split 'validation' of 'ss' is the test split"):
+        load_config(values)
+
+
 def test_a_pretraining_uses_as_many_processes_as_its_groups_divide_among():
     """The paper's R18 has 4 batch-norm groups and its R50 8: of 8 GPUs the one takes 4, the other all."""
     values = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())

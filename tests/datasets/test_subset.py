@@ -125,6 +125,55 @@ def test_the_stage_prints_the_number_of_videos(tmp_path, capsys):
     (tmp_path / "clip1.mp4").touch()
     held = split(data, "validation")
     write_manifest(jobs.ManifestJob(name="mine", dataset=data), tmp_path / "mine.parquet")
-    said = capsys.readouterr().out
-    assert said.count("\n") == 1 and said.startswith(f"mine: 110 videos: train {10 - len(held)} (")
+    said, note = capsys.readouterr().out.splitlines()
+    assert note.startswith("mine: split 'validation': all 1 usable videos are of one class, 'bow'")
+    assert said.startswith(f"mine: 110 videos: train {10 - len(held)} (")
     assert "; test 100 (100 missing); " in said and said.count("1 empty") == 1 and f"validation {len(held)} (" in said
+
+
+def held(form: str, root: Path, **settings) -> pd.DataFrame:
+    """The manifest of a data set with half of its training videos held out as `validation`."""
+    data = Dataset(format=form, root=root, shards=1, holdout={"validation": 0.5}, holdout_from="train", **settings)
+    return build_manifest("mine", data)
+
+
+def assert_whole(table: pd.DataFrame, recording: pd.Series) -> None:
+    """Every recording is in one split, and both splits have some."""
+    table = table[table.split != "test"].assign(recording=recording)
+    assert (table.groupby("recording").split.nunique() == 1).all() and set(table.split) == {"train", "validation"}
+
+
+def test_pieces_of_one_video_stay_together(tmp_path):
+    rows = [f"{video}.mp4,{n},{n + 1},{video}-{n}" for video in ("a", "./b") for n in range(40)]
+    (tmp_path / "t.csv").write_text("path,start,end,clip_id\n" + "\n".join(rows).replace("-", "_").replace("./b_", "b_"))
+    for share in (0.3, 0.7):  # two recordings: one each, whatever their hashes
+        data = Dataset(format="csv", root=tmp_path, annotations={"train": "t.csv"}, shards=1, holdout={"validation": share})
+        table = build_manifest("mine", data)
+        assert_whole(table, table.clip_id.str[0])
+    data = Dataset(format="csv", root=tmp_path, annotations={"train": "t.csv"}, shards=1, holdout={"validation": 0.0001})
+    with pytest.raises(
+        ValueError, match=r"takes 0 of the 80 videos of split 'train' \(2 recordings are left, and a recording is not"
+    ):
+        build_manifest("mine", data)
+
+
+def test_clips_of_one_recording_stay_together_in_the_published_data_sets(tmp_path):
+    kinetics, ucf101, hmdb51 = (tmp_path / name for name in ("kinetics", "ucf101", "hmdb51"))
+    for folder in (kinetics / "videos", ucf101 / "UCF-101", ucf101 / "ucfTrainTestlist", hmdb51 / "videos", hmdb51 / "splits"):
+        folder.mkdir(parents=True)
+    spans = [f"wave,id_{k},{10 * n},{10 * n + 10}" for k in range(20) for n in range(4)]
+    (kinetics / "t.csv").write_text("label,youtube_id,time_start,time_end\n" + "\n".join(spans))
+    table = held("kinetics", kinetics, annotations={"train": "t.csv"})
+    assert_whole(table, table.clip_id.str[:-14])
+
+    lists = {"classInd": ["1 Wave"], "testlist01": ["Wave/v_Wave_g99_c01.avi"]}
+    lists["trainlist01"] = [f"Wave/v_Wave_g{g:02d}_c{c:02d}.avi 1" for g in range(1, 21) for c in range(1, 5)]
+    for name, lines in lists.items():
+        (ucf101 / f"ucfTrainTestlist/{name}.txt").write_text("\n".join(lines))
+    table = held("ucf101", ucf101)
+    assert_whole(table, table.clip_id.str[:-4])
+
+    lines = [f"Film{k}_wave_u_nm_np1_ba_goo_{n}.avi 1" for k in range(20) for n in range(4)]
+    (hmdb51 / "splits/wave_test_split1.txt").write_text("\n".join([*lines, "x.avi 2"]))
+    table = held("hmdb51", hmdb51)
+    assert_whole(table, table.clip_id.str.extract(r"(Film\d+)")[0])

@@ -94,9 +94,13 @@ def test_configured_templates_brackets_or_not(study):
     assert document["figures"][0]["reason"].startswith("mscl is right; there is no video")
 
 
-def test_an_unknown_template_is_named(study):
-    with pytest.raises(ValueError, match="did you mean 'Lifting something'"):
-        run_analysis(job(study, gradcam=("Lifting somethin",)), study / "out")
+def test_an_unknown_template_is_a_note_and_the_others_are_drawn(study):
+    run_analysis(job(study, gradcam=("Lifting somethin", "Lifting something")), study / "out")
+    document = json.loads((study / "out" / "gradcam.json").read_text())
+    assert document["notes"] == [
+        "analysis.gradcam: no class 'Lifting somethin' in the test data set; did you mean 'Lifting something'?"
+    ]
+    assert [figure["template"] for figure in document["figures"]] == ["Lifting something"]
 
 
 def test_one_method_alone(study):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,13 @@ import pandas as pd
 
 from mscl.config.datasets import Dataset
 from mscl.config.validation import did_you_mean
+from mscl.datasets.find import one_form
 
 # Columns of the table that a reader returns. `file`: expected path of the video, relative to the video folder or absolute.
 COLUMNS = ["clip_id", "split", "label", "class_name", "start", "end", "file"]
 # An empty part, ".", ".." or a control character. Not allowed, because a clip_id becomes a folder inside a tar file.
+_CELL = r'(?:\s*"(?:[^"]|"")*"\s*|[^",]*)'  # a cell of a CSV file: quoted, or without any quote
+_CSV_LINE = re.compile(f"{_CELL}(?:,{_CELL})*")
 _BAD_ID = r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f-\x9f]"
 
 
@@ -40,9 +45,12 @@ def annotation_files(dataset: Dataset) -> dict[str, Path]:
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, with or without a byte order mark. Raises ValueError if the file is not UTF-8."""
+    """The text of a UTF-8 file, with or without a byte order mark, in composed form (`find.one_form`).
+
+    Raises ValueError if the file is not UTF-8.
+    """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return one_form(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text at byte {error.start}; download the file again") from None
 
@@ -65,17 +73,29 @@ def read_json(path: Path, kind: type, what: str) -> Any:
 
 def read_csv(path: Path) -> pd.DataFrame:
     """Read a CSV file with a header as text, missing cells as "". Raises ValueError that names the file, and the line if known."""
+    text = read_text(path)
+    _refuse_stray_quotes(path, text)
     try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+        rows = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, skipinitialspace=True)
     except pd.errors.EmptyDataError:
         raise ValueError(f"{path}: the file is empty; download it again") from None
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+    except pd.errors.ParserError as error:
         raise ValueError(
             f"{path}: not a readable CSV file ({' '.join(str(error).split())}); fix that line or download the file again"
         ) from None
     if not isinstance(rows.index, pd.RangeIndex):  # pandas would use the first field as the row name
         raise ValueError(f"{path}: its rows have more fields than its header; put names that contain a comma into double quotes")
     return rows.fillna("")
+
+
+def _refuse_stray_quotes(path: Path, text: str) -> None:
+    """Raise ValueError for the first line with an unpaired quote: a reader of CSV would join it with the lines below."""
+    for number, line in enumerate(text.split("\n") if '"' in text else (), 1):
+        if '"' in line and not _CSV_LINE.fullmatch(line):
+            raise ValueError(
+                f"{path}: line {number} has a stray double quote ({line.strip()[:80]}); put the whole cell into double quotes and "
+                "write each quote inside it twice"
+            )
 
 
 def refuse(path: Path, rows: pd.DataFrame, name: str, wrong: pd.Series, sentence: str) -> None:

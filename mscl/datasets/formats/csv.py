@@ -18,6 +18,8 @@ from mscl.config.datasets import PUBLISHED_SPLIT, Dataset
 from mscl.datasets.find import Found, by_path
 from mscl.datasets.formats.annotations import annotation_files, checked, class_list, class_numbers, read_csv, refuse
 
+_NUMBER = re.compile(r"(-?[0-9]+)(?:\.0*)?")  # pandas and spreadsheets write whole numbers as 10.0
+_FRACTION = re.compile(r"-?[0-9]*\.[0-9]+|-?[0-9]+\.?[0-9]*[eE][-+]?[0-9]+")
 KNOWN = ("path", "label", "clip_id", "split", "start", "end")
 HIGHEST = 99_999  # highest allowed label: a classifier has one output per number up to the highest label
 
@@ -27,7 +29,7 @@ HOW = "write one row per video there (see docs/datasets.md)"
 def read_annotations(dataset: Dataset) -> pd.DataFrame:
     """All rows of each split, one row per clip (columns: `annotations.COLUMNS`).
 
-    Labels that are all whole numbers are used unchanged. Else classes are numbered by the `labels` file, or in sorted order.
+    Labels that are all whole numbers, also written as 10.0, are used unchanged. Else classes are numbered by the `labels` file, or in sorted order.
     Without a column `label` every label is -1. Raises ValueError that names the file and the row and says how to fix it.
     """
     files = annotation_files(dataset)
@@ -35,13 +37,17 @@ def read_annotations(dataset: Dataset) -> pd.DataFrame:
     folder = dataset.root / dataset.videos
     table = pd.concat([_split(sheets[path], path, split, folder) for split, path in files.items()], ignore_index=True)
     table["label"], table["class_name"] = _labels(table["class_name"], dataset)
-    return checked(table, files)
+    table = checked(table, files)
+    written = pd.concat([sheet["path"] for sheet in sheets.values()])
+    table.attrs["backslashes"] = int(_backslashed(written).sum() - _backslashed(table["file"]).sum())
+    return table
 
 
 def _read(path: Path) -> pd.DataFrame:
     rows = read_csv(path)
     rows.columns = [str(name).strip().lower() for name in rows.columns]
     if "path" not in rows:
+        _refuse_plain_list(path, rows.columns)
         raise ValueError(
             f"{path}: no column 'path' in its header ({','.join(rows.columns)}); the first line must name the columns: path, and "
             f"any of {', '.join(KNOWN[1:])}"
@@ -53,6 +59,25 @@ def _read(path: Path) -> pd.DataFrame:
     rows = rows.apply(lambda column: column.str.strip())
     refuse(path, rows, "path", rows["path"] == "", "is empty; fill it in or remove the row")
     return rows
+
+
+def _refuse_plain_list(path: Path, header: pd.Index) -> None:
+    """Raise ValueError for a list `path label` without a header, as MMAction2 has it; `header` is its first row."""
+    if len(header) == 1 and re.fullmatch(r"\S.*\s+\d+", header[0]):
+        raise ValueError(
+            f"{path}: '{header[0]}' is a row of a list 'path label' (as for MMAction2), not a header; write a first line path,label "
+            "and a comma instead of the last space of each row"
+        )
+
+
+def _backslashed(paths: pd.Series) -> pd.Series:
+    return paths.str.contains("\\", regex=False)
+
+
+def _slashes(paths: pd.Series, folder: Path) -> pd.Series:
+    """Paths with slashes where they are written with backslashes; a file whose name really contains a backslash keeps it."""
+    windows = _backslashed(paths)
+    return paths.where(~windows, paths[windows].map(lambda p: p if (folder / p).exists() else p.replace("\\", "/")))
 
 
 def _published(split: str) -> str:
@@ -68,6 +93,9 @@ def _split(rows: pd.DataFrame, path: Path, split: str, folder: Path) -> pd.DataF
             raise ValueError(f"{path}: no row of split '{split}'; its column split holds {', '.join(held) or 'nothing'}")
     if rows.empty:
         raise ValueError(f"{path}: has no video for split '{split}'; add rows")
+    rows = rows.assign(path=_slashes(rows["path"], folder))
+    drive = rows["path"].str.match(r"[A-Za-z]:/")
+    refuse(path, rows, "path", drive, "is a path of Windows; give the path on this machine, or one relative to the video folder")
     text = rows["label"] if "label" in rows else pd.Series("", rows.index)
     if (text != "").any():  # a whole split may have no labels, but not a single row of a labelled split
         refuse(path, rows, "label", text == "", "is empty; fill it in or remove the row")
@@ -110,26 +138,33 @@ def _labels(text: pd.Series, dataset: Dataset) -> tuple[pd.Series, pd.Series]:
     given = text[text != ""]
     if given.empty:
         return pd.Series(-1, text.index), text
-    if not given.map(lambda word: bool(re.fullmatch(r"-?[0-9]+", word))).all():
+    source = dataset.root / dataset.annotations[dataset.annotated[0]]
+    whole = given.map(lambda word: _NUMBER.fullmatch(word))
+    if whole.isna().any():
+        if given.map(lambda word: bool(_NUMBER.fullmatch(word) or _FRACTION.fullmatch(word))).all():
+            raise ValueError(
+                f"{source}: label '{given[whole.isna()].iloc[0]}' is not a whole number; give class names or whole numbers from 0"
+            )
         return text.map(class_numbers(text.unique(), dataset)).fillna(-1), text
-    number = given.map(int)
+    number = whole.map(lambda match: int(match[1]))
     names = class_list(dataset)
     highest = HIGHEST if names is None else len(names) - 1
     outside = number[(number < 0) | (number > highest)]
     if len(outside):
-        source = dataset.root / dataset.annotations[dataset.annotated[0]]
         where = (
             f"they go up to {HIGHEST}" if names is None else f"there are {len(names)} classes in {dataset.annotations['labels']}"
         )
         raise ValueError(f"{source}: label {outside.iloc[0]} cannot be used: labels count from 0, and {where}; correct it")
     label = number.reindex(text.index).fillna(-1)
+    return label, label.map(dict(enumerate(names)) if names else _as_written(whole, number)).fillna("")
 
-    def class_name(n: float) -> str:
-        if n < 0:
-            return ""
-        return names[int(n)] if names else str(int(n))
 
-    return label, label.map(class_name)
+def _as_written(whole: pd.Series, number: pd.Series) -> dict[int, str]:
+    """{label: its name}: the number as the file writes it, such as 001; where it is written in several ways, the plain number."""
+    written: dict[int, set[str]] = {}
+    for n, word in zip(number, whole.map(lambda match: match[1]), strict=True):
+        written.setdefault(n, set()).add(word)
+    return {n: words.pop() if len(words) == 1 else str(n) for n, words in written.items()}
 
 
 def find_videos(folder: Path, files: Sequence[str]) -> list[Found]:

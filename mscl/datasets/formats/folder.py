@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from mscl.config.datasets import Dataset
-from mscl.datasets.find import SUFFIXES, Found, as_listed, is_folder, shown, walk
+from mscl.datasets.find import SUFFIXES, Found, as_listed, is_folder, one_form, shown, walk
 from mscl.datasets.formats.annotations import checked, class_numbers
 
 HOW = "put one folder of videos per class there"
@@ -23,7 +23,7 @@ def read_annotations(dataset: Dataset) -> pd.DataFrame:
     """All videos below the splits' folders, one row per clip (columns: `annotations.COLUMNS`).
 
     clip_id is the path within the split, without its suffix. Labels number the sorted classes of all splits, or the lines of a
-    `labels` file. Raises ValueError that names the folder and says how to fix it if a folder is missing, holds no video or is
+    `labels` file. A subfolder that cannot be listed is skipped (`mscl.datasets.left_out` reports it). Raises ValueError that names the folder and says how to fix it if a folder is missing, holds no video or is
     inside another split's folder, or if two videos have the same clip_id.
     """
     folders = {split: dataset.root / dataset.annotations[split] for split in dataset.annotated}
@@ -59,21 +59,23 @@ def _read_split(split: str, folder: Path) -> list[tuple[str, str, str, str]]:
     """(clip_id, split, class, file relative to the split's folder) of every video of a split."""
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; put class folders of videos there or correct annotations.{split}")
-    rows, names = [], {}
-    for inside, entries in walk(folder):
+    rows, names, blocked = [], {}, []
+    for inside, entries in walk(folder, blocked=blocked):
         for entry in entries:
             stem, suffix = os.path.splitext(entry.name)
             if entry.name.startswith(".") or suffix.lower() not in SUFFIXES or is_folder(entry):
                 continue
-            clip_id = shown(f"{inside}/{stem}" if inside else stem)
+            clip_id = one_form(shown(f"{inside}/{stem}" if inside else stem))
             if clip_id in names:
                 raise ValueError(
                     f"{folder / shown(inside)}: holds both {names[clip_id]} and {shown(entry.name)}; keep one of them"
                 )
             names[clip_id] = shown(entry.name)
-            rows.append((clip_id, split, shown(inside.partition("/")[0]), f"{inside}/{entry.name}" if inside else entry.name))
+            file = f"{inside}/{entry.name}" if inside else entry.name
+            rows.append((clip_id, split, one_form(shown(inside.partition("/")[0])), file))
     if not rows:
-        raise ValueError(f"{folder}: holds no video for split '{split}'; put class folders of videos there")
+        unread = f" ({blocked[0]} cannot be listed)" if blocked else ""
+        raise ValueError(f"{folder}: holds no video for split '{split}'{unread}; put class folders of videos there")
     return rows
 
 

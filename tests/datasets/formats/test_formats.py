@@ -1,6 +1,7 @@
 """Data sets of every format, with the difficulties of each format, give the same kind of manifest."""
 
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pandas as pd
 import pytest
 
 from mscl.config.datasets import Dataset
-from mscl.datasets.manifest import build_manifest
+from mscl.datasets.manifest import build_manifest, write_manifest
+from mscl.stages.jobs import ManifestJob
 
 LISTS = "ucfTrainTestlist"
 CLASSES = "1 ApplyEyeMakeup\r\n2 HandstandPushups\r\n"
@@ -331,3 +333,113 @@ def test_real_folders_and_paths(real_videos, tmp_path):
     table = manifest("csv", tmp_path, videos=str(real_videos / "odd"), annotations={"train": "odd.csv"})
     assert len(table) == len(names) == 13
     assert table.status["-video-with-dash-"] == "ok" and dict(table.status[table.status != "ok"]) == {"zero_bytes": "empty"}
+
+
+# Names and labels that other programs have changed
+
+
+def test_whole_numbers_written_with_a_point_are_these_labels(tmp_path):
+    write(tmp_path, {"t.csv": "path,label\n" + "".join(f"{n}.mp4,{n}.0\n" for n in (0, 1, 2, 10))})
+    table = manifest("csv", tmp_path, annotations={"train": "t.csv"})
+    assert dict(table.label) == {"0": 0, "1": 1, "2": 2, "10": 10} and set(table.class_name) == {"0", "1", "2", "10"}
+    write(tmp_path, {"t.csv": "path,label\na.mp4,1\nb.mp4,0.5\n"})
+    said = refused("csv", tmp_path, annotations={"train": "t.csv"})
+    assert "t.csv: label '0.5' is not a whole number; give class names or whole numbers from 0" in said
+
+
+def test_padded_numbers_are_named_as_they_are_written(tmp_path):
+    table = manifest("folder", videos(tmp_path / "f", "001/a.mp4", "002/b.mp4", "010/c.mp4"))
+    assert list(table.class_name) == ["001", "002", "010"] and list(table.label) == [0, 1, 2]
+    write(tmp_path, {"t.csv": "path,label\na.mp4,001\nb.mp4,010\nc.mp4,2\nd.mp4,02\n"})
+    table = manifest("csv", tmp_path, annotations={"train": "t.csv"})
+    assert list(table.label) == [1, 10, 2, 2] and list(table.class_name) == ["001", "010", "2", "2"]
+
+
+@pytest.mark.parametrize("form", ["csv", "kinetics"])
+def test_a_stray_quote_is_a_sentence_with_its_line(tmp_path, form):
+    head, row = {"csv": ("path,label", "{}.mp4,{}"), "kinetics": ("label,youtube_id,time_start,time_end", "{1},{0},0,10")}[form]
+    cells = ["pipe", '5 inch "pipe', "wave", 'a "b']
+    (tmp_path / "videos").mkdir()
+    write(tmp_path, {"t.csv": head + "\n" + "".join(row.format(f"v{n}", c) + "\n" for n, c in enumerate(cells))})
+    assert "t.csv: line 3 has a stray double quote (" in refused(form, tmp_path, annotations={"train": "t.csv"})
+    cells = ["pipe", '"5 inch ""pipe"', '"a, b"', "wave"]
+    write(tmp_path, {"t.csv": head + "\n" + "".join(row.format(f"v{n}", c) + "\n" for n, c in enumerate(cells))})
+    assert set(manifest(form, tmp_path, annotations={"train": "t.csv"}).class_name) == {"pipe", '5 inch "pipe', "a, b", "wave"}
+
+
+NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+
+
+@pytest.mark.parametrize(("listed", "stored"), [(NFC, NFD), (NFD, NFC)])
+def test_the_unicode_forms_of_a_name_are_one_name(tmp_path, listed, stored):
+    videos(tmp_path / "csv", f"{stored}/{stored}.mp4")
+    write(tmp_path / "csv", {"t.csv": f"path,label\n{listed}/{listed}.mp4,{listed}\n"})
+    table = manifest("csv", tmp_path / "csv", annotations={"train": "t.csv"})
+    assert list(table.status) == ["ok"] and list(table.index) == [f"{NFC}/{NFC}"] and list(table.class_name) == [NFC]
+    assert os.path.exists(tmp_path / "csv" / table.path.iloc[0])
+    lists = {"classes": f"1 {listed}\n", "train": f"{listed}/v_{listed}.avi 1\n", "test": f"{listed}/w.avi\n"}
+    videos(ucf101(tmp_path / "u", **lists), f"UCF-101/{stored}/v_{stored}.avi")
+    assert manifest("ucf101", tmp_path / "u").status[f"v_{NFC}"] == "ok"
+    table = manifest("folder", videos(tmp_path / "folders", f"{listed}/a.mp4", f"{stored}/b.mp4"))
+    assert set(table.class_name) == {NFC} and list(table.label) == [0, 0] and set(table.status) == {"ok"}
+
+
+def test_a_folder_that_cannot_be_listed_is_left_out_and_reported(tmp_path, monkeypatch):
+    videos(tmp_path, "bow/a.mp4", "wave/b.mp4", "lost+found/c.mp4")
+    scandir = os.scandir
+
+    def listing(path):
+        if str(path).endswith("lost+found"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", listing)
+    table, notes = with_notes("folder", tmp_path)
+    assert list(table.class_name) == ["bow", "wave"]
+    assert notes == [f"1 folder(s) cannot be listed and are left out, for example {tmp_path}/lost+found (Permission denied)"]
+
+
+# Lists of other programs, and what is left out
+
+
+def with_notes(form: str, root: Path, **settings) -> tuple[pd.DataFrame, list[str]]:
+    dataset = Dataset(format=form, root=root, shards=1, **settings)
+    out = root.parent / "manifest.parquet"
+    write_manifest(ManifestJob(name="mine", dataset=dataset), out)
+    table = pd.read_parquet(out)
+    return table, table.attrs["notes"]
+
+
+def test_a_list_of_mmaction2_is_recognised(tmp_path):
+    write(tmp_path, {"t.csv": "wave/a b.mp4 0\nbow/c.mp4 1\n"})
+    said = refused("csv", tmp_path, annotations={"train": "t.csv"})
+    assert "t.csv: 'wave/a b.mp4 0' is a row of a list 'path label' (as for MMAction2), not a header; write a first line" in said
+
+
+def test_paths_with_backslashes_are_read(tmp_path):
+    videos(tmp_path, "wave/a.mp4", "bow/b.mp4", "odd\\c.mp4")
+    write(tmp_path, {"t.csv": "path,label\nwave\\a.mp4,wave\nbow/b.mp4,bow\nodd\\c.mp4,bow\n"})
+    table, notes = with_notes("csv", tmp_path, annotations={"train": "t.csv"})
+    assert list(table.clip_id) == ["bow/b", "odd\\c", "wave/a"] and set(table.status) == {"ok"}
+    assert "1 path(s) with backslashes are read with slashes" in notes
+    write(tmp_path, {"t.csv": "path,label\nC:\\data\\a.mp4,wave\n"})
+    assert "path 'C:/data/a.mp4' is a path of Windows" in refused("csv", tmp_path, annotations={"train": "t.csv"})
+
+
+def test_what_is_left_out_is_counted(tmp_path):
+    root = videos(tmp_path / "d", "v1.mp4", "V2.MP4", "more/v3.mp4", "more/notes.txt", "x.zip", "y.zip", "README")
+    write(root, {"t.csv": "path,label\nv1.mp4,wave\nv2.mp4,bow\nmore/v3.mp4,bow\n"})
+    assert with_notes("csv", root, annotations={"train": "t.csv"})[1] == [
+        "4 file(s) are not videos and are ignored (2 .zip, 1 no suffix, 1 .txt)",
+        f"1 video file(s) are in no row, for example {root}/V2.MP4: not annotated, or not selected",
+        f"1 missing video(s) nearly match a file, for example {root}/v2.mp4 and {root}/V2.MP4: correct the list or rename the file",
+    ]
+    (root / "videos").mkdir()
+    videos(root, "videos/v1_000000_000010.mp4", "videos/other.mp4", "videos/a.part")
+    write(root, {"k.csv": "label,youtube_id,time_start,time_end\nwave,v1,0,10\nwave,v9,0,10\n"})
+    notes = with_notes("kinetics", root, annotations={"train": "k.csv"})[1]
+    assert notes[:2] == [
+        "1 file(s) are not videos and are ignored (1 .part)",
+        f"1 video file(s) are in no row, for example {root}/videos/other.mp4: not annotated, or not selected",
+    ]
+    assert notes[2].startswith("split 'train': all 1 usable videos are of one class, 'wave'; a classifier")

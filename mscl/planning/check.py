@@ -1,0 +1,183 @@
+"""What `mscl check` says beyond the validity of a configuration: its data sets, jobs, missing files, and keys without effect.
+
+Must stay light: pyarrow is imported only if there is a manifest, and nothing else beyond the configuration.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from mscl.config.datasets import Dataset
+from mscl.config.formats import SSV2_OLDER
+from mscl.config.schema import Config
+from mscl.config.validation import ConfigError, did_you_mean
+from mscl.reporting.paper import differences
+from mscl.stages.build import given_datasets, used_datasets
+from mscl.stages.layout import Layout
+from mscl.stages.table import planned
+
+
+class Counted(NamedTuple):
+    """A written manifest: videos and usable videos per split, classes of usable videos per split, and all class names."""
+
+    videos: Counter
+    usable: Counter
+    classes: dict[str, set[int]]
+    names: set[str]
+
+
+def describe(config: Config) -> list[str]:
+    """Lines on data sets, jobs, missing files and keys without effect. Raises `ConfigError` with every contradiction to the data."""
+    counted = {name: _counted(Path(Layout(config).manifest(name))) for name in used_datasets(config)}
+    if wrong := [*_classes(config, counted), *_batches(config, counted)]:
+        raise ConfigError("\n".join(wrong))
+    jobs = Counter(job.stage.name for job in planned(config))
+    lines = [f"data set {name}: {_size(config.datasets[name], found)}" for name, found in counted.items()]
+    lines.append(f"jobs: {sum(jobs.values()):,} ({', '.join(f'{count:,} {stage}' for stage, count in jobs.items())})")
+    lines += [f"missing: {sentence}" for sentence in _missing(config)]
+    return lines + [f"note: {sentence}" for sentence in (*_unused(config), *_one_class(config, counted), *_kind(config))]
+
+
+def _counted(path: Path) -> Counted | None:
+    """The counts of a manifest; None if it is not there or cannot be read."""
+    if not path.exists():
+        return None
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        columns = pyarrow.parquet.read_table(path, columns=["split", "status", "label", "class_name"]).to_pydict()
+    except (OSError, ValueError, KeyError, pyarrow.ArrowException):
+        return None
+    rows = list(zip(*(columns[name] for name in ("split", "status", "label", "class_name")), strict=True))
+    classes: dict[str, set[int]] = {}
+    for split, status, label, _ in rows:
+        if status == "ok" and label >= 0:
+            classes.setdefault(split, set()).add(label)
+    usable = Counter(split for split, status, *_ in rows if status == "ok")
+    return Counted(Counter(split for split, *_ in rows), usable, classes, {row[3] for row in rows} - {""})
+
+
+def _size(data: Dataset, found: Counted | None) -> str:
+    """The videos of a data set per split, as far as they are known."""
+    if found is not None:
+        return ", ".join(f"{split} {count:,} videos ({found.usable[split]:,} usable)" for split, count in found.videos.items())
+    if data.embedded:
+        return ", ".join(f"{split} {count:,} videos (to be generated)" for split, count in data.embedded.clips.items())
+    return f"{', '.join(data.splits)}: not counted yet ({'to be downloaded' if data.download else f'in {data.root}'})"
+
+
+def _missing(config: Config) -> Iterator[str]:
+    """Folders and files that the user provides and that are not there."""
+    for name in given_datasets(config):
+        data = config.datasets[name]
+        if not data.root.is_dir():
+            yield f"datasets.{name}.root: no folder {data.root}"
+            continue
+        for key, file in data.annotations.items():
+            path = data.root / file
+            if not path.is_dir() and not data.row.files(path, data.fold):
+                yield f"datasets.{name}.annotations.{key}: no file {path}"
+    if config.flow.method == "raft" and config.flow.weights and not config.flow.weights.exists():
+        yield f"flow.weights: no file {config.flow.weights}"
+
+
+def known_classes(data: Dataset, found: Counted | None) -> set[str] | None:
+    """The class names of a data set from its manifest, its `labels` file or its class folders; None if none of them is there."""
+    if found is not None:
+        return found.names
+    if data.row.folders and "labels" not in data.annotations:
+        return {
+            folder.name for folder in data.class_folders() if folder not in {data.root / a for a in data.annotations.values()}
+        } or None
+    if "labels" not in data.annotations:
+        return None
+    path = data.root / data.annotations["labels"]
+    path = path if path.is_file() else path.with_name(SSV2_OLDER + path.name)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if data.format == "ssv2":
+            return {_plain(template) for template in json.loads(text)}
+    except (OSError, ValueError):
+        return None
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return {line.split(maxsplit=1)[-1] for line in lines} if data.format == "ucf101" else set(lines)
+
+
+def _plain(template: str) -> str:
+    return template.replace("[", "").replace("]", "")
+
+
+def _classes(config: Config, counted: dict[str, Counted | None]) -> Iterator[str]:
+    """A sentence for each class in `subset.classes` and `analysis.gradcam` that the data set does not have."""
+    target = config.finetune.dataset
+    wanted = [(f"datasets.{n}.subset.classes", n, config.datasets[n].subset.classes) for n in counted]
+    for key, name, classes in [*wanted, ("analysis.gradcam", target, config.analysis.gradcam)]:
+        if not classes or (known := known_classes(config.datasets[name], counted[name])) is None:
+            continue
+        for wrong in (c for c in classes if c not in known and _plain(c) not in known):
+            shown = sorted(known) if len(known) <= 20 else sorted(known, key=lambda k: (k[:3] != wrong[:3], k))[:20]
+            yield f"{key}: data set '{name}' has no class '{wrong}'{did_you_mean(_plain(wrong), shown)}"
+
+
+def _batches(config: Config, counted: dict[str, Counted | None]) -> Iterator[str]:
+    """A sentence for each training whose batch is larger than its usable videos, where all of them are counted."""
+    sources = [counted[name] for name in config.pretrain.datasets]
+    target, seen = counted[config.finetune.dataset], set()
+    for name, model in config.models.items():
+        if target is not None and model.finetune.batch > (there := target.usable[config.finetune.train]):
+            seen.add(_too_few(f"models.{name}.finetune.batch", model.finetune.batch, there, config.finetune.train))
+        if None in sources:
+            continue
+        there = sum(found.usable[config.pretrain.split] for found in sources)
+        for method in config.pretrained_methods:
+            if (batch := config.pretrain_of(name, method).batch) > there:
+                seen.add(_too_few(f"models.{name}.pretrain.batch", batch, there, config.pretrain.split))
+    yield from sorted(seen)
+
+
+def _too_few(key: str, batch: int, there: int, split: str) -> str:
+    return f"{key}: {batch} is more than the {there:,} usable videos of split '{split}'; use a smaller batch or more videos"
+
+
+def _one_class(config: Config, counted: dict[str, Counted | None]) -> Iterator[str]:
+    found = counted[config.finetune.dataset]
+    for split in (config.finetune.train, config.finetune.test) if found else ():
+        if len(found.classes.get(split, ())) < 2:
+            count = len(found.classes.get(split, ()))
+            yield f"finetune: the usable videos of split '{split}' are of {count} class(es), so no accuracy can be measured"
+
+
+def _kind(config: Config) -> Iterator[str]:
+    if config.kind == "paper" and (found := differences(config)):
+        yield f"kind: paper, but {len(found)} setting(s) differ from config/paper.yaml, and the report will say so: {found[0]}"
+
+
+def _unused(config: Config) -> Iterator[str]:
+    """A sentence for each given key that no chosen method uses."""
+    made = [config.switches(method) for method in config.pretrained_methods]
+    given = config.model_fields_set
+    sections = {
+        "flow": any(s.flow for s in made),
+        "mds": any(s.mds for s in made),
+        "clip": bool(made),
+        "augment": bool(made),
+        "contrast": bool(made),
+    }
+    for key in (key for key, used in sections.items() if key in given and not used):
+        yield f"{key}: no chosen method uses this section"
+    raft = {"weights", "sha256", "iterations", "batch", "precision"} & config.flow.model_fields_set
+    if raft and config.flow.method == "dis" and sections["flow"]:
+        yield f"flow.{', flow.'.join(sorted(raft))}: used only with method: raft"
+    for name in config.method_settings:
+        if name not in config.methods:
+            yield f"method_settings.{name}: not under methods, so it is not run"
+    for name in config.datasets:
+        if name not in used_datasets(config):
+            yield f"datasets.{name}: not used by pretrain or finetune"
+    if "clips" in config.analysis.model_fields_set and not config.analysis.measures:
+        yield "analysis.clips: analysis.measures is empty, so it is not used"

@@ -1,0 +1,80 @@
+"""What distinguishes a configuration from the paper's experiment. The one home of the paper's values is config/paper.yaml."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mscl.config.schema import Config, load_config
+
+PAPER = "config/paper.yaml"  # below the repository; the report stage names it among its files
+SECTIONS = ("flow", "mds", "clip", "augment")
+DATA = ("format", "fold", "frames", "subset", "holdout", "embedded")  # keys of a data set that decide which frames are seen
+IGNORED = {"weights", "sha256", "batch", "precision"}  # of `flow`: where its file is, and how fast it runs
+
+
+@functools.cache
+def _paper() -> Config:
+    return load_config(Path(__file__).parents[2] / PAPER)
+
+
+def differences(config: Config) -> list[str]:
+    """Each setting that changes a result and differs from the paper's, as "key: value (paper: value)", in a fixed order."""
+    paper, found = _paper(), []
+    for section in SECTIONS:
+        found += _differ(section, getattr(config, section), getattr(paper, section), IGNORED if section == "flow" else ())
+    found += _data(config, paper)
+    for name, model in config.models.items():
+        same = next((n for n, m in paper.models.items() if m.backbone == model.backbone), None)
+        if same is None:
+            known = ", ".join(m.backbone for m in paper.models.values())
+            found.append(f"models.{name}.backbone: {model.backbone} (paper: {known})")
+            continue
+        found += _differ(f"models.{name}", model, paper.models[same], ("contrast", "pretrain"))
+        for method in config.pretrained_methods:
+            found += _differ(f"models.{name}.pretrain", config.pretrain_of(name, method), paper.models[same].pretrain)
+            found += _differ(f"models.{name}.contrast", config.contrast_of(name, method), paper.contrast_of(same, "mscl"))
+    return list(dict.fromkeys(found))
+
+
+def _data(config: Config, paper: Config) -> Iterator[str]:
+    """Differences of the data sets and splits, told apart by their formats and not by their names."""
+    ours = [config.datasets[name] for name in config.pretrain.datasets]
+    theirs = [paper.datasets[name] for name in paper.pretrain.datasets]
+    if [d.format for d in ours] != [d.format for d in theirs]:
+        yield f"pretrain.datasets: {_said([d.format for d in ours])} (paper: {_said([d.format for d in theirs])})"
+    else:
+        for name, one, other in zip(config.pretrain.datasets, ours, theirs, strict=True):
+            yield from _differ(f"datasets.{name}", one, other, _except(DATA, one))
+    one, other = config.datasets[config.finetune.dataset], paper.datasets[paper.finetune.dataset]
+    if one.format != other.format:
+        yield f"finetune.dataset: {one.format} (paper: {other.format})"
+    else:
+        yield from _differ(f"datasets.{config.finetune.dataset}", one, other, _except(DATA, one))
+    for key in ("train", "test"):
+        if getattr(config.finetune, key) != getattr(paper.finetune, key):
+            yield f"finetune.{key}: {getattr(config.finetune, key)} (paper: {getattr(paper.finetune, key)})"
+
+
+def _except(kept: tuple[str, ...], section: Any) -> set[str]:
+    return set(type(section).model_fields) - set(kept)
+
+
+def _differ(key: str, ours: Any, theirs: Any, ignored: Any = ()) -> Iterator[str]:
+    """One text per value that differs between two sections of the same type."""
+    for name in type(ours).model_fields:
+        one, other = getattr(ours, name), getattr(theirs, name)
+        if name in ignored or one == other:
+            continue
+        if type(one) is type(other) and hasattr(type(one), "model_fields"):
+            yield from _differ(f"{key}.{name}", one, other)
+        else:
+            yield f"{key}.{name}: {_said(one)} (paper: {_said(other)})"
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(map(str, value)) + "]"
+    return "set" if hasattr(type(value), "model_fields") else str(value)
