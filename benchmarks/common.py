@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mscl.video.ffmpeg import ffmpeg_exe
+from mscl.video.program import ffmpeg_exe
 
 
 def machine() -> str:

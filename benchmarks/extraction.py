@@ -23,7 +23,7 @@ from benchmarks.common import cpu_seconds, interleaved, kinetics_like, machine, 
 from mscl.config.datasets import FramesConfig
 from mscl.stages.jobs import FramesJob, dumps
 from mscl.store.shards import Shards
-from mscl.video.ffmpeg import _keep_timing, ffmpeg_exe
+from mscl.video.program import ffmpeg_exe, program
 
 FRAMES = FramesConfig(step=2, short_side=256, quality=3)
 
@@ -37,7 +37,7 @@ def bare(videos: list[Path], out: Path, workers: int) -> None:
         chain = f"select=not(mod(n\\,{FRAMES.step})),scale=w='if(gt(iw,ih),-1,min({FRAMES.short_side},iw))':h='if(gt(iw,ih),min({FRAMES.short_side},ih),-1)'"
         subprocess.run(
             [ffmpeg_exe(), "-v", "error", "-nostdin", "-threads", "1", "-i", f"file:{videos[n]}", "-map", "0:v:0", "-vf", chain,
-             f"-{_keep_timing()}", "passthrough", "-q:v", str(FRAMES.quality), "-threads", "1", str(folder / "%06d.jpg")],
+             f"-{program().timing}", "passthrough", "-q:v", str(FRAMES.quality), "-threads", "1", str(folder / "%06d.jpg")],
             check=True,
         )  # fmt: skip
 
