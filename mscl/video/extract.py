@@ -16,7 +16,7 @@ from mscl.config.datasets import FramesConfig
 from mscl.stages.codehash import code_hash
 from mscl.stages.jobs import FramesJob
 from mscl.store.parallel import in_order
-from mscl.store.writer import ShardWriter, part_key
+from mscl.store.writer import MEMBERS, ShardWriter, part_key
 from mscl.video.ffmpeg import Decoded, decode
 from mscl.video.program import program
 from mscl.watch.progress import tqdm
@@ -32,8 +32,7 @@ COLUMNS = {
     "raw_frames": pa.int32(),  # decoded frames, stored or not; 0 if the video cannot be decoded
     "frame": pa.list_(pa.int32()),  # raw frame numbers of the stored frames
     "pts": pa.list_(pa.float64()),  # presentation times of the stored frames, seconds
-    "offset": pa.list_(pa.int64()),  # positions of the JPEGs in the tar file, bytes
-    "size": pa.list_(pa.int64()),  # sizes of the JPEGs, bytes
+    **MEMBERS,
 }
 SCHEMA = pa.schema(list(COLUMNS.items()))
 
