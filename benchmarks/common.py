@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mscl.video.ffmpeg import ffmpeg_exe
+from mscl.video.program import ffmpeg_exe
 
 
 def machine() -> str:

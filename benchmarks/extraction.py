@@ -20,7 +20,7 @@ from benchmarks.common import cpu_seconds, interleaved, kinetics_like, machine, 
 from mscl.config.datasets import FramesConfig
 from mscl.stages.jobs import FramesJob, dumps
 from mscl.store.shards import Shards
-from mscl.video.ffmpeg import _keep_timing, ffmpeg_exe
+from mscl.video.program import ffmpeg_exe, program
 
 FRAMES = FramesConfig(step=2, short_side=256, quality=3)
 
@@ -33,7 +33,7 @@ def bare(videos: list[Path], out: Path, workers: int) -> None:
         folder = out / f"{n:04d}"
         folder.mkdir(parents=True)
         chain = f"select=not(mod(n\\,{FRAMES.step})),scale=w='if(gt(iw,ih),-1,min({FRAMES.short_side},iw))':h='if(gt(iw,ih),min({FRAMES.short_side},ih),-1)'"
-        read = ["-threads", "1", "-i", f"file:{videos[n]}", "-map", "0:v:0", "-vf", chain, f"-{_keep_timing()}", "passthrough"]
+        read = ["-threads", "1", "-i", f"file:{videos[n]}", "-map", "0:v:0", "-vf", chain, f"-{program().timing}", "passthrough"]
         write = ["-q:v", str(FRAMES.quality), "-threads", "1", str(folder / "%06d.jpg")]
         subprocess.run([ffmpeg_exe(), "-v", "error", "-nostdin", *read, *write], check=True)
 

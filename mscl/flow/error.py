@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,7 +58,7 @@ def _clip_errors(job: FlowErrorJob, shards: Shards, row: int) -> Iterator[Errors
     for k, frame in enumerate(shards.frames(row)):
         i = int(frame)
         exact, valid = exact_flow(job.embedded, job.dataset.format, clip["clip_id"], i, i + job.flow.gap, size)
-        found = decode_field(shards.read(row, k), float(shards.column("scale", row)[k]))
+        found = shards.image(row, k, partial(decode_field, scale=float(shards.column("scale", row)[k])))
         jpeg, scale, _ = encode_field(exact, job.flow.quality)
         lengths = (np.linalg.norm(x, axis=-1)[valid] for x in (exact, found - exact, decode_field(jpeg, scale) - exact))
         yield Errors(*lengths)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -18,10 +18,12 @@ from mscl.flow.quantise import encode_field
 from mscl.machine.files import sha256
 from mscl.stages.codehash import code_hash
 from mscl.stages.jobs import FlowJob
+from mscl.store.index import Damaged
 from mscl.store.jpeg import decode_gray, decode_rgb
 from mscl.store.parallel import in_order
 from mscl.store.shards import Shards
-from mscl.store.writer import ShardWriter, part_key
+from mscl.store.spool import Spool
+from mscl.store.writer import MEMBERS, ShardWriter, part_key
 from mscl.watch.progress import tqdm
 
 CHUNK = 16  # fields in memory at a time (2 MB each at 384 x 640), so that a long video does not fill it
@@ -29,7 +31,7 @@ CHUNK = 16  # fields in memory at a time (2 MB each at 384 x 640), so that a lon
 SCHEMA = pa.schema([
     ("clip_id", pa.string()), ("status", pa.string()), ("reason", pa.string()),
     ("width", pa.int32()), ("height", pa.int32()),  # of one plane
-    ("frame", pa.list_(pa.int32())), ("offset", pa.list_(pa.int64())), ("size", pa.list_(pa.int64())),
+    ("frame", pa.list_(pa.int32())), *MEMBERS.items(),
     ("scale", pa.list_(pa.float32())), ("radius", pa.list_(pa.float32())),
     ("score", pa.list_(pa.float32())), ("allowed", pa.list_(pa.bool_())), ("note", pa.string()),
 ])  # fmt: skip
@@ -49,7 +51,7 @@ def flow_shard(job: FlowJob, frames_index: Path, frames_tar: Path, out_tar: Path
     name = f"flow {Path(out_tar).parent.name}/{Path(out_tar).stem}"
     with one_thread(job.flow.method), ShardWriter(out_tar, out_index, SCHEMA, key, frames.shards) as writer:
         before = writer.done
-        done = in_order(lambda row: _clip(job, frames, row, estimator), range(before, len(frames)), workers)
+        done = in_order(lambda row: _clip(job, frames, row, estimator, Path(out_tar).parent), range(before, len(frames)), workers)
         for row, jpegs in tqdm(done, name, len(frames), initial=before, unit="video", mininterval=5):
             writer.add(row, jpegs)
         writer.commit(len(frames))
@@ -70,8 +72,8 @@ def one_thread(method: str) -> Iterator[None]:
         torch.set_num_threads(threads[1])
 
 
-def _clip(job: FlowJob, frames: Shards, row: int, estimator: Estimator) -> tuple[dict, list[bytes]]:
-    """One index row (without byte ranges) and its JPEGs."""
+def _clip(job: FlowJob, frames: Shards, row: int, estimator: Estimator, folder: Path) -> tuple[dict, Sequence[bytes]]:
+    """One index row (without byte ranges) and its JPEGs, which lie in a temporary file in `folder`."""
     clip = frames.clips.iloc[row]
     out = {"clip_id": clip["clip_id"], "status": clip["status"], "reason": clip["reason"], **FAILED}
     if clip["status"] != "ok":
@@ -84,19 +86,24 @@ def _clip(job: FlowJob, frames: Shards, row: int, estimator: Estimator) -> tuple
             "reason": f"last kept frame is {last}, a flow field needs two frames {job.flow.gap} apart",
         }, []
     size = stored_size((clip["height"], clip["width"]), job.flow.short_side)
-    stored: list[tuple[bytes, float, float]] = []
+    jpegs, scale, radius = Spool(folder), [], []
 
     def computed() -> Iterator[np.ndarray]:
-        """The fields as they come, which are put away on the way: only what is stored of them stays in memory."""
+        """The fields as they come, which are put away on the way: nothing of them stays in memory."""
         for chunk in _estimate(frames, row, pairs, estimator):
-            stored.extend(encode_field(to_grid(field, size), job.flow.quality) for field in chunk)
+            for field in chunk:
+                jpeg, *numbers = encode_field(to_grid(field, size), job.flow.quality)
+                jpegs.append(jpeg)
+                for values, number in zip((scale, radius), numbers, strict=True):
+                    values.append(number)
             yield np.stack(chunk)
 
     try:
         score, allowed, note = score_clip(computed(), job.mds)
-    except ValueError as error:  # an undecodable frame or a field that is not finite
+    except Damaged:  # of the store of frames, not of the video: the job stops
+        raise
+    except ValueError as error:  # a frame that was stored undecodable, or a field that is not finite
         return out | {"status": "broken", "reason": str(error)}, []
-    jpegs, scale, radius = (list(part) for part in zip(*stored))
     height, width = size
     kept = frames.frames(row)[[i for i, _ in pairs]]
     out |= {

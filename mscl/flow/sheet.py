@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -38,7 +39,7 @@ def contact_sheet(frames: Shards, flow: Shards | None, clip_id: str, out: Path, 
     for n, k in enumerate(shown):
         band, column = divmod(n, COLUMNS)
         title = f"{kept[k]}  ({frames.column('pts', row)[k]:.2f} s)"
-        _picture(figure.add_subplot(grid[band * high, column]), decode_rgb(frames.read(row, int(k))), title)
+        _picture(figure.add_subplot(grid[band * high, column]), frames.image(row, int(k), decode_rgb), title)
         if flow_row is not None:
             _field(figure.add_subplot(grid[band * high + 1, column]), flow, flow_row, int(kept[k]))
     if flow_row is not None:
@@ -63,7 +64,7 @@ def _field(axes: plt.Axes, flow: Shards, row: int, frame: int) -> None:
     axes.axis("off")
     if len(at):
         scale = float(flow.column("scale", row)[at[0]])
-        axes.imshow(colour_field(decode_field(flow.read(row, int(at[0])), scale)))
+        axes.imshow(colour_field(flow.image(row, int(at[0]), partial(decode_field, scale=scale))))
         axes.set_title(f"up to {flow.column('radius', row)[at[0]]:.1f} px", fontsize=6, pad=1)
 
 

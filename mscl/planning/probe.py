@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import resource
 import time
@@ -25,7 +24,6 @@ from mscl.planning.count import Facts
 from mscl.planning.rates import Rate, VideoRates, measured_settings
 from mscl.stages.layout import Layout
 from mscl.store.jpeg import decode_gray, decode_rgb
-from mscl.video import decord_io
 from mscl.video.ffmpeg import Decoded, decode
 
 LEAST, MOST = 8, 64  # minimum (if available) and maximum number of videos to measure
@@ -139,8 +137,6 @@ def _measure(config: Config, name: str, samples: list[Sample], flow: bool, secon
     for sample in samples:
         before = _cpu()
         video = decode(sample.path, frames, sample.start, sample.end)
-        with contextlib.suppress(decord_io.VideoError):
-            decord_io.rate(sample.path)  # as the stage does
         cpu.append(_cpu() - before)
         decoded.append(video)
         if len(decoded) >= LEAST and time.monotonic() - began > seconds:

@@ -20,6 +20,7 @@ import os
 import sys
 import tarfile
 import time
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -35,6 +36,12 @@ from mscl.stages.jobs import dumps
 TAR_SIZE = b"mscl.tar_size"  # keys of the parquet metadata: size in bytes and sha256 of the tar file
 TAR_SHA256 = b"mscl.tar_sha256"
 SHARDS = b"mscl.shards"  # number of shards of the store; 0 if unknown
+NAME = b"mscl.name"  # <data set>/<shard>, as in the path of the index: a copy under another name is found by it
+MEMBERS = {  # columns of every index that the writer itself fills, one value per member
+    "offset": pa.list_(pa.int64()),  # positions of the JPEGs in the tar file, bytes
+    "size": pa.list_(pa.int64()),  # sizes of the JPEGs, bytes
+    "crc": pa.list_(pa.uint32()),  # CRC-32 of the JPEGs (zlib), checked at every read
+}
 SYNC = float(
     os.environ.get("MSCL_SYNC_SECONDS", 5)
 )  # seconds between writes to disk: a kill loses at most this work and the current clips
@@ -55,7 +62,7 @@ class ShardWriter:
     """
 
     def __init__(self, tar_path: str | Path, index_path: str | Path, schema: pa.Schema, key: str, shards: int = 0):
-        """`key`: see `part_key`; `shards`: number of shards of the whole store, 0 if unknown."""
+        """`schema`: the columns of the rows and MEMBERS; `key`: see `part_key`; `shards`: number of shards of the whole store, 0 if unknown."""
         self.path, self.index_path, self.schema, self.shards = Path(tar_path), Path(index_path), schema, shards
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._part = self.path.with_name(f".{self.path.name}.part")
@@ -79,18 +86,20 @@ class ShardWriter:
         self._synced = time.monotonic()
 
     def add(self, row: dict, payloads: Iterable[bytes]) -> None:
-        """Append one clip: its index row (without offset and size), and one member `<clip_id>/<frame>.jpg` per frame.
+        """Append one clip: its index row (without MEMBERS), and one member `<clip_id>/<frame>.jpg` per frame.
 
         Raises ValueError if `row["frame"]` and `payloads` differ in length.
         """
-        offsets, sizes = [], []
+        offsets, sizes, crcs = [], [], []
         for frame, payload in zip(row["frame"], payloads, strict=True):
             member = tarfile.TarInfo(f"{row['clip_id']}/{int(frame):06d}.jpg")
             member.size, member.mode = len(payload), 0o644  # mtime, uid, gid and names stay 0 and ""
             self._tar.addfile(member, io.BytesIO(payload))
             offsets.append(self._tar.offset - -(-len(payload) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
             sizes.append(len(payload))
-        self._unsaved.append(_line(row | {"offset": offsets, "size": sizes, "end": self._tar.offset, "number": self.done}))
+            crcs.append(zlib.crc32(payload))
+        members = {"offset": offsets, "size": sizes, "crc": crcs}
+        self._unsaved.append(_line(row | members | {"end": self._tar.offset, "number": self.done}))
         self.done += 1
         if time.monotonic() - self._synced > SYNC:
             self._sync()
@@ -111,9 +120,10 @@ class ShardWriter:
         self._sync()
         self._file.close()
         metadata = {TAR_SIZE: str(self._part.stat().st_size), TAR_SHA256: sha256(self._part), SHARDS: str(self.shards)}
+        metadata[NAME] = f"{self.index_path.resolve().parent.name}/{self.index_path.stem}"
         draft = self.index_path.with_name(f".{self.index_path.name}.tmp")
         schema = self.schema.with_metadata(metadata)
-        with pq.ParquetWriter(draft, schema, compression="zstd") as index:
+        with pq.ParquetWriter(draft, schema, compression="zstd", write_page_checksum=True) as index:
             for rows in _batches(self._journal, ROWS):
                 index.write_table(pa.Table.from_pylist(rows, schema))
         with open(draft, "rb") as file:

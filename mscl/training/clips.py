@@ -7,6 +7,7 @@ not change a sample, and a resumed run draws what it would have drawn.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import cv2
 import numpy as np
@@ -70,7 +71,7 @@ def read_clip(shards: Shards, row: int, positions: np.ndarray, box: Box, size: i
         if t and k == positions[t - 1]:  # a short video holds its last frame
             clip[t] = clip[t - 1]
         else:
-            _crop(decode_rgb(shards.read(row, int(k)), min_side=side), box, size, clip[t])
+            _crop(shards.image(row, int(k), partial(decode_rgb, min_side=side)), box, size, clip[t])
     return clip
 
 
@@ -78,7 +79,7 @@ def read_flow(shards: Shards, row: int, positions: np.ndarray, box: Box, size: i
     """Fields at `positions`: planes (T, size, size, 2) uint8 and factors scale / (radius + 1e-5), (T,) float32."""
     planes = np.empty((len(positions), size, size, 2), np.uint8)
     for t, k in enumerate(positions):
-        u, v = decode_planes(shards.read(row, int(k)))
+        u, v = shards.image(row, int(k), decode_planes)
         cv2.merge([_crop(u, box, size), _crop(v, box, size)], planes[t])
     scale, radius = (shards.column(name, row)[positions] for name in ("scale", "radius"))
     return planes, (scale / (radius + 1e-5)).astype(np.float32)

@@ -1,1 +1,1 @@
-"""Read videos: frame extraction with ffmpeg, and random access with decord."""
+"""Read videos: frame extraction with ffmpeg; decord is for comparison only."""

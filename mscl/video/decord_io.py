@@ -1,4 +1,4 @@
-"""Read the properties and any frames of a video with decord."""
+"""Read the properties and any frames of a video with decord: for tests and comparisons, no stage calls it."""
 
 from __future__ import annotations
 
@@ -45,11 +45,6 @@ def probe(path: str | Path) -> Probe:
     except (decord.DECORDError, RuntimeError, IndexError) as error:
         raise VideoError(f"{path}: decord cannot decode it: {_short(error)}") from None
     return Probe(len(reader), float(reader.get_avg_fps()), int(width), int(height))
-
-
-def rate(path: str | Path) -> float:
-    """Average frames per second as stated by the container, without decoding. Raises VideoError."""
-    return float(_open(path).get_avg_fps())
 
 
 def read(path: str | Path, indices: Sequence[int]) -> np.ndarray:

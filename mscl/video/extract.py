@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,23 +16,23 @@ from mscl.config.datasets import FramesConfig
 from mscl.stages.codehash import code_hash
 from mscl.stages.jobs import FramesJob
 from mscl.store.parallel import in_order
-from mscl.store.writer import ShardWriter, part_key
-from mscl.video import decord_io
+from mscl.store.writer import MEMBERS, ShardWriter, part_key
 from mscl.video.ffmpeg import Decoded, decode
+from mscl.video.program import program
 from mscl.watch.progress import tqdm
 
 COLUMNS = {
     "clip_id": pa.string(),
     "status": pa.string(),  # ok, missing, empty or broken
     "reason": pa.string(),  # "" if there is nothing to report
+    "note": pa.string(),  # interlaced, HDR, transparent: see docs/datasets.md; usually ""
     "width": pa.int32(),  # of the JPEGs, pixels
     "height": pa.int32(),
     "fps": pa.float64(),  # frames per second of the video; NaN if unknown
     "raw_frames": pa.int32(),  # decoded frames, stored or not; 0 if the video cannot be decoded
     "frame": pa.list_(pa.int32()),  # raw frame numbers of the stored frames
     "pts": pa.list_(pa.float64()),  # presentation times of the stored frames, seconds
-    "offset": pa.list_(pa.int64()),  # positions of the JPEGs in the tar file, bytes
-    "size": pa.list_(pa.int64()),  # sizes of the JPEGs, bytes
+    **MEMBERS,
 }
 SCHEMA = pa.schema(list(COLUMNS.items()))
 
@@ -40,14 +41,15 @@ def extract_shard(job: FramesJob, manifest: Path, shard: int, out_tar: Path, out
     """Extract every manifest row of `shard`. A bad video becomes a row with a reason; it never stops the job.
 
     `workers` ffmpeg processes run at a time. A killed job resumes where it stopped (see `mscl.store.writer`). Raises ValueError
-    if the manifest cannot be read, if none of the videos exists any more, or if another process is writing this shard.
+    if the manifest cannot be read, if no ffmpeg works, if none of the videos exists any more, or if another process is writing this shard.
     """
     rows = read_rows(manifest, shard)
+    program()  # a missing or crippled ffmpeg is reported before any video is called broken
     _some_are_here(manifest, shard, [row["path"] for row in rows if row["status"] == "ok"])
     name = f"frames {Path(out_tar).parent.name}/{shard:04d}"
     with ShardWriter(out_tar, out_index, SCHEMA, part_key(job, code_hash(__name__), rows), job.shards) as writer:
         before = writer.done
-        done = in_order(lambda row: (row, _video(row, job.frames)), rows[before:], workers)
+        done = in_order(lambda row: (row, _video(row, job.frames, Path(out_tar).parent)), rows[before:], workers)
         for row, video in tqdm(done, name, len(rows), initial=before, unit="video", mininterval=5):
             writer.add(*_index_row(row, video, job.frames))
         writer.commit(len(rows))
@@ -76,24 +78,18 @@ def read_rows(manifest: Path, shard: int) -> list[dict]:
     return [row | {k: math.nan if row[k] is None else row[k] for k in ("start", "end")} for row in rows]
 
 
-def _video(row: dict, frames: FramesConfig) -> Decoded | None:
-    """Decode one manifest row; None if its status in the manifest is not ok."""
+def _video(row: dict, frames: FramesConfig, folder: Path) -> Decoded | None:
+    """Decode one manifest row, with temporary files in `folder`; None if its status in the manifest is not ok."""
     if row["status"] != "ok":
         return None
     try:
-        with open(row["path"], "rb") as file:
-            head = file.read(8)
+        with open(row["path"], "rb"):
+            pass
     except OSError as error:
         return Decoded(error=f"in the manifest, but cannot be opened now ({error.strerror}); make the manifest again")
-    if head == b"ffconcat":  # ffmpeg would decode the other files that the list names
-        return Decoded(error="a list of videos (ffconcat), not a video")
-    video = decode(row["path"], frames, row["start"], row["end"])
-    if video.jpegs:
-        try:
-            video.fps = decord_io.rate(row["path"])
-        except decord_io.VideoError:
-            pass  # ffmpeg could read the video, so keep the rate that ffmpeg states
-        video.fps = video.fps if np.isfinite(video.fps) else _measured_rate(video.pts)
+    video = decode(row["path"], frames, row["start"], row["end"], folder)
+    if video.jpegs and not np.isfinite(video.fps):
+        video.fps = _measured_rate(video.pts)
     return video
 
 
@@ -103,7 +99,7 @@ def _measured_rate(pts: list[float]) -> float:
     return (len(pts) - 1) / span if span > 0 else float("nan")
 
 
-def _index_row(row: dict, video: Decoded | None, frames: FramesConfig) -> tuple[dict, list[bytes]]:
+def _index_row(row: dict, video: Decoded | None, frames: FramesConfig) -> tuple[dict, Sequence[bytes]]:
     """(index row, JPEGs) of a video."""
     jpegs = video.jpegs if video else []
     kept = np.arange(len(jpegs), dtype=np.int32) * frames.step
@@ -115,6 +111,7 @@ def _index_row(row: dict, video: Decoded | None, frames: FramesConfig) -> tuple[
         "clip_id": row["clip_id"],
         "status": status,
         "reason": reason,
+        "note": video.note if video else "",
         "width": width,
         "height": height,
         "fps": video.fps if jpegs else float("nan"),

@@ -36,7 +36,7 @@ def frames_index(tmp_path):
 
 
 def run(tmp_path, frames_index, workers=1, name="flow", **flow):
-    out = tmp_path / name / "0000.parquet"
+    out = tmp_path / name / "set" / "0000.parquet"
     job = FlowJob(flow=FLOW.model_copy(update=flow), mds=MDSConfig(stride=1, fields=3), device="cpu")
     flow_shard(job, frames_index, frames_index.with_suffix(".tar"), out.with_suffix(".tar"), out, workers)
     return Shards([out])

@@ -15,7 +15,11 @@ def frame_row(clip_id: str, jpegs: list[bytes], step: int = 2, status: str = "ok
         height, width = 60, 80
     frame = [step * k for k in range(len(jpegs))]
     size = {"width": width, "height": height, "fps": 12.0, "raw_frames": step * len(jpegs)}
-    return {"clip_id": clip_id, "status": status, "reason": reason} | size | {"frame": frame, "pts": [f / 10 for f in frame]}
+    return (
+        {"clip_id": clip_id, "status": status, "reason": reason, "note": ""}
+        | size
+        | {"frame": frame, "pts": [f / 10 for f in frame]}
+    )
 
 
 def write_frames(

@@ -31,12 +31,12 @@ def names(folder):
 
 @pytest.fixture
 def never_stopped(tmp_path):
-    index = write_frames(tmp_path / "never" / "0.parquet", CLIPS)
+    index = write_frames(tmp_path / "never" / "set" / "0.parquet", CLIPS)
     return index.read_bytes(), index.with_suffix(".tar").read_bytes()
 
 
 def test_no_file_has_its_final_name_before_the_commit_and_a_resume_repeats_nothing(tmp_path, never_stopped):
-    index = tmp_path / "again" / "0.parquet"
+    index = tmp_path / "again" / "set" / "0.parquet"
     start(index, "ab")
     assert names(index.parent) == [".0.tar.journal", ".0.tar.part"]
     assert start(index, "c") == 3
@@ -47,7 +47,7 @@ def test_no_file_has_its_final_name_before_the_commit_and_a_resume_repeats_nothi
 
 @pytest.mark.parametrize("harm", ["torn line", "members past the journal", "journal past the members", "binary rubbish"])
 def test_after_a_crash_the_part_is_truncated_to_complete_clips(tmp_path, never_stopped, harm):
-    index = tmp_path / "again" / "0.parquet"
+    index = tmp_path / "again" / "set" / "0.parquet"
     start(index, "abc")
     part, journal = index.parent / ".0.tar.part", index.parent / ".0.tar.journal"
     lines = journal.read_bytes().splitlines(keepends=True)
@@ -66,7 +66,7 @@ def test_after_a_crash_the_part_is_truncated_to_complete_clips(tmp_path, never_s
 
 def test_an_interrupt_while_the_journal_is_written_repeats_no_clip(tmp_path, never_stopped, monkeypatch):
     """Ctrl-C between writing the journal and syncing it to disk: leaving the block writes again."""
-    index = tmp_path / "again" / "0.parquet"
+    index = tmp_path / "again" / "set" / "0.parquet"
     with pytest.raises(KeyboardInterrupt):
         with ShardWriter(index.with_suffix(".tar"), index, SCHEMA, "key") as writer:
             writer.add(frame_row("a", CLIPS["a"]), CLIPS["a"])
@@ -80,7 +80,7 @@ def test_an_interrupt_while_the_journal_is_written_repeats_no_clip(tmp_path, nev
 
 
 def test_a_repeated_journal_line_and_a_missing_clip_are_detected(tmp_path, never_stopped):
-    index = tmp_path / "again" / "0.parquet"
+    index = tmp_path / "again" / "set" / "0.parquet"
     start(index, "abc")
     journal = index.parent / ".0.tar.journal"
     lines = journal.read_bytes().splitlines(keepends=True)
@@ -108,7 +108,7 @@ def test_a_full_disk_is_reported_and_written_clips_are_kept(tmp_path, never_stop
 
 @pytest.mark.parametrize("loss", ["other settings", "no part"])
 def test_a_part_with_other_settings_is_deleted(tmp_path, never_stopped, loss):
-    index = tmp_path / "again" / "0.parquet"
+    index = tmp_path / "again" / "set" / "0.parquet"
     start(index, "ba", key="other" if loss == "other settings" else "key")
     if loss == "no part":
         (index.parent / ".0.tar.part").unlink()

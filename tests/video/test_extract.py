@@ -1,5 +1,4 @@
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +9,13 @@ import pytest
 
 from mscl.config.datasets import FramesConfig
 from mscl.stages.jobs import FramesJob, dumps
-from mscl.store.jpeg import decode_gray, decode_rgb
+from mscl.store.jpeg import decode_rgb
 from mscl.store.parallel import in_order
-from mscl.store.shards import Shards
 from mscl.video import decord_io
 from mscl.video.extract import extract_shard
-from mscl.video.ffmpeg import _keep_timing, decode, ffmpeg_exe, split_jpegs
+from mscl.video.ffmpeg import decode, split_jpegs
+from mscl.video.program import ffmpeg_exe, program
+from tests.video.shard import brightness, extract, write_manifest
 
 REAL = Path(os.environ.get("MSCL_REAL_VIDEOS", Path(__file__).parents[3] / "shared" / "videos"))
 FRAMES = 37
@@ -33,29 +33,10 @@ def video(tmp_path_factory):
     path = tmp_path_factory.mktemp("video") / "-odd name: with 'quotes' & (more), 100%.mkv"
     raw = np.stack([np.full((HEIGHT, WIDTH, 3), grey(n), np.uint8) for n in range(FRAMES)])
     source = f"-v error -nostdin -f rawvideo -pix_fmt rgb24 -s {WIDTH}x{HEIGHT} -r 25 -i pipe:0".split()
-    timing = ["-vf", "setpts='floor(if(lt(N,10),N,10+(N-10)*3)/25/TB+0.5)'", f"-{_keep_timing()}", "passthrough"]
+    timing = ["-vf", "setpts='floor(if(lt(N,10),N,10+(N-10)*3)/25/TB+0.5)'", f"-{program().timing}", "passthrough"]
     codec = "-c:v mpeg4 -q:v 2 -g 12 -y".split()
     subprocess.run([ffmpeg_exe(), *source, *timing, *codec, f"file:{path}"], input=raw.tobytes(), check=True)
     return path
-
-
-def write_manifest(folder, rows):
-    """`rows`: (clip_id, path), or dicts of manifest columns."""
-    base = {"split": "train", "label": 0, "status": "ok", "reason": "", "shard": 3, "start": np.nan, "end": np.nan}
-    rows = [base | (r if isinstance(r, dict) else {"clip_id": r[0], "path": str(r[1])}) for r in rows]
-    folder.mkdir(exist_ok=True)
-    pd.DataFrame(rows).to_parquet(folder / "manifest.parquet")
-    return folder / "manifest.parquet"
-
-
-def extract(tmp_path, rows, frames=None, workers=2):
-    manifest, out = write_manifest(tmp_path, rows), tmp_path / "frames" / "0003.parquet"
-    extract_shard(FramesJob(frames=frames or FramesConfig()), manifest, 3, out.with_suffix(".tar"), out, workers)
-    return Shards([out])
-
-
-def brightness(shards, row):
-    return np.array([decode_gray(shards.read(row, k)).mean() for k in range(len(shards.frames(row)))])
 
 
 @pytest.mark.parametrize("step", [1, 2, 5])
@@ -111,7 +92,7 @@ def test_a_killed_ffmpeg_is_tried_again_and_never_leaves_a_shortened_clip(tmp_pa
         f'#!/bin/sh\necho x >> {tmp_path}/tries\n"{ffmpeg_exe()}" -v quiet -i "file:{video}" -f image2pipe -vcodec mjpeg pipe:\nkill -9 $$\n'
     )
     script.chmod(0o755)
-    monkeypatch.setattr("mscl.video.ffmpeg.arguments", lambda *_: [str(script)])
+    monkeypatch.setattr("mscl.video.ffmpeg.arguments", lambda *_, **__: [str(script)])
     got = decode(video, FramesConfig())
     assert not got.jpegs and got.error.startswith("ffmpeg was killed by signal 9, twice")
     assert (tmp_path / "tries").read_text().count("x") == 2
@@ -138,13 +119,6 @@ def test_metadata_that_looks_like_ffmpeg_log_lines_is_ignored(tmp_path, video):
     subprocess.run(run, check=True)
     got = decode(path, FramesConfig(step=1))
     assert len(got.jpegs) == len(got.pts) == FRAMES and got.error == ""
-
-
-def test_a_list_of_other_files_is_not_a_video(tmp_path, video):
-    path = tmp_path / "list.mp4"
-    path.write_text(f"ffconcat version 1.0\nfile '{video}'\n")
-    clip = extract(tmp_path, [("a", path)]).clips.iloc[0]
-    assert (clip["status"], clip["reason"]) == ("broken", "a list of videos (ffconcat), not a video")
 
 
 def test_the_first_real_video_stream_is_used_and_not_the_cover_picture(tmp_path):
@@ -236,7 +210,7 @@ def test_a_reason_is_found_even_if_ffmpegs_threads_split_log_lines(tmp_path, vid
 
 
 def test_time_limit(monkeypatch, video):
-    monkeypatch.setattr("mscl.video.ffmpeg.arguments", lambda *_: ["sleep", "20"])
+    monkeypatch.setattr("mscl.video.ffmpeg.arguments", lambda *_, **__: ["sleep", "20"])
     got = decode(video, FramesConfig(timeout=1))
     assert not got.jpegs and "longer than 1 s" in got.error
 
@@ -299,9 +273,4 @@ def test_every_unusual_file_is_usable_or_has_a_reason(tmp_path):
     again = {clip: decode(REAL / "odd" / clip, FramesConfig()).jpegs for clip in ("resolution_changes.mp4", "corrupted.mp4")}
     for clip, jpegs in again.items():  # decoding is deterministic
         row = shards.row(clip)
-        assert jpegs == [shards.read(row, k) for k in range(len(jpegs))]
-
-
-@pytest.mark.skipif(shutil.which("ffmpeg") is not None, reason="a system ffmpeg comes first")
-def test_ffmpeg_comes_with_the_package():
-    assert "imageio_ffmpeg" in ffmpeg_exe()
+        assert list(jpegs) == [shards.read(row, k) for k in range(len(jpegs))]
