@@ -106,7 +106,7 @@ def test_an_ffmpeg_that_was_told_to_stop_is_tried_again(tmp_path, video, monkeyp
         "echo '[info] Exiting normally, received signal 15.' >&2\nexit 255\n"
     )
     script.chmod(0o755)
-    monkeypatch.setattr("mscl.video.ffmpeg.arguments", lambda *_: [str(script)])
+    monkeypatch.setattr("mscl.video.ffmpeg.arguments", lambda *_, **__: [str(script)])
     got = decode(video, FramesConfig())
     assert not got.jpegs and got.error.startswith("ffmpeg was killed by a signal, twice")
     assert (tmp_path / "tries").read_text().count("x") == 2
