@@ -53,9 +53,9 @@ def frames_of(prepared, out, stage):
 @pytest.mark.parametrize("stage", ["frames", "flow"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_frames_and_flow_end_at_once_and_go_on(stage, number, prepared, tmp_path):
-    out = tmp_path / "0000.parquet"
+    out = tmp_path / "kin" / "0000.parquet"  # an index holds the name of its store
     arguments, slow, whole = frames_of(prepared, out, stage)
-    journal = tmp_path / ".0000.tar.journal"
+    journal = tmp_path / "kin" / ".0000.tar.journal"
     code, errors, seconds = stopped(
         started(stage, arguments, slow), number, lambda: journal.exists() and journal.read_bytes().count(b"\n") > 2
     )
@@ -63,7 +63,7 @@ def test_frames_and_flow_end_at_once_and_go_on(stage, number, prepared, tmp_path
     assert not out.exists()
     again = started(stage, arguments)
     _, errors = again.communicate(timeout=120)
-    assert again.returncode == 0 and "going on after" in errors, errors
+    assert again.returncode == 0 and "resuming after" in errors, errors
     for suffix in (".parquet", ".tar"):
         assert out.with_suffix(suffix).read_bytes() == Path(whole).with_suffix(suffix).read_bytes()
 
