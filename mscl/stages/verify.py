@@ -1,5 +1,7 @@
 """Rechecks a tree of results against its run cards: inputs, outputs, code and configuration, by content.
 
+A card has the hash of a shard's index, and the index that of its tar, so the tars are read as well.
+
 A file is named with the hash that its card expects and the one found. A missing input (frames that
 nobody pulled) is reported but is not an error, unless asked for; a missing output is one.
 """
@@ -17,6 +19,8 @@ from mscl.machine.files import sha256
 from mscl.stages.jobs import Job
 from mscl.stages.layout import CARD, Layout
 from mscl.stages.table import STAGES, planned
+from mscl.store.check import is_index
+from mscl.store.check import verify as check_shard
 
 LISTED = 20  # sentences on files that are not here; the last line counts all
 
@@ -39,8 +43,10 @@ class Findings:
         return self.hashes[path]
 
 
-def verify(results: Path, config: Path, strict: bool = False) -> int:
+def verify(results: Path, config: Path, strict: bool = False, quick: bool = False) -> int:
     """Print what differs below `results`; return 1 where something does, or, if `strict`, where an input is not here.
+
+    Every tar that an index among the inputs belongs to is read, unless `quick`. The last line says what was not looked at.
 
     The configuration is compared where `config` is that of these results. Raises ValueError where there is no run card to
     check against, and ConfigError where `config` is not valid.
@@ -54,6 +60,7 @@ def verify(results: Path, config: Path, strict: bool = False) -> int:
     for path in sorted(set(settings or {}) - {card.resolve() for card in cards}):
         if Path(results).resolve() in path.parents:
             found.differ.append(f"{path}: not here; the run that the configuration asks for has not ended, or its card was lost")
+    stores = _check_stores(found, quick)
     for sentence in found.differ:
         print(f"differs: {sentence}")
     for sentence in found.absent[:LISTED]:
@@ -65,6 +72,10 @@ def verify(results: Path, config: Path, strict: bool = False) -> int:
         f"{results}: {found.cards} run cards, {len(found.hashes)} files read, checked against {against}: "
         f"{len(found.differ)} differ, {len(found.absent)} inputs are not here"
     )
+    read = (
+        f"the tars of {stores} shards (--quick)" if quick else f"whether the images in the tars of {stores} shards can be decoded"
+    )
+    print(f"not looked at: {read}; the original videos; logs and benchmarks; data that no run card names")
     return int(bool(found.differ) or (strict and bool(found.absent)))
 
 
@@ -103,6 +114,17 @@ def _check_card(path: Path, found: Findings, settings: dict[Path, Job] | None) -
     _check_code(path, card, found)
     if settings is not None:
         _check_job(path, job, settings.get(path.resolve()), found)
+
+
+def _check_stores(found: Findings, quick: bool) -> int:
+    """Check the tar of every shard index that was read; return how many there are."""
+    indexes = sorted(Path(path) for path in found.hashes if is_index(Path(path)))
+    for index in () if quick else indexes:
+        if index.with_suffix(".tar").exists():
+            found.differ += check_shard(index, decode=False)
+        else:
+            found.absent.append(f"{index.with_suffix('.tar')} (tar of {index})")
+    return len(indexes)
 
 
 def _check_code(path: Path, card: dict, found: Findings) -> None:
