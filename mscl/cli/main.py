@@ -269,11 +269,12 @@ def verify(
     results: Annotated[Path, typer.Argument(help="A folder of results, or any folder with run cards.")],
     config: Annotated[Path, typer.Option(help="The configuration to compare with.")] = Path("config.yaml"),
     strict: Annotated[bool, typer.Option("--strict", help="Count missing inputs as differences.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Do not read the tars of frames and flow.")] = False,
 ) -> None:
     """Check results against their run cards: inputs, outputs, code, configuration. Exit code 1 if anything differs."""
     from mscl.stages.verify import verify as recheck
 
-    raise SystemExit(recheck(results, config, strict))
+    raise SystemExit(recheck(results, config, strict, quick))
 
 
 @app.command()

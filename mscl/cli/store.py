@@ -27,7 +27,7 @@ def verify(
     from mscl.watch.progress import tqdm
 
     found = check.indexes(folder)
-    wrong = check.missing_shards(found)
+    wrong = check.missing_shards(found) + check.together(found)
     with ThreadPoolExecutor(workers) as pool:
         for sentences in tqdm(pool.map(lambda i: check.verify(i, not quick), found), "verify", len(found), unit="shard"):
             wrong += sentences
@@ -36,6 +36,7 @@ def verify(
     for shard in check.leftovers(folder):
         print(f"{shard}: not finished; the next run of its rule resumes it")
     print(f"{folder}: {len(found)} shards, " + (f"{len(wrong)} errors" if wrong else "no errors"))
+    print(check.not_checked(not quick))
     if wrong:
         raise SystemExit(1)
 

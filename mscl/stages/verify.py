@@ -1,7 +1,8 @@
 """Checks a folder of results against its run cards, by content: inputs, outputs, code and configuration.
 
-For each file that differs, the expected hash and the actual hash are printed. A missing input (such as frames that were not
-pulled) is reported but is not an error unless `strict` is set. A missing output is an error.
+A card has the hash of a shard's index, and the index that of its tar, so the tars are read as well. For each
+file that differs, the expected hash and the actual hash are printed. A missing input (such as frames that were
+not pulled) is reported but is not an error unless `strict` is set. A missing output is an error.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from mscl.machine.files import sha256
 from mscl.stages.jobs import Job
 from mscl.stages.layout import CARD, Layout
 from mscl.stages.table import STAGES, planned
+from mscl.store.check import is_index
+from mscl.store.check import verify as check_shard
 
 LISTED = 20  # number of missing inputs that are listed; the last line counts all of them
 
@@ -39,9 +42,10 @@ class Findings:
         return self.hashes[path]
 
 
-def verify(results: Path, config: Path, strict: bool = False) -> int:
+def verify(results: Path, config: Path, strict: bool = False, quick: bool = False) -> int:
     """Check the results below `results` and print what differs. Returns 0, or 1 on a difference or, if `strict`, a missing input.
 
+    Every tar that belongs to an index among the inputs is read, unless `quick`. The last line says what was not looked at.
     The settings are compared only if `config` is the configuration of these results. Raises ValueError when there is no run card,
     and ConfigError when `config` is not valid.
     """
@@ -54,6 +58,7 @@ def verify(results: Path, config: Path, strict: bool = False) -> int:
     for path in sorted(set(settings or {}) - {card.resolve() for card in cards}):
         if Path(results).resolve() in path.parents:
             found.differ.append(f"{path}: missing; this run of the configuration has not finished, or its card was deleted")
+    stores = _check_stores(found, quick)
     for sentence in found.differ:
         print(f"differs: {sentence}")
     for sentence in found.absent[:LISTED]:
@@ -67,6 +72,10 @@ def verify(results: Path, config: Path, strict: bool = False) -> int:
         f"{results}: checked {found.cards} run cards and {len(found.hashes)} files against {against}; "
         f"differences: {len(found.differ)}, missing inputs: {len(found.absent)}"
     )
+    read = (
+        f"the tars of {stores} shards (--quick)" if quick else f"whether the images in the tars of {stores} shards can be decoded"
+    )
+    print(f"not looked at: {read}; the original videos; logs and benchmarks; data that no run card names")
     return int(bool(found.differ) or (strict and bool(found.absent)))
 
 
@@ -105,6 +114,17 @@ def _check_card(path: Path, found: Findings, settings: dict[Path, Job] | None) -
     _check_code(path, card, found)
     if settings is not None:
         _check_job(path, job, settings.get(path.resolve()), found)
+
+
+def _check_stores(found: Findings, quick: bool) -> int:
+    """Check the tar of every shard index that was read; return how many there are."""
+    indexes = sorted(Path(path) for path in found.hashes if is_index(Path(path)))
+    for index in () if quick else indexes:
+        if index.with_suffix(".tar").exists():
+            found.differ += check_shard(index, decode=False)
+        else:
+            found.absent.append(f"{index.with_suffix('.tar')} (tar of {index})")
+    return len(indexes)
 
 
 def _check_code(path: Path, card: dict, found: Findings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import pyarrow.parquet as pq
 import simplejpeg
 
 from mscl.machine.files import sha256
+from mscl.store.index import again
 from mscl.store.shards import Shards
-from mscl.store.writer import SHARDS
+from mscl.store.writer import NAME, SHARDS, TAR_SIZE
 
 
 def indexes(folder: Path) -> list[Path]:
@@ -25,6 +27,17 @@ def indexes(folder: Path) -> list[Path]:
         raise ValueError(f"{folder}: no shard here; give the folder of a store, such as data/demo/frames/motion_ssv2")
     count = stated(found)
     return [p for p in found if not count or not p.stem.isdigit() or int(p.stem) < count]
+
+
+def is_index(path: Path) -> bool:
+    """Whether a file is the index of a shard, by its metadata or its columns."""
+    if path.suffix != ".parquet":
+        return False
+    try:
+        schema = pq.read_schema(path)
+    except (OSError, pa.ArrowException):  # damaged; its name is that of an index
+        return path.stem.isdigit()
+    return TAR_SIZE in (schema.metadata or {}) or {"offset", "size"} <= set(schema.names)
 
 
 def stated(found: list[Path]) -> int:
@@ -42,6 +55,29 @@ def missing_shards(found: list[Path]) -> list[str]:
     return [f"{n:04d}: the shard is missing" for n in range(count) if f"{n:04d}" not in have]
 
 
+def together(found: list[Path]) -> list[str]:
+    """What is wrong between the shards of a store: they are of different data sets, or two hold the same clip."""
+    names, clips, wrong = {}, {}, []
+    for path in found:
+        with contextlib.suppress(OSError, pa.ArrowException, KeyError):  # an unreadable shard is reported by `verify`
+            names[path] = (pq.read_schema(path).metadata or {}).get(NAME, b"").decode().rpartition("/")[0]
+            for clip in pq.read_table(path, columns=["clip_id"], partitioning=None).column("clip_id").to_pylist():
+                if clips.setdefault(clip, path) != path:
+                    wrong.append(f"{path}: clip '{clip}' is also in {clips[clip].name}; {again(path)}")
+    usual = Counter(names.values()).most_common(1)[0][0] if names else ""
+    wrong += [
+        f"{p}: is of data set '{name}', the others are of '{usual}'; {again(p)}" for p, name in names.items() if name != usual
+    ]
+    return wrong
+
+
+def not_checked(decode: bool) -> str:
+    """What `verify` does not look at, for the last line of a report."""
+    return "not looked at: whether frames are those of the videos, and flow is that of the frames" + (
+        "" if decode else "; whether the images can be decoded (--quick)"
+    )
+
+
 def leftovers(folder: Path) -> list[str]:
     """Names of the shards that were started but not finished; the next run of their rule resumes them."""
     return [p.name.split(".")[1] for p in sorted(Path(folder).glob(".*.tar.part"))]
@@ -50,9 +86,9 @@ def leftovers(folder: Path) -> list[str]:
 def verify(index: Path, decode: bool = True) -> list[str]:
     """Every error in one shard, one sentence each; empty if there is none.
 
-    Checks: the index can be read and matches the tar file (size, sha256). A clip has status ok if and only if it has members. The
-    tar headers hold exactly the clips, frames, offsets and sizes of the index. With `decode`, every JPEG decodes to the stated
-    size (a flow field: two planes of that size).
+    Checks: the index can be read, has possible values, belongs to this shard, and matches the tar file (size, sha256). A clip has
+    status ok if and only if it has members. The tar headers hold exactly the clips, frames, offsets and sizes of the index. With
+    `decode`, every JPEG has its own checksum and decodes to the stated size (a flow field: two planes of that size).
     """
     try:
         shards = Shards([index])
@@ -66,11 +102,18 @@ def verify(index: Path, decode: bool = True) -> list[str]:
 
 
 def _checksum(shards: Shards) -> Iterator[str]:
-    if shards.tar_sha256[0] and sha256(shards.tar_paths[0]) != shards.tar_sha256[0]:
-        yield f"{shards.tar_paths[0]}: its content has changed since it was written (sha256); make the shard again"
+    if not shards.tar_sha256[0]:
+        yield f"{shards.index_paths[0]}: holds no checksum of its tar; {again(shards.index_paths[0])}"
+    elif sha256(shards.tar_paths[0]) != shards.tar_sha256[0]:
+        yield f"{shards.tar_paths[0]}: its content has changed since it was written (sha256); {again(shards.tar_paths[0])}"
 
 
 def _rows(shards: Shards) -> Iterator[str]:
+    try:
+        for name in shards.list_columns if len(shards) else ():
+            shards.column(name, 0)  # also those that are read only on demand
+    except ValueError as error:
+        yield str(error)
     for row, clip in enumerate(shards.clips.itertuples()):
         frames = shards.frames(row)
         if (clip.status == "ok") != (clip.count > 0):

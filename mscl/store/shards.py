@@ -91,7 +91,13 @@ class Shards:
                 raise ValueError(
                     f"{self.index_paths[0]}: no list column '{name}'; it has {', '.join([*self._lists, *self._lazy])}"
                 )
-            self._lists[name] = flat([read_index(p, [name]).column(name) for p in self.index_paths], name)
+            found = flat([read_index(p, [name]).column(name) for p in self.index_paths], name)
+            if not np.array_equal(found[0], self._lists["offset"][0]):
+                wrong = int(np.flatnonzero(np.diff(found[0]) != self.clips["count"])[0])
+                path = self.index_paths[int(self._shard[wrong])]
+                clip = f"clip '{self.clips['clip_id'].iat[wrong]}'"
+                raise Damaged(f"{path}: {clip}: column {name} does not have one value per frame; {again(path)}")
+            self._lists[name] = found
         bounds, values = self._lists[name]
         return values[bounds[row] : bounds[row + 1]]
 

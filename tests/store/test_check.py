@@ -45,7 +45,9 @@ def whole(tmp_path_factory):
 def test_an_undamaged_store_is_listed_and_verified(whole):
     for part in ("frames", "flow"):
         run = store("verify", whole / part / "set")
-        assert (run.returncode, run.stdout) == (0, f"{whole / part / 'set'}: 2 shards, no errors\n"), run.stderr
+        first, last = run.stdout.splitlines()
+        assert (run.returncode, first) == (0, f"{whole / part / 'set'}: 2 shards, no errors"), run.stderr
+        assert last == "not looked at: whether frames are those of the videos, and flow is that of the frames"
     shards = store("ls", whole / "frames" / "set").stdout
     assert "1 missing" in shards and "2 shards: 4 clips, 3 usable, 26 frames" in shards
     clips = store("ls", "--status", "missing", whole / "frames" / "set").stdout
@@ -87,7 +89,33 @@ def rewrite(path, column, values):
     pq.write_table(table.set_column(at, table.schema.field(at), pa.array(values, table.schema.field(at).type)), path)
 
 
+def copy_over_another(folder):
+    for suffix in (".tar", ".parquet"):
+        shutil.copy(folder / f"0000{suffix}", folder / f"0001{suffix}")
+
+
+def take_one_of_another_data_set(folder):
+    write_frames(folder.parent / "other" / "0001.parquet", {"x": [picture(1)]})
+    for suffix in (".tar", ".parquet"):
+        shutil.copy(folder.parent / "other" / f"0001{suffix}", folder / f"0001{suffix}")
+    write_frames(folder / "0002.parquet", {"y": [picture(1)]})
+
+
+def lose_a_time(folder):
+    rewrite(folder / "0001.parquet", "pts", [[0.0]])
+
+
+def lose_the_checksum(folder):
+    table = pq.read_table(folder / "0001.parquet", partitioning=None)
+    pq.write_table(table.replace_schema_metadata({}), folder / "0001.parquet")
+
+
 @pytest.mark.parametrize(("harm", "sentence"), [
+    (copy_over_another, "0001.parquet: is a copy of shard set/0000, not shard 0001"),
+    (copy_over_another, "0001.parquet: clip 'Class (1)/b' is also in 0000.parquet"),
+    (take_one_of_another_data_set, "0001.parquet: is of data set 'other', the others are of 'set'"),
+    (lose_a_time, "0001.parquet: clip 'c': column pts does not have one value per frame"),
+    (lose_the_checksum, "0001.parquet: holds no checksum of its tar"),
     (flip_a_byte, "0000.tar: its content has changed since it was written (sha256)"),
     (swap_tars_of_one_size, "0001.tar: "),
     (drop_a_shard, "0000: the shard is missing"),
@@ -103,11 +131,24 @@ def test_every_kind_of_damage_is_reported(whole, tmp_path, harm, sentence):
     assert run.returncode == 1 and sentence in run.stderr and "errors" in run.stdout
 
 
+@pytest.mark.parametrize(("column", "change", "sentence"), [
+    ("allowed", lambda row: [not v for v in row], "column allowed does not mark the frames with a score above the median"),
+    ("scale", lambda row: [1e30 for _ in row], "has a scale that is not between 0 and 1e+06"),
+])  # fmt: skip
+def test_impossible_values_of_flow_are_reported(whole, tmp_path, column, change, sentence):
+    shutil.copytree(whole / "flow" / "set", tmp_path / "set")
+    rows = pq.read_table(tmp_path / "set" / "0001.parquet", partitioning=None).column(column).to_pylist()
+    rewrite(tmp_path / "set" / "0001.parquet", column, [change(row) for row in rows])
+    run = store("verify", "--quick", tmp_path / "set")
+    assert run.returncode == 1 and "0001.parquet: clip 'c'" in run.stderr and sentence in run.stderr
+    assert run.stdout.endswith("; whether the images can be decoded (--quick)\n")
+
+
 def test_the_store_knows_how_many_shards_it_has(tmp_path):
     """A lost last shard is reported; shards of an earlier, larger number are ignored; a damaged shard does not hide others."""
     for n in range(3):
         write_frames(tmp_path / f"000{n}.parquet", {f"clip{n}": [picture(n)]}, shards=2 if n < 2 else 3)
-    assert store("verify", tmp_path).stdout.endswith("2 shards, no errors\n")
+    assert store("verify", tmp_path).stdout.splitlines()[0].endswith("2 shards, no errors")
     assert "2 shards: 2 clips" in store("ls", tmp_path).stdout and "clip2" not in store("ls", "--clips", tmp_path).stdout
     (tmp_path / "0000.tar").write_bytes(b"")
     listed = store("ls", tmp_path)

@@ -37,6 +37,10 @@ RAR_TOOLS: dict[str, Callable[[str, str], list[str]]] = {
 }
 
 
+# Videos hardly compress, and the annotations beside them are small: an archive that grows more than this is not one of videos.
+GROWTH, SMALL = 20, 10**9  # times its own size; bytes that any archive may unpack to
+
+
 class Damaged(ValueError):
     """The archive is incomplete, damaged or unsafe. It must be downloaded again."""
 
@@ -103,19 +107,24 @@ def extract(archive: Path, folder: Path) -> None:
         elif head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
             _zip(archive, folder)
         else:
-            untar(file, folder, archive)
+            untar(file, folder, archive, archive.stat().st_size)
 
 
-def untar(file: BinaryIO, folder: Path, name: Path) -> None:
+def untar(file: BinaryIO, folder: Path, name: Path, packed: int | None = None) -> None:
     """Unpack a tar file, compressed or not, from the stream `file` in one pass. `name` is the archive's name in error messages.
 
-    Raises Refused for an unsafe member, and what tarfile and the decompressors raise for a damaged archive.
+    `packed`: size of the archive (bytes), if it is known; it limits the unpacked size, as the free space does. Raises Refused for
+    an unsafe member, ValueError if there is no room, and what tarfile and the decompressors raise for a damaged archive.
     """
+    done, free = 0, shutil.disk_usage(folder).free
     buffered = file if isinstance(file, io.BufferedReader) else io.BufferedReader(file)
     head = buffered.peek(8)
     opener = next((o for magic, o in _COMPRESSED.items() if head.startswith(magic)), None)
     with opener(buffered) if opener else contextlib.nullcontext(buffered) as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
         while (member := tar.next()) is not None:
+            done += member.size
+            _check_growth(name, member.name, done, packed)
+            _check_room(name, done, free)
             _untar_member(tar, member, folder, name)
             tar.members = []  # else tarfile would keep all of, say, 200,000 members in memory
         while rest := tar.fileobj.read(1 << 20):  # read to the end so that the checksum of the compressed stream is verified
@@ -129,12 +138,31 @@ def _untar_member(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, n
         raise _refusal(name, member.name, f"is a symbolic link (to '{member.linkname}')")
     if member.islnk():
         check_name(member.linkname, name)
+        if not (folder / member.linkname).is_file():
+            raise _refusal(name, member.name, f"is a link to '{member.linkname}', which is not a file that comes before it")
     elif not (member.isfile() or member.isdir()):
         raise _refusal(name, member.name, "is a device or another special file")
     try:
-        tar.extract(member, folder, filter="data")
+        with _placing(member.name, name):
+            tar.extract(member, folder, filter="data")
     except tarfile.FilterError as error:
         raise _refusal(name, member.name, f"is unsafe to unpack ({error})") from None
+
+
+@contextlib.contextmanager
+def _placing(member: str, archive: Path) -> Iterator[None]:
+    """Convert the errors of the file system that a member's name causes into Refused."""
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError, IsADirectoryError):
+        raise _refusal(archive, member, "needs a name that is a file and a folder at once") from None
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        shown = f"{member[:40]}..." if len(member) > 40 else member
+        raise _refusal(
+            archive, shown, f"has a name of {len(member.encode(errors='replace'))} bytes, too long for this disk"
+        ) from None
 
 
 def check_name(member: str, archive: Path) -> None:
@@ -148,12 +176,16 @@ def _refusal(archive: Path, member: str, why: str) -> Refused:
     return Refused(f"{archive}: member {member!r} {why}, so the archive is not unpacked; get it from a source that you trust")
 
 
-def _room(archive: Path, folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
+def _check_growth(archive: Path, member: str, unpacked: int, packed: int | None) -> None:
+    if packed is not None and unpacked > max(SMALL, GROWTH * packed):
+        raise _refusal(archive, member, f"makes the unpacked files {unpacked / 1e9:.4g} GB, more than {GROWTH} times the archive")
+
+
+def _check_room(archive: Path, needed: int, free: int) -> None:
     if needed > free:
         raise ValueError(
-            f"{archive}: the unpacked files need {needed / 1e9:.4g} GB, but only {free / 1e9:.4g} GB are free; free some space and run "
-            "the same command again"
+            f"{archive}: the unpacked files need {needed / 1e9:.4g} GB or more, but only {free / 1e9:.4g} GB are free; free some space "
+            "and run the same command again"
         )
 
 
@@ -167,9 +199,18 @@ def _zip(archive: Path, folder: Path) -> None:
                 raise _refusal(archive, member.filename, "is a link or another special file")
             if member.flag_bits & 1:
                 raise _refusal(archive, member.filename, "is encrypted")
-        _room(archive, folder, sum(m.file_size for m in members))
+        _check_sizes(archive, folder, [(m.filename, m.file_size) for m in members])
         for member in members:
-            file.extract(member, folder)
+            with _placing(member.filename, archive):
+                file.extract(member, folder)
+
+
+def _check_sizes(archive: Path, folder: Path, sizes: list[tuple[str, int]]) -> None:
+    """Check (name, unpacked bytes) of all members before any of them is unpacked."""
+    total = sum(size for _, size in sizes)
+    if sizes:
+        _check_growth(archive, max(sizes, key=lambda s: s[1])[0], total, archive.stat().st_size)
+    _check_room(archive, total, shutil.disk_usage(folder).free)
 
 
 def _rar(archive: Path, folder: Path) -> None:
@@ -186,12 +227,14 @@ def _rar(archive: Path, folder: Path) -> None:
                 if not (member.is_file() or member.is_dir()) or getattr(member, "file_redir", None):
                     raise _refusal(archive, member.filename, "is a link or another special file")
             members = [m for m in members if m.is_file()]
-            _room(archive, folder, sum(m.file_size for m in members))
+            _check_sizes(archive, folder, [(m.filename, m.file_size) for m in members])
             if all(m.compress_type == rarfile.RAR_M0 for m in members):
                 for member in members:
                     target = folder / member.filename
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    with file.open(member) as source, open(target, "wb") as out:
+                    with _placing(member.filename, archive):
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        out = open(target, "wb")  # noqa: SIM115
+                    with out, file.open(member) as source:
                         shutil.copyfileobj(source, out, 1 << 20)  # verifies the checksum at the end
                 return
     except rarfile.RarCannotExec:  # an old RAR with a compressed comment

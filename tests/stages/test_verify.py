@@ -1,0 +1,57 @@
+"""`mscl verify` looks behind the indexes that a run card names."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from mscl.machine.files import sha256
+from mscl.stages.verify import verify
+from tests.store.shards import write_frames
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Results whose one run card names two shards; its code is not compared here."""
+    picture = simplejpeg.encode_jpeg(np.zeros((16, 16, 3), np.uint8))
+    stores = [write_frames(tmp_path / "frames" / "set" / f"000{n}.parquet", {f"clip{n}": [picture] * 3}) for n in range(2)]
+    card = {"stage": "frozen", "job": {}, "inputs": {str(p): sha256(p) for p in stores}, "outputs": {}}
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "run.json").write_text(json.dumps(card))
+    return tmp_path / "results"
+
+
+def said(results, capsys, *arguments):
+    verify(results, results / "none.yaml", *arguments)
+    return capsys.readouterr().out
+
+
+def test_a_damaged_tar_behind_a_run_card_is_a_difference(results, capsys):
+    assert "its content has changed" not in said(results, capsys)
+    tar = results.parent / "frames" / "set" / "0001.tar"
+    data = bytearray(tar.read_bytes())
+    data[700] ^= 1
+    tar.write_bytes(data)
+    assert f"differs: {tar}: its content has changed since it was written (sha256)" in said(results, capsys)
+    quick = said(results, capsys, False, True)
+    assert "its content has changed" not in quick and "not looked at: the tars of 2 shards (--quick)" in quick
+
+
+def test_a_shard_copied_over_another_is_a_difference(results, capsys):
+    folder = results.parent / "frames" / "set"
+    for suffix in (".tar", ".parquet"):
+        shutil.copy(folder / f"0000{suffix}", folder / f"0001{suffix}")
+    assert "0001.parquet: is a copy of shard set/0000" in said(results, capsys)
+
+
+def test_a_tar_that_is_not_here_is_mentioned_and_an_index_that_is_rubbish_is_reported(results, capsys):
+    folder = results.parent / "frames" / "set"
+    (folder / "0000.tar").unlink()
+    (folder / "0001.parquet").write_bytes(b"PAR1 rubbish")
+    text = said(results, capsys)
+    assert f"not here: {folder / '0000.tar'} (tar of" in text and "0001.parquet: not a readable parquet file" in text
+    assert text.splitlines()[-1].startswith(
+        "not looked at: whether the images in the tars of 2 shards can be decoded; the original videos"
+    )
