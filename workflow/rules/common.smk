@@ -1,6 +1,14 @@
 # Shared by the files beside this one: the prefix of shell commands, and the resources of jobs.
 from mscl.machine.gpus import visible
 
+# The conda environment of every rule, only where Snakemake makes one: it formats this path, so a checkout in a folder with braces works without conda.
+ENVIRONMENT = "../envs/mscl.yaml" if workflow.deployment_settings.deployment_method else None
+
+
+def in_shell(path):
+    """A path as a shell command of Snakemake writes it: quoted, and with each brace doubled, because Snakemake formats commands."""
+    return shlex.quote(str(path)).replace("{", "{{").replace("}", "}}")
+
 
 def stage_prefix():
     """The shell code before every command of a stage.
@@ -12,9 +20,9 @@ def stage_prefix():
       written a checkpoint.
     * PYTHONUNBUFFERED: the log contains the last output of a killed stage.
     """
-    found = f"set -euo pipefail; export PYTHONUNBUFFERED=1 PYTHONPATH={shlex.quote(str(ROOT))}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
+    found = f"set -euo pipefail; export PYTHONUNBUFFERED=1 PYTHONPATH={in_shell(ROOT)}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
     if not workflow.deployment_settings.deployment_method:
-        found += f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; "
+        found += f"export PATH={in_shell(Path(sys.executable).parent)}:$PATH; "
     found += "trap : TERM INT; tee() {{ trap '' TERM INT; command tee \"$@\"; }}; "
     return found
 

@@ -18,7 +18,7 @@ rule download:
         dataset=one_of(d for d in cfg.datasets if cfg.datasets[d].download),
     localrule: True
     conda:
-        "../envs/mscl.yaml"
+        ENVIRONMENT
     resources:
         cpus_per_task=downloads,
         mem_mb=stage.memory("download"),
@@ -43,7 +43,7 @@ rule dataset:
     benchmark:
         stage.benchmark("dataset")
     conda:
-        "../envs/mscl.yaml"
+        ENVIRONMENT
     threads: 2
     resources:
         cpus_per_task=2,
@@ -69,7 +69,7 @@ rule manifest:
     benchmark:
         stage.benchmark("manifest")
     conda:
-        "../envs/mscl.yaml"
+        ENVIRONMENT
     resources:
         mem_mb=stage.memory("manifest"),
         runtime=stage.runtime("manifest"),
@@ -93,7 +93,7 @@ rule frames:
     benchmark:
         stage.benchmark("frames")
     conda:
-        "../envs/mscl.yaml"
+        ENVIRONMENT
     threads: cfg.compute.extract_workers
     resources:
         cpus_per_task=workers,
@@ -120,7 +120,7 @@ rule flow:
     benchmark:
         stage.benchmark("flow")
     conda:
-        "../envs/mscl.yaml"
+        ENVIRONMENT
     threads: cfg.compute.extract_workers
     resources:
         cpus_per_task=workers,

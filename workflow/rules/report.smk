@@ -11,7 +11,7 @@ rule data_health:
     benchmark:
         stage.benchmark("data_health")
     conda:
-        "../envs/mscl.yaml"
+        ENVIRONMENT
     resources:
         mem_mb=stage.memory("data_health"),
         runtime=stage.runtime("data_health"),
@@ -37,7 +37,7 @@ if build.exact_flow_datasets(cfg):
         benchmark:
             stage.benchmark("flow_error")
         conda:
-            "../envs/mscl.yaml"
+            ENVIRONMENT
         resources:
             mem_mb=stage.memory("flow_error"),
             runtime=stage.runtime("flow_error"),
@@ -69,7 +69,7 @@ rule analysis:
     benchmark:
         stage.benchmark("analysis")
     conda:
-        "../envs/mscl.yaml"
+        ENVIRONMENT
     threads: cfg.compute.threads
     resources:
         cpus_per_task=cfg.compute.threads,
@@ -116,7 +116,7 @@ rule report:
     benchmark:
         stage.benchmark("report")
     conda:
-        "../envs/mscl.yaml"
+        ENVIRONMENT
     resources:
         mem_mb=stage.memory("report"),
         runtime=stage.runtime("report"),

@@ -11,7 +11,7 @@ rule pretrain:
     benchmark:
         stage.benchmark("pretrain")
     conda:
-        "../envs/mscl.yaml"
+        ENVIRONMENT
     threads: cfg.compute.threads * cfg.compute.processes
     resources:
         cpus_per_task=pretraining_cpus,
@@ -46,7 +46,7 @@ rule finetune:
     benchmark:
         stage.benchmark("finetune")
     conda:
-        "../envs/mscl.yaml"
+        ENVIRONMENT
     threads: cfg.compute.threads * cfg.compute.processes
     resources:
         cpus_per_task=finetuning_cpus,
@@ -81,7 +81,7 @@ rule frozen:
     benchmark:
         stage.benchmark("frozen")
     conda:
-        "../envs/mscl.yaml"
+        ENVIRONMENT
     threads: cfg.compute.threads
     resources:
         cpus_per_task=cfg.compute.threads + cfg.compute.workers,
