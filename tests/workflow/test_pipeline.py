@@ -75,17 +75,16 @@ def test_a_wrong_key_stops_before_anything_runs(tmp_path):
     assert "models.r18.pretrain.epoch: unknown key; did you mean 'epochs'?" in run.stdout + run.stderr
 
 
-def test_missing_data_is_planned_and_then_reported(tmp_path):
+def test_missing_data_is_planned_and_then_refused_before_any_job(tmp_path):
     config = tiny_config(tmp_path)
     config["datasets"]["ss"].pop("embedded")
     config["datasets"]["ss"]["root"] = str(tmp_path / "nowhere")
     assert rules_planned(snakemake(tmp_path, "-n", config=config))["dataset"] == 2
-    run = snakemake(tmp_path, str(tmp_path / "data/datasets/ss.json"), config=config)
+    run = snakemake(tmp_path, config=config)
     said = run.stdout + run.stderr
-    assert run.returncode != 0
-    assert "exit status" in said or "non-zero exit code" in said, said
-    assert "MissingOutputException" not in said
-    assert "data set 'ss': " in said and "register for Something-Something v2" in said and "correct datasets.ss.root" in said
+    assert run.returncode != 0 and "Traceback" not in said, said
+    assert "datasets.ss.root: no folder" in said and "register for Something-Something v2" in said and "no job was started" in said, said
+    assert not (tmp_path / "data" / "datasets").exists()
 
 
 def test_the_papers_plan_and_the_slurm_profile_resolve():
