@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
+import tempfile
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -15,6 +18,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from mscl.machine.errors import sentence
 
 SHARED_MEMORY = Path("/dev/shm")  # where loader processes leave their batches
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+LONGEST_FOLDER = 70  # bytes: a socket's path may have 107, and its folder and name below the temporary folder have 32
 TOO_SMALL = ("shared memory", "Bus error", "No space left on device")  # what torch says when that is full
 
 
@@ -28,6 +33,7 @@ def loading(dataset: Dataset, batches: list[list[int]], workers: int, pin: bool 
     if not workers:
         yield iter(DataLoader(dataset, batch_sampler=batches, pin_memory=pin))
         return
+    _place_sockets()
     processes = None
     try:
         told = Told(dataset)
@@ -49,6 +55,26 @@ def loading(dataset: Dataset, batches: list[list[int]], workers: int, pin: bool 
     finally:
         if processes is not None:
             processes._shutdown_workers()  # they may have missed a SIGTERM, see `_begin_worker`
+
+
+def _place_sockets() -> None:
+    """Let loader processes hand over tensors where TMPDIR is too long for a socket's path: they would wait for ever.
+
+    Raises ValueError if no short folder can be written.
+    """
+    before = tempfile.gettempdir()
+    if len(os.fsencode(before)) <= LONGEST_FOLDER:
+        return
+    short = next((folder for folder in SHORT_FOLDERS if os.access(folder, os.W_OK | os.X_OK)), None)
+    if short is None:
+        raise ValueError(
+            f"TMPDIR: {before} is too long for the sockets of loader processes; set a shorter one, or compute.workers: 0"
+        )
+    tempfile.tempdir = short
+    try:
+        get_temp_dir()  # multiprocessing keeps the folder that it makes here
+    finally:
+        tempfile.tempdir = before
 
 
 @dataclass(frozen=True)

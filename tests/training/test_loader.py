@@ -120,3 +120,17 @@ def test_a_signal_to_all_processes_saves_a_checkpoint(number, prepared, tmp_path
     assert process.returncode == 128 + number and "Traceback" not in errors, errors[-3000:]
     assert ("press Ctrl-C again" in errors) is (number == signal.SIGINT)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["at"]["step"] >= 3
+
+
+def test_loader_processes_work_where_the_temporary_folder_has_a_long_name(tmp_path):
+    """The path of a socket may have 107 bytes. Without a shorter folder the first process waits for ever."""
+    folder = tmp_path / ("long-" * 24)
+    folder.mkdir()
+    code = (
+        "import torch\nfrom mscl.training.loader import loading\n"
+        "with loading([{'x': torch.full((2,), i)} for i in range(4)], [[0, 1], [2, 3]], workers=2) as loader:\n"
+        "    print(sum(int(batch['x'].sum()) for batch in loader))\n"
+    )
+    environment = os.environ | {"TMPDIR": str(folder)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "12\n", done.stderr

@@ -83,7 +83,9 @@ def test_missing_data_is_planned_and_then_refused_before_any_job(tmp_path):
     run = snakemake(tmp_path, config=config)
     said = run.stdout + run.stderr
     assert run.returncode != 0 and "Traceback" not in said, said
-    assert "datasets.ss.root: no folder" in said and "register for Something-Something v2" in said and "no job was started" in said, said
+    assert (
+        "datasets.ss.root: no folder" in said and "register for Something-Something v2" in said and "no job was started" in said
+    ), said
     assert not (tmp_path / "data" / "datasets").exists()
 
 
