@@ -1,10 +1,14 @@
 """The same commands in the surroundings that people have: names of the checkout, environments, a user without a name."""
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from tests.conftest import tiny_config
 from tests.workflow.conftest import copy_code, run_snakemake
@@ -33,3 +37,20 @@ def test_videos_become_frames(case, tmp_path):
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     rows = pd.concat(map(pd.read_parquet, (folder / "data" / "frames").rglob("*.parquet")))
     assert len(rows) == 60 and set(rows.status) == {"ok"}, rows.reason.unique()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root may run a command as another user")
+def test_a_user_needs_no_name(tmp_path):
+    """A container may run under a number that /etc/passwd does not have."""
+    copy_code(tmp_path)
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(tiny_config(Path("."))))
+    caps = "+dac_override,+dac_read_search"  # folders of this test and of Python may be root's
+    user = ["setpriv", "--reuid", "12345", "--regid", "12345", "--clear-groups", "--inh-caps", caps, "--ambient-caps", caps]
+    command = [*user, sys.executable, "-m", "snakemake", "--cores", "1", "data/datasets/ss.json", "--configfile", "my.yaml"]
+    environment = {k: v for k, v in os.environ.items() if k not in ("USER", "LOGNAME", "LNAME", "USERNAME")} | {
+        "HOME": str(tmp_path)
+    }
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    if "setpriv: " in run.stderr:
+        pytest.skip(run.stderr.strip())
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
