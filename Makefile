@@ -1,5 +1,6 @@
 # make demo     run the whole pipeline on generated videos, on a CPU, up to the report
 # make test     run the tests
+# make unlock   after Snakemake was killed, remove its lock; CONFIG=config/mine.yaml: for that configuration
 # make restore  restore the files recorded in dvc.lock from the DVC remote (docs/dvc.md); ONLY=tables: without data and weights
 # make lint     run the style checks
 # make clean    remove the demo's data and results
@@ -8,7 +9,7 @@ CORES ?= all
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test restore lint clean install
+.PHONY: demo test unlock restore lint clean install
 .DEFAULT_GOAL := demo
 
 install: $(INSTALLED)
@@ -24,11 +25,17 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/snakemake --cores $(CORES) --quiet reason host
+	@$(BIN)/snakemake --cores $(CORES) --rerun-incomplete --quiet reason host || { code=$$?; \
+	  test -z "$$(ls -A .snakemake/locks 2>/dev/null)" || \
+	    echo "The folder is locked: Snakemake runs here, or it was killed. If none runs: make unlock, then make demo goes on." >&2; \
+	  exit $$code; }
 	@$(BIN)/python -m mscl tables results/demo/report
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+unlock: $(INSTALLED)
+	$(BIN)/snakemake --unlock --cores 1 $(if $(CONFIG),--configfile $(CONFIG))
 
 restore: $(INSTALLED)
 	@$(BIN)/python -m workflow.restore $(if $(ONLY),--only $(ONLY)) $(if $(REMOTE),--remote $(REMOTE)) $(if $(FORCE),--force)
