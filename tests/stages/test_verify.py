@@ -46,12 +46,12 @@ def test_a_shard_copied_over_another_is_a_difference(results, capsys):
     assert "0001.parquet: is a copy of shard set/0000" in said(results, capsys)
 
 
-def test_a_tar_that_is_not_here_is_mentioned_and_an_index_that_is_rubbish_is_reported(results, capsys):
+def test_a_missing_tar_is_mentioned_and_an_index_that_is_rubbish_is_reported(results, capsys):
     folder = results.parent / "frames" / "set"
     (folder / "0000.tar").unlink()
     (folder / "0001.parquet").write_bytes(b"PAR1 rubbish")
     text = said(results, capsys)
-    assert f"not here: {folder / '0000.tar'} (tar of" in text and "0001.parquet: not a readable parquet file" in text
+    assert f"missing: {folder / '0000.tar'} (tar of" in text and "0001.parquet: not a readable parquet file" in text
     assert text.splitlines()[-1].startswith(
         "not looked at: whether the images in the tars of 2 shards can be decoded; the original videos"
     )
