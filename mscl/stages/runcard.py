@@ -23,20 +23,29 @@ from mscl.stages.jobs import Job
 from mscl.stages.layout import CARD
 from mscl.stages.table import STAGES
 
+CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "pyarrow", "opencv-python-headless", "simplejpeg", "pydantic", "snakemake")
 
 
-def _commit() -> str:
-    """The git commit of the code, with '+' when there are local changes; '' outside a repository."""
-    here = Path(__file__).parents[1]
+def commit_of(checkout: Path) -> tuple[str, str]:
+    """(git commit of `checkout`, with '+' when it has local changes; why it is empty).
+
+    The commit of a repository around the checkout is not taken: it says nothing about this code.
+    """
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=checkout, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-        dirty = subprocess.run(
-            ["git", "status", "--porcelain", "--", "."], cwd=here, capture_output=True, text=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return head + ("+" if dirty else "")
+        top = git("rev-parse", "--show-toplevel")
+        if Path(top).resolve() != checkout.resolve():
+            return "", "the code is not a git repository of its own, it lies in another one"
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", "mscl") else ""), ""
+    except FileNotFoundError:
+        return "", "git is not installed"
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = (getattr(error, "stderr", "") or str(error)).strip()
+        return "", said.splitlines()[0] if said else "git failed"
 
 
 def _versions() -> dict[str, str]:
@@ -84,6 +93,7 @@ def run_card(out: Path, stage: str, job: Job, outputs: Iterable[Path]) -> Iterat
     code = STAGES[stage].code_hashes(job)  # at the start: an edit of the code during a long run does not affect the run
     yield
     settings = job.model_dump(mode="json")
+    commit, why = commit_of(CHECKOUT)
     card = {
         "stage": stage,
         "command": ["python", "-m", "mscl", *sys.argv[1:]],
@@ -94,7 +104,8 @@ def run_card(out: Path, stage: str, job: Job, outputs: Iterable[Path]) -> Iterat
         "inputs": {str(p): sha256(p) for kind, paths in job.reads().items() if kind != "tars" for p in paths},
         "outputs": {str(p): sha256(p) for p in outputs},
         "code": code,
-        "git_commit": _commit(),
+        "git_commit": commit,
+        "no_git_commit": why,
         "versions": _versions(),
         "hardware": _hardware(),
         "started": started.isoformat(timespec="seconds"),
