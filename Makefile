@@ -15,8 +15,8 @@ INSTALLED := .venv/.installed
 install: $(INSTALLED)
 
 $(INSTALLED): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "mscl needs Python 3.11 or newer; $(PYTHON) is older. Choose another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || { \
+	  echo "mscl needs Python 3.11.4 or newer; $(PYTHON) is older. Choose another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "$(PYTHON) cannot make virtual environments: on Debian and Ubuntu install python3-venv, or choose another Python: make PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv .venv
@@ -27,7 +27,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 demo: $(INSTALLED)
 	@$(BIN)/snakemake --cores $(CORES) --rerun-incomplete --quiet reason host || { code=$$?; \
 	  test -z "$$(ls -A .snakemake/locks 2>/dev/null)" || \
-	    echo "The folder is locked: Snakemake runs here, or it was killed. If none runs: make unlock, then make demo goes on." >&2; \
+	    echo "The folder is locked: Snakemake runs here, or it was killed. If none runs: make unlock, then make demo again." >&2; \
 	  exit $$code; }
 	@$(BIN)/python -m mscl tables results/demo/report
 

@@ -40,6 +40,8 @@ def read(results: Path) -> pd.DataFrame:
         row |= {name: values[stage][key] for name, (stage, key) in MEASURES.items()}
         rows.append(row | {"test videos": tuned["videos"], "chance": tuned["chance"], "pretraining, minutes": minutes})
     table = pd.DataFrame(rows)
+    if table.empty:
+        return table
     return table.sort_values(["model", "method", "seed"], key=lambda c: c.map(ORDER.index) if c.name == "method" else c)
 
 

@@ -1,6 +1,6 @@
 """Extraction of one shard, compared with plain ffmpeg commands with the same decoding, scaling and JPEG coding.
 
-    python benchmarks/extraction.py [--videos FOLDER] [--count 24] [--workers 2] [--repeats 3]
+    python -m benchmarks.extraction [--videos FOLDER] [--count 24] [--workers 2] [--repeats 3]
 
 The baseline runs one `ffmpeg ... %06d.jpg` per video, as many at the same time as the shard has workers, and writes single files.
 Ours is the complete command of the rule: start of Python, manifest, worker pool, tar, index, checksum.

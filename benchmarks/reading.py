@@ -58,6 +58,9 @@ class Recorder:
         self.seen.append(self.shards.read(row, k))
         return self.seen[-1]
 
+    def image(self, row: int, k: int, decode: Callable) -> np.ndarray:
+        return decode(self.read(row, k))
+
 
 def by_pyav(path: Path, wanted: list[int]) -> list[np.ndarray]:
     """Seek to the key frame before the first wanted frame, decode up to the last one, and convert the wanted ones to RGB."""

@@ -39,8 +39,11 @@ Out = Annotated[Path, typer.Option("--out", help="Folder or file for the results
 Records = Annotated[Path | None, typer.Option(help="Folder for the run card, which differs between runs; by default OUT.")]
 
 
-STOPPED = (128 + signal.SIGTERM, 128 + signal.SIGUSR1)  # exit codes of training that was asked to stop and has saved a checkpoint
-KEPT = "stopped: what is whole is kept, and the same command goes on from there"
+STOPPED = (
+    128 + signal.SIGTERM,
+    128 + signal.SIGUSR1,
+)  # exit codes of a stage that a cluster stopped; the same command resumes it
+KEPT = "stopped: finished clips are kept, and the same command resumes"
 
 
 @app.command()
@@ -137,12 +140,12 @@ def manifest(job: Job, out: Out) -> None:
 def frames(job: Job, manifest: Path, shard: int, out: Out, workers: Workers = 1) -> None:
     """Extract the frames of one shard into OUT (.parquet) and the .tar file beside it."""
     from mscl.stages.keep import identity, kept
-    from mscl.video.extract import extract_shard, read_rows
+    from mscl.video.extract import extract_shard, read_rows, stamps
 
     leave_at_once(KEPT)
     settings, tar = jobs.loads(jobs.FramesJob, job), out.with_suffix(".tar")
     rows = read_rows(manifest, shard)  # the rows of this shard alone: it does not change when another does
-    with kept([out, tar], identity("frames", settings, [rows])) as unchanged:
+    with kept([out, tar], identity("frames", settings, [rows, stamps(rows)])) as unchanged:
         if not unchanged:
             extract_shard(settings, manifest, shard, tar, out, workers)
 
@@ -289,7 +292,7 @@ def tables(out: Annotated[Path, typer.Argument(help="The folder of a report.")])
 def carded(stage: str, job: jobs.Job, out: Path, records: Path | None) -> Iterator[bool]:
     """Write the run card of a stage when the body has ended well, to `records` or else to `out`.
 
-    True if results made from the same settings, code and inputs were kept: then there is nothing to do, and their card is theirs.
+    True if results made from the same settings, code and inputs were kept: with their run card: then there is nothing to do.
     """
     from mscl.stages.keep import identity, kept
     from mscl.stages.runcard import run_card

@@ -31,6 +31,24 @@ def measure(name: str) -> Measure:
     return MEASURES.get(name) or Measure(name, {})
 
 
+def short_name(name: str) -> str:
+    """What the tables call a measure: its name, or that of its function."""
+    return name.rpartition(":")[2]
+
+
+def distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return `names` if the tables can tell their columns apart; else raise ValueError."""
+    for n, name in enumerate(names):
+        same = next((other for other in names[:n] if short_name(other) == short_name(name)), None)
+        if same == name:
+            raise ValueError(f"'{name}' is listed twice; remove one")
+        if same:
+            raise ValueError(
+                f"'{same}' and '{name}' would both be '{short_name(name)}' in the tables; rename the function of one"
+            )
+    return names
+
+
 def known_measure(name: str) -> str:
     """Return `name` if it is a known measure or a module path that exists; else raise ValueError."""
     refuse_unknown("measure", name, list(MEASURES))

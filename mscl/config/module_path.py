@@ -6,10 +6,11 @@ it without importing torch.
 
 from __future__ import annotations
 
-import importlib
+import ast
+import importlib.util
 import re
 import sys
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,21 @@ def module_of(path: str) -> str:
 
 def find_source(module: str) -> Path | None:
     """The file of a module, found without importing it; None if there is none."""
-    places, spec = ["", *sys.path], None
-    for part in module.split("."):
-        spec = PathFinder.find_spec(part, places)
-        if spec is None:
-            return None
-        places = list(spec.submodule_search_locations or ())
+    package, *parts = module.split(".")
+    # the working folder first; then every finder, since a package installed with `pip install -e` may lie on no path
+    spec = PathFinder.find_spec(package, [""]) or _installed(package)
+    for part in parts:
+        spec = spec and PathFinder.find_spec(part, list(spec.submodule_search_locations or ()))
+    if spec is None:
+        return None
     return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+
+
+def _installed(package: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(package)
+    except ValueError:  # a module that was not imported from a file
+        return None
 
 
 def load(path: str) -> Any:
@@ -60,5 +69,28 @@ def refuse_unknown(what: str, name: str, known: list[str]) -> None:
         from mscl.config.validation import did_you_mean
 
         raise ValueError(f"unknown {what} '{name}'{did_you_mean(name, known)}, or give your own as package.module:Name")
-    if find_source(module_of(name)) is None:
+    source = find_source(module_of(name))
+    if source is None:
         raise ValueError(f"{what} '{name}': no module '{module_of(name)}' in {Path.cwd()} or on Python's path")
+    if not may_define(source, name.partition(":")[2]):
+        raise ValueError(f"{what} '{name}': {source} has no '{name.partition(':')[2]}'; correct the name after the colon")
+
+
+def may_define(source: Path, name: str) -> bool:
+    """Whether a file binds `name` outside its functions and classes, told without running it; True where that cannot be told."""
+    try:
+        tree = ast.parse(source.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError, OSError):  # reported when it is imported
+        return True
+    bound: set[str] = set()
+    todo = list(tree.body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            bound.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            bound |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        else:
+            bound |= {node.id} if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else set()
+            todo += ast.iter_child_nodes(node)
+    return bool(bound & {name, "*", "__getattr__"})

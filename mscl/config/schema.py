@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, model_validator
 from mscl.config.backbones import known_backbone
 from mscl.config.datasets import Dataset, Name, Positive, Share
 from mscl.config.limits import Place, Range, ShareRange, check_limits
-from mscl.config.measures import known_measure
+from mscl.config.measures import distinct, known_measure
 from mscl.config.methods import METHODS, Switches
 from mscl.config.validation import Strict, did_you_mean, parse, partial, read_yaml
 
@@ -189,7 +189,11 @@ class Analysis(Strict):
 
     pairs: Positive = 3  # most confused pairs listed per compared method
     gradcam: tuple[str, ...] = ()  # classes to draw; empty: one of each of the two pairs improved most
-    measures: tuple[Annotated[str, AfterValidator(known_measure)], ...] = ("probe", "retrieval")  # of the frozen features
+    # of the frozen features
+    measures: Annotated[tuple[Annotated[str, AfterValidator(known_measure)], ...], AfterValidator(distinct)] = (
+        "probe",
+        "retrieval",
+    )
     clips: Positive = 1  # uniform clips per video whose features are averaged
 
 
@@ -268,7 +272,7 @@ class Config(Strict):
         return changed(self.models[model].pretrain, own.pretrain)
 
     def processes_of(self, model: str, method: str) -> int:
-        """Processes of a pretraining: `compute.processes`, or fewer where the batch-norm groups do not divide among so many.
+        """Processes of a pretraining: `compute.processes`, or fewer if the batch-norm groups cannot be divided among that number.
 
         A process holds whole groups, so 4 groups use 4 of 8 GPUs, and another training can use the rest. With one group, each
         process is a group.
@@ -348,7 +352,7 @@ class Config(Strict):
         key, parts = f"models.{name}.pretrain.accumulate", self.processes_of(name, method) * recipe.accumulate
         if contrast.bn_groups % parts or contrast.bn_groups // recipe.accumulate < 2:
             raise ValueError(
-                f"{key}: contrast.bn_groups {contrast.bn_groups} must be a multiple of {parts} (compute.processes x accumulate), at least"
+                f"{key}: contrast.bn_groups {contrast.bn_groups} must be a multiple of {parts} (processes of this run x accumulate), at least"
                 f" {2 * recipe.accumulate}, so that each part of a batch contains whole batch-norm groups to shuffle its keys among"
             )
         if self.switches(method).fra == "released":
@@ -356,7 +360,7 @@ class Config(Strict):
 
     def _check_parts(self, key: str, recipe: Optim, processes: int) -> None:
         if recipe.batch % (parts := processes * recipe.accumulate):
-            raise ValueError(f"{key}.batch: {recipe.batch} is not a multiple of {parts} (compute.processes x accumulate)")
+            raise ValueError(f"{key}.batch: {recipe.batch} is not a multiple of {parts} (processes of this run x accumulate)")
 
     def _check_splits(self) -> None:
         wanted = [(d, self.pretrain.split) for d in self.pretrain.datasets]

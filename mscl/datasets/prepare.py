@@ -45,7 +45,7 @@ def _found(dataset: Dataset, key: str) -> dict | None:
     if dataset.row.folders and key != "labels":
         count = sum(1 for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")) if path.is_dir() else 0
         return {"path": str(path), "files": count} if count else None
-    files = list(dataset.model_copy(update={"annotations": {key: dataset.annotations[key]}}).annotation_files())
+    files = list(dataset.row.files(path, dataset.fold))
     if not files:
         return None
     if path.is_dir():  # as in HMDB51

@@ -1,7 +1,9 @@
 """Select the annotated videos to use: first hold out new splits from an existing one, then apply the filters of `subset`.
 
 Every selection by share uses a hash with its own salt: of the recording for `holdout`, so that all clips of a recording stay in one
-split, and of the clip_id for `subset`. So the selection does not depend on the order of rows, on the other clips or on the shard. Different selections are independent of each other. A larger share contains the smaller one.
+split, and of the clip_id for `subset`. So a selection does not depend on the order of rows or on the shard, and only that of a
+`holdout` with few recordings, or with several splits, on the other clips. Different selections are independent of each other. A
+larger share contains the smaller one.
 """
 
 from __future__ import annotations
@@ -77,6 +79,8 @@ def _hold_out(name: str, table: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
     The splits are filled in order of their names, each from the videos that the earlier ones left. A larger share keeps its
     videos.
     """
+    if not dataset.holdout:
+        return table
     table, source = table.copy(), dataset.holdout_from
     from_recording = recordings(table, dataset)
     before, left = int((table["split"] == source).sum()), 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ def evaluate_frozen(job: FrozenJob, out: Path, workers: int = 0) -> None:
     Without `job.weights` the backbone is randomly initialised from the seed. `workers` is the number of loader processes. Raises
     ValueError for weights of another backbone, and when a measure cannot be loaded.
     """
+    functions = {name: load(measure(name).function) for name in job.measures}
     rows, store = pd.read_parquet(job.source.manifest), Shards(job.source.frame_indexes())
     train, test = (
         UniformClips(store, rows[(rows.split == s) & (rows.label >= 0)], job.frames, job.test_size, job.clips)
@@ -41,7 +42,7 @@ def evaluate_frozen(job: FrozenJob, out: Path, workers: int = 0) -> None:
     train_y, test_y = train.rows.label.to_numpy(), test.rows.label.to_numpy()
     why = nothing_to_measure(train_y, test_y)
     unmeasured = {name: dict.fromkeys(measure(name).columns, float("nan")) for name in job.measures}
-    found, partials = (unmeasured, []) if why else _measure(job, train, test, out, workers)
+    found, partials = (unmeasured, []) if why else _measure(job, functions, train, test, out, workers)
     metrics = {
         "measures": found,
         "videos": len(test_y),
@@ -84,7 +85,7 @@ def _alpha(columns: dict[str, float]) -> str:
 
 
 def _measure(
-    job: FrozenJob, train: UniformClips, test: UniformClips, out: Path, workers: int
+    job: FrozenJob, functions: dict[str, Callable], train: UniformClips, test: UniformClips, out: Path, workers: int
 ) -> tuple[dict[str, dict[str, float]], list[Partial]]:
     """{measure: {column: value}} of the features of both splits, and where these are kept for the case of an interruption."""
     device = prepare_device(job.device, job.threads)
@@ -96,7 +97,18 @@ def _measure(
     partials = [_partial(job, out / f".features.{name}.part", c, backbone) for name, c in (("train", train), ("test", test))]
     train_x, test_x = (extract_features(backbone, c, device, workers, p) for c, p in zip((train, test), partials))
     train_y, test_y = train.rows.label.to_numpy(), test.rows.label.to_numpy()
-    return {name: load(measure(name).function)(train_x, train_y, test_x, test_y) for name in job.measures}, partials
+    found = {name: _columns(name, function(train_x, train_y, test_x, test_y)) for name, function in functions.items()}
+    return found, partials
+
+
+def _columns(name: str, returned: object) -> dict[str, float]:
+    """What a measure returned, as plain numbers. Raises ValueError unless it is a number per named column."""
+    numbers = isinstance(returned, dict) and all(
+        isinstance(c, str) and isinstance(v, int | float | np.number) for c, v in returned.items()
+    )
+    if not numbers:
+        raise ValueError(f"measure '{name}' returned {returned!r:.100}; it must return a dictionary with a number per column")
+    return {column: value.item() if isinstance(value, np.number) else value for column, value in returned.items()}
 
 
 def _partial(job: FrozenJob, path: Path, clips: UniformClips, backbone: torch.nn.Module) -> Partial:

@@ -29,7 +29,7 @@ class Estimator(Protocol):
 def make_estimator(flow: FlowConfig, device: str) -> Estimator:
     """The estimator of a configuration.
 
-    May be called from several threads. Raises ValueError when RAFT's weights or size cannot be used.
+    May be called from several threads. Raises ValueError when RAFT's weights cannot be used.
     """
     if flow.method == "dis":
         return Dis(flow)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import threading
 from pathlib import Path
@@ -26,7 +27,7 @@ class Raft:
     def __init__(self, flow: FlowConfig, device: torch.device):
         self.flow, self.device = flow, device
         self.model = load_raft(flow).to(device).eval()
-        self._half = halved(load_raft(flow).to(device).eval()) if flow.precision == "bfloat16" else None
+        self._half = halved(copy.deepcopy(self.model)) if flow.precision == "bfloat16" else None
         self._compared = False
         self._lock = threading.Lock()
 

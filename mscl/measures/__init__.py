@@ -1,1 +1,1 @@
-"""Measures computed from predictions and from features, as plain numpy functions."""
+"""Measures computed from predictions and from features, by numpy, pandas and scikit-learn."""

@@ -142,9 +142,9 @@ def _recognise(path: Path, tensors: dict[str, Tensor], note: dict) -> tuple[Form
     for form in FORMS.values():
         for backbone in BACKBONES if form is FORMS["torchvision"] else form.backbones:  # mscl's own names are torchvision's
             kind = backbone_class(backbone)
-            if backbone == (ours or backbone) and form.name(kind.mark) in tensors:
-                stem = tensors.get(form.name(kind.width_from))
-                width = note.get("width", stem.shape[0] if stem is not None and stem.ndim else 0)
+            if backbone == (ours or backbone) and {form.name(kind.mark), form.name(kind.width_from)} <= set(tensors):
+                stem = tensors[form.name(kind.width_from)]
+                width = note.get("width", stem.shape[0] if stem.ndim else 0)
                 if not str(width).isdecimal() or int(width) < 1:
                     raise ValueError(f"{path}: {backbone} of width {width!r}; a width is a whole number from 1")
                 return form, backbone, int(width)

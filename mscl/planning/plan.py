@@ -10,7 +10,7 @@ from mscl.flow.grid import stored_size
 from mscl.planning import network
 from mscl.planning.count import Counts, Facts, count_jobs, count_videos, facts_of, trainings
 from mscl.planning.rates import CPU_TFLOPS, RAFT_SHARE, TFLOPS, Rate, Rates, VideoRates
-from mscl.planning.training import figure, makespan, of, share, total, training
+from mscl.planning.training import figure, makespan, of, total, training
 from mscl.stages import build
 from mscl.stages.table import STAGES
 
@@ -36,8 +36,9 @@ def make_plan(config: Config, rates: Rates, cpus: int, gpus: int) -> dict[str, A
         "device": trained["device"],
         "speed": trained["speed"],
     }
-    plan["disk"] = _disk(datasets, trained, gpus)
-    plan["hours"] = _hours(config, datasets, trained, cpus, gpus)
+    slots = gpus if trained["device"] == "gpu" else max(1, cpus // config.compute.threads)
+    plan["disk"] = _disk(datasets, trained, slots)
+    plan["hours"] = _hours(config, datasets, trained, cpus, gpus, slots)
     plan["warnings"] = _warnings(config, counts, plan)
     return plan
 
@@ -146,9 +147,11 @@ def classes_of(config: Config) -> int:
     return facts.classes if facts else 400
 
 
-def _disk(datasets: dict, trained: dict, gpus: int) -> dict:
-    """Bytes per kind, and number of files (two per shard). Checkpoints: the peak, when each is stored beside its successor."""
-    largest = sorted((r["checkpoint_bytes"] for r in trained["runs"]), reverse=True)[:gpus]
+def _disk(datasets: dict, trained: dict, slots: int) -> dict:
+    """Bytes per kind, and number of files (two per shard). Checkpoints: the peak, when `slots` trainings run and each checkpoint
+    is stored beside its successor.
+    """
+    largest = sorted((r["checkpoint_bytes"] for r in trained["runs"]), reverse=True)[:slots]
     weights = sum(r["weights_bytes"] for r in trained["runs"])
     parts = {
         "download": [d["download"] for d in datasets.values() if d["download"]],
@@ -162,10 +165,12 @@ def _disk(datasets: dict, trained: dict, gpus: int) -> dict:
     return found | {"shard_files": sum(d["files"] for d in datasets.values())}
 
 
-def _hours(config: Config, datasets: dict, trained: dict, cpus: int, gpus: int) -> dict:
-    """CPU and GPU hours per stage, and the wall-clock time with `cpus` CPUs and `gpus` GPUs, one stage after the other."""
+def _hours(config: Config, datasets: dict, trained: dict, cpus: int, gpus: int, slots: int) -> dict:
+    """CPU and GPU hours per stage, and the wall-clock time with `cpus` CPUs and `gpus` GPUs, one stage after the other.
+
+    Training runs on `slots` devices at a time.
+    """
     raft_on_gpu = config.flow.method == "raft" and config.compute.device != "cpu"
-    slots = gpus if trained["device"] == "gpu" else max(1, cpus // config.compute.threads)
     flow = [d["flow_hours"] for d in datasets.values() if "flow_hours" in d]
     stages = {
         "frames": _stage("cpu", [d["extract_hours"] for d in datasets.values()], cpus),
@@ -174,12 +179,11 @@ def _hours(config: Config, datasets: dict, trained: dict, cpus: int, gpus: int) 
     wall = sum(stage["wall"] for stage in stages.values())
     cores = config.compute.threads if trained["device"] == "cpu" else 1
     for kind in ("pretrain", "finetune", "frozen"):
-        hours = [r["hours"] for r in trained["runs"] if r["kind"] == kind]
-        at_once = slots // share(kind, config.compute.processes, slots)
-        stages[kind] = _stage(trained["device"], hours, at_once, cores) | {
-            "wall": None
-        }  # these stages overlap: see training_wall
-    last = makespan(trained["runs"], slots, config.compute.processes)
+        runs = [r for r in trained["runs"] if r["kind"] == kind]
+        at_once = slots // max((min(r["processes"], slots) for r in runs), default=1)
+        # these stages overlap: see training_wall
+        stages[kind] = _stage(trained["device"], [r["hours"] for r in runs], at_once, cores) | {"wall": None}
+    last = makespan(trained["runs"], slots)
     spent = {device: sum(s["device_hours"] for s in stages.values() if s["device"] == device) for device in ("cpu", "gpu")}
     return {"stages": stages, **spent, "training_wall": last, "wall": wall + last, "cpus": cpus, "gpus": gpus}
 
@@ -195,14 +199,20 @@ def _stage(device: str, hours: list[dict], at_once: int, cores: int = 1) -> dict
     }
 
 
+def _alone(run: dict) -> float:
+    """Wall-clock hours of one run on all its devices."""
+    return run["hours"]["value"] / run["processes"]
+
+
 def _warnings(config: Config, counts: dict[str, Counts], plan: dict) -> list[str]:
     """Warnings about the configuration, one sentence each."""
     found = []
     many = sum(counts[d].videos[config.pretrain.split] for d in config.pretrain.datasets)
-    for name, model in config.models.items():
-        if many < model.pretrain.batch and any(config.switches(m).pretrain for m in config.methods):
+    for name in config.models:
+        largest = max((config.pretrain_of(name, method).batch for method in config.pretrained_methods), default=0)
+        if many < largest:
             found.append(
-                f"models.{name}.pretrain.batch: {many} videos are fewer than one batch of {model.pretrain.batch}; pretraining will not start"
+                f"models.{name}.pretrain.batch: {many} videos are fewer than one batch of {largest}; pretraining will not start"
             )
     for name, data in plan["datasets"].items():
         if data["missing"]:
@@ -214,15 +224,14 @@ def _warnings(config: Config, counts: dict[str, Counts], plan: dict) -> list[str
                     f"datasets.{name}.shards: a {stage} job takes about {each:.1f} h, but its rule requests {STAGES[stage].hours} h; use more shards"
                 )
     for kind in ("pretrain", "finetune", "frozen"):
-        devices = share(kind, config.compute.processes, config.compute.processes)
-        long = [r for r in plan["runs"] if r["kind"] == kind and r["hours"]["value"] / devices > STAGES[kind].hours]
+        long = [r for r in plan["runs"] if r["kind"] == kind and _alone(r) > STAGES[kind].hours]
         if long:
-            worst = max(long, key=lambda r: r["hours"]["value"])
+            worst = max(long, key=_alone)
             advice = f"--set-resources {kind}:runtime=<minutes>"
             if kind != "frozen":
                 advice = f"on Slurm they are requeued at that limit and resume; to be requeued less often, set {advice}"
             found.append(
                 f"{len(long)} {kind} run(s) take longer than the {STAGES[kind].hours} h that the rule requests, up to "
-                f"{worst['hours']['value'] / devices:.0f} h ({worst['model']}/{worst['method']}): {advice}"
+                f"{_alone(worst):.0f} h ({worst['model']}/{worst['method']}): {advice}"
             )
     return found

@@ -14,7 +14,8 @@ import torch
 
 from mscl.config.datasets import Dataset
 from mscl.config.schema import Config
-from mscl.datasets.generated.encode import encode
+from mscl.datasets.find import SUFFIXES
+from mscl.datasets.generated.encode import FPS, encode
 from mscl.flow.estimate import Estimator, make_estimator
 from mscl.flow.grid import stored_size, to_grid
 from mscl.flow.mds import score_clip
@@ -80,8 +81,7 @@ def real_videos(config: Config, name: str) -> list[Sample]:
         rows = rows[rows["status"] == "ok"]
         found = [Sample(Path(r.path), r.start, r.end) for r in rows.itertuples() if Path(r.path).is_file()]
     elif (folder := dataset.root / dataset.videos).is_dir():
-        suffixes = (".mp4", ".webm", ".avi", ".mkv", ".mov")
-        found = [Sample(p) for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file() and p.stat().st_size]
+        found = [Sample(p) for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file() and p.stat().st_size]
     else:
         return []
     return sorted(found, key=lambda s: hashlib.sha1(s.path.name.encode(), usedforsecurity=False).digest())[:MOST]
@@ -93,7 +93,7 @@ def render(folder: Path, name: str, dataset: Dataset, facts: Facts | None) -> tu
     The spectrum of the texture is like that of natural images (amplitude 1/f^1.4), so that the JPEGs have a similar size.
     """
     if dataset.embedded:
-        (width, height), fps, frames = dataset.embedded.size, 12, dataset.embedded.frames
+        (width, height), fps, frames = dataset.embedded.size, FPS, dataset.embedded.frames
         raw = Rate(value=frames, origin="given", note="embedded.frames")
     elif facts:
         width, height, fps, frames = facts.width, facts.height, facts.fps, facts.seconds * facts.fps

@@ -55,6 +55,7 @@ def training(config: Config, planned: list[Training], rates: Rates, classes: int
             "model": run.model,
             "method": run.method,
             "seed": run.seed,
+            "processes": _processes(config, run),
             "steps": run.steps,
             "videos_seen": run.trained + run.seen,
             "gflop_per_video": (flops if run.trained else forward) / 1e9,
@@ -66,6 +67,13 @@ def training(config: Config, planned: list[Training], rates: Rates, classes: int
         }
         found.append(row)
     return {"runs": found, "device": device, "speed": of(speed)}
+
+
+def _processes(config: Config, run: Training) -> int:
+    """Processes, and so devices, of a run: training may use several, a frozen test one."""
+    if run.kind == "frozen":
+        return 1
+    return config.processes_of(run.model, run.method) if run.kind == "pretrain" else config.compute.processes
 
 
 def _seconds(step: float, load: float, config: Config) -> float:
@@ -95,15 +103,10 @@ def _costs(config: Config, run: Training, classes: int) -> tuple[float, float, i
     return network.finetune_flops(job, classes), network.feature_flops(job), *network.finetune_bytes(job, classes)
 
 
-def share(kind: str, processes: int, slots: int) -> int:
-    """How many of the `slots` devices one run uses: training uses several processes, a frozen test does not."""
-    return 1 if kind == "frozen" else min(processes, slots)
-
-
-def makespan(planned: list[dict], slots: int, processes: int = 1) -> float:
+def makespan(planned: list[dict], slots: int) -> float:
     """Hours until the last run ends. The longest pretraining starts first; finetuning and frozen tests follow their pretraining.
 
-    A training uses `processes` of the `slots` devices, and its time is divided by that number.
+    A run uses as many of the `slots` devices as it has processes, and its time is divided by that number.
     """
 
     def key(run: dict) -> tuple:
@@ -112,7 +115,7 @@ def makespan(planned: list[dict], slots: int, processes: int = 1) -> float:
     free = [0.0] * slots
 
     def end(run: dict, earliest: float) -> float:
-        width = share(run["kind"], processes, slots)
+        width = min(run["processes"], slots)
         taken = [heapq.heappop(free) for _ in range(width)]
         ended = max(earliest, *taken) + run["hours"]["value"] / width
         for _ in taken:

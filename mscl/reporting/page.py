@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mscl.config.methods import Switches
-from mscl.config.schema import Config
+from mscl.config.schema import Config, MethodSettings
 from mscl.reporting.formats import Table
 from mscl.reporting.results import Card, Results
 from mscl.reporting.tables import banner
@@ -85,12 +85,20 @@ def summary(results: Results) -> list[tuple[str, str]]:
         rows.append((f"Model {name}", recipe))
     rows += [
         ("Methods", ", ".join(config.methods)),
+        *((f"Only {config.title(method)}", text) for method in config.methods if (text := _own(config, method))),
         ("Seeds", ", ".join(map(str, config.seeds))),
         ("Flow", _flow(config)),
         ("Runs finished", f"{done} of {len(results.runs)}"),
         ("Code", ", ".join(commits(results)) or "commit unknown"),
     ]
     return rows
+
+
+def _own(config: Config, method: str) -> str:
+    """The values of `method_settings` that differ for one method, as "contrast.temperature 0.5; …"; empty if none does."""
+    own = config.method_settings.get(method, MethodSettings())
+    sections = {"contrast": own.contrast, "pretrain": own.pretrain, "augment": own.augment}
+    return "; ".join(f"{name}.{key} {value}" for name, part in sections.items() for key, value in part if value is not None)
 
 
 def _flow(config: Config) -> str:

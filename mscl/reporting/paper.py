@@ -26,6 +26,7 @@ def differences(config: Config) -> list[str]:
     for section in SECTIONS:
         found += _differ(section, getattr(config, section), getattr(paper, section), IGNORED if section == "flow" else ())
     found += _data(config, paper)
+    found += _differ("analysis", config.analysis, paper.analysis, _except(("clips",), paper.analysis))
     for name, model in config.models.items():
         same = next((n for n, m in paper.models.items() if m.backbone == model.backbone), None)
         if same is None:
@@ -53,9 +54,8 @@ def _data(config: Config, paper: Config) -> Iterator[str]:
         yield f"finetune.dataset: {one.format} (paper: {other.format})"
     else:
         yield from _differ(f"datasets.{config.finetune.dataset}", one, other, _except(DATA, one))
-    for key in ("train", "test"):
-        if getattr(config.finetune, key) != getattr(paper.finetune, key):
-            yield f"finetune.{key}: {getattr(config.finetune, key)} (paper: {getattr(paper.finetune, key)})"
+    yield from _differ("pretrain", config.pretrain, paper.pretrain, _except(("split",), paper.pretrain))
+    yield from _differ("finetune", config.finetune, paper.finetune, _except(("train", "test"), paper.finetune))
 
 
 def _except(kept: tuple[str, ...], section: Any) -> set[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from mscl.config.measures import MEASURES, measure
+from mscl.config.measures import MEASURES, measure, short_name
 from mscl.config.schema import Config
 from mscl.measures.topk import majority_share, metrics_from_predictions, with_prediction
 from mscl.stages.layout import GRADCAM, HISTORY, METRICS, PAIRS, PREDICTIONS, Layout
@@ -136,7 +136,7 @@ def _columns(config: Config) -> list[Column]:
 
 
 def _key(name: str, column: str) -> str:
-    return f"{name.rpartition(':')[2]}_{column}"
+    return f"{short_name(name)}_{column}"
 
 
 def _by_run(config: Config) -> list[Planned]:
@@ -203,8 +203,7 @@ def columns_of(name: str, measured: dict[str, float]) -> dict[str, str]:
     """Column -> title of a measure, from its row in MEASURES. A measure given by module path shows all columns that it returned."""
     if name in MEASURES:
         return measure(name).columns
-    own = name.rpartition(":")[2]
-    return {column: f"{own} {column}" for column in measured}
+    return {column: f"{short_name(name)} {column}" for column in measured}
 
 
 def _accuracies(reader: Reader, folder: Path, metrics: dict, label: str) -> dict:

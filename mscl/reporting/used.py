@@ -30,7 +30,7 @@ def used_table(results: Results, root: Path) -> Table:
     frame = pd.DataFrame([(name, *row) for name, row in rows], columns=["rule", *COLUMNS.values()])
     rules = dict.fromkeys(job.stage.name for job in wanted)
     records = [_record(results, name, frame[frame["rule"] == name]) for name in rules] if len(frame) else []
-    total = sum(frame["seconds"]) / 3600, frame["cpu_seconds"].sum() / 3600
+    total = frame["seconds"].sum() / 3600, frame["cpu_seconds"].sum() / 3600
     return table_of(
         "used",
         "Compute used",
@@ -46,7 +46,7 @@ def used_table(results: Results, root: Path) -> Table:
         },
         MACHINE,
         caption=f"{CAPTION} Total: {number(total[0], 3)} wall hours, {number(total[1], 3)} CPU hours." if records else "",
-        notes=_notes(len(wanted) - len(frame), len(wanted)),
+        notes=_notes(len(wanted) - len(frame), len(wanted), f"{root}/benchmarks"),
     )
 
 
@@ -81,12 +81,10 @@ def _on_gpu(card: dict) -> bool:
     return isinstance(hardware, dict) and bool(hardware.get("gpu")) and isinstance(job, dict) and job.get("device") != "cpu"
 
 
-def _notes(absent: int, wanted: int) -> list[str]:
-    why = "the results were copied without results/benchmarks, or the jobs were run by an older version"
+def _notes(absent: int, wanted: int, folder: str) -> list[str]:
+    why = "the results were copied without this folder, or the jobs were run by an older version"
     if absent == wanted:
-        return [f"No job has a measurement in results/benchmarks. Possible reasons: {why}."]
+        return [f"No job has a measurement in {folder}. Possible reasons: {why}."]
     if absent:
-        return [
-            f"{absent} of {wanted} jobs have no measurement in results/benchmarks and are not counted. Possible reasons: {why}."
-        ]
+        return [f"{absent} of {wanted} jobs have no measurement in {folder} and are not counted. Possible reasons: {why}."]
     return []

@@ -1,4 +1,4 @@
-"""Results that are still valid are kept, however a stage came to be started again.
+"""Reuses results that are still valid, for whatever reason a stage was started again.
 
 Snakemake deletes the outputs of a job before it starts, and everything that follows a job runs again with it, even if the bytes are
 the same. So each expensive stage keeps a hard link of its outputs (`.<name>.kept`, no further disk space) and a record of what they
@@ -35,7 +35,7 @@ def _content(path: Path) -> str:
 
 @contextlib.contextmanager
 def kept(outputs: list[Path], made_from: str) -> Iterator[bool]:
-    """True, and nothing is left to do, if the outputs of an earlier run made from the same were kept; they are in place then.
+    """True if the outputs of an earlier run with the same settings, code and inputs were put back: then nothing is left to do.
 
     Otherwise the body makes the outputs, which are kept when it ends well. On a file system without hard links nothing is kept.
     Of several processes the first moves files.

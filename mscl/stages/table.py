@@ -109,10 +109,6 @@ def _runs(config: Config, methods: Iterable[str]) -> Iterator[tuple]:
 # Inputs that the settings do not name, and outputs.
 
 
-def _given(config: Config, at: Layout, dataset: str) -> dict[str, list[str]]:
-    return {"given": [at.dataset(d) for d in build.given_datasets(config)]}
-
-
 def _annotations(config: Config, at: Layout, dataset: str) -> dict[str, list[str]]:
     """The annotation files that the user provides: an edit of one reruns the stages that depend on it.
 
@@ -166,7 +162,6 @@ STAGES: dict[str, Stage] = {
             jobs=_downloads,
             kind=jobs.DownloadJob,
             job=build.download_job,
-            reads=_given,
             makes=lambda at, dataset: {"list": at.download(dataset)},
             code="mscl.datasets.acquire.download",
             files=("mscl/datasets/acquire/sources.csv",),

@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mscl.config.validation import Strict
-from mscl.machine.files import sha256
+from mscl.machine.files import sha256, sync
 from mscl.stages.jobs import dumps
 
 TAR_SIZE = b"mscl.tar_size"  # keys of the parquet metadata: size in bytes and sha256 of the tar file
@@ -126,14 +126,11 @@ class ShardWriter:
         with pq.ParquetWriter(draft, schema, compression="zstd", write_page_checksum=True) as index:
             for rows in _batches(self._journal, ROWS):
                 index.write_table(pa.Table.from_pylist(rows, schema))
-        with open(draft, "rb") as file:
-            os.fsync(file.fileno())
+        sync(draft)
         self.index_path.unlink(missing_ok=True)  # an old index must never exist beside a new tar file
         os.replace(self._part, self.path)
         os.replace(draft, self.index_path)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        sync(self.path.parent)
         self._journal_path.unlink()
 
     def __enter__(self) -> Self:

@@ -1,1 +1,1 @@
-"""Pretraining and finetuning; imports only torch, torchvision, numpy, pandas/pyarrow, pydantic and light helpers."""
+"""Pretraining and finetuning; imports only torch, torchvision, numpy, OpenCV, pandas/pyarrow, pydantic and light helpers."""

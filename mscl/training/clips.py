@@ -134,10 +134,10 @@ def batch_shapes(switches: Switches, clip: ClipConfig, size: int) -> dict[str, t
 
 
 def random_batch(switches: Switches, clip: ClipConfig, size: int, videos: int, seed: int = 0) -> dict[str, torch.Tensor]:
-    """A batch of the loader's shapes with random content, for benchmarks and tests."""
+    """A batch of the loader's shapes with random content, for benchmarks, tests and counting FLOPs."""
     rng, found = np.random.default_rng(seed), {}
     for name, (shape, kind) in batch_shapes(switches, clip, size).items():
-        values = np.full((videos, *shape), 1 / 127) if kind == np.float32 else rng.integers(1, 256, (videos, *shape))
+        values = np.full((videos, *shape), 0.7) if kind == np.float32 else rng.integers(1, 256, (videos, *shape))
         found[name] = torch.from_numpy(values.astype(kind))
     return found
 

@@ -67,7 +67,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Machine:
-    """What changes how fast a run goes and never its result."""
+    """How a run is executed; not part of its identity."""
 
     workers: int = 0  # loader processes
     checkpoint_minutes: float = 10

@@ -74,7 +74,8 @@ class FinetuneStep(Step):
         if self.job.finetune.flip:
             x = flip(x, draws.chance(0.5).to(x.device))
         if distributed.rank():  # or every process would drop the same features
-            torch.manual_seed(torch.initial_seed() + distributed.rank())
+            # far from the seeds of the parts of a batch, which count up by 1
+            torch.manual_seed((torch.initial_seed() + (distributed.rank() << 32)) % 2**63)
         logits = self.model(x.contiguous(memory_format=memory_format(self.job.kernels)))
         loss = F.cross_entropy(logits, batch["label"])
         return {"loss": loss, "train_top1": (logits.argmax(1) == batch["label"]).float().mean()}

@@ -1,4 +1,4 @@
-"""What a training is made from, by hash: a checkpoint or a partial result of anything else is not gone on from."""
+"""What a training is made from, by hash: a checkpoint or a partial result of anything else is not resumed."""
 
 from __future__ import annotations
 

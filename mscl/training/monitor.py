@@ -38,7 +38,7 @@ def spread(z_ND: torch.Tensor) -> float:
 
 
 class Monitor:
-    """`measure(epoch)` gives columns of the history: `knn_top1`, `knn_chance`, `spread`; {} where none is due."""
+    """`measure(epoch, last)` gives columns of the history: `knn_top1`, `knn_chance`, `spread`; {} where none is due."""
 
     def __init__(self, job: PretrainJob, encoder: Encoder, device: torch.device, workers: int = 0):
         self.every, self.encoder, self.device, self.workers = job.monitor.every, encoder, device, workers
@@ -56,6 +56,7 @@ class Monitor:
         if (epoch % self.every and not last) or distributed.rank():
             return {}
         features = extract_features(self.encoder.backbone, self.clips, self.device, self.workers)
+        self.encoder.eval()  # a head may have batch norms, too
         with torch.no_grad():
             z = F.normalize(self.encoder.head(torch.from_numpy(features).to(self.device)).float(), dim=1).cpu()
         self.encoder.train()

@@ -70,7 +70,7 @@ class PretrainStep(Step):
     def __call__(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         with torch.autocast(batch["query_rgb"].device.type, enabled=False):
             views = make_views(batch, self.job, draws)
-        losses, accuracies = self.model(*views)
+        losses, accuracies = _terms(self.model(*views), self.job.switches.network)
         loss = sum(losses.values())
         terms = {"loss": loss, "momentum": torch.full_like(loss, self.momentum)}
         terms |= {f"loss_{k}": v.detach() for k, v in losses.items()}
@@ -78,6 +78,17 @@ class PretrainStep(Step):
 
     def end(self) -> None:
         self.model.enqueue()
+
+
+def _terms(returned: object, network: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The loss terms and accuracies that a method returned. Raises ValueError unless they are scalars by name, at least one loss."""
+    dicts = returned if isinstance(returned, tuple) and [type(d) for d in returned] == [dict, dict] else ({}, {})
+    scalars = all(isinstance(v, Tensor) and v.ndim == 0 for d in dicts for v in d.values())
+    if not (dicts[0] and scalars):
+        raise ValueError(
+            f"{network}: forward must return two dictionaries of scalar tensors: loss terms (at least one), accuracies"
+        )
+    return dicts
 
 
 def pretrain(job: PretrainJob, out: Path, machine: Machine = DEFAULT) -> None:

@@ -47,7 +47,7 @@ def extract_shard(job: FramesJob, manifest: Path, shard: int, out_tar: Path, out
     program()  # a missing or crippled ffmpeg is reported before any video is called broken
     _some_are_here(manifest, shard, [row["path"] for row in rows if row["status"] == "ok"])
     name = f"frames {Path(out_tar).parent.name}/{shard:04d}"
-    with ShardWriter(out_tar, out_index, SCHEMA, part_key(job, code_hash(__name__), rows), job.shards) as writer:
+    with ShardWriter(out_tar, out_index, SCHEMA, part_key(job, code_hash(__name__), [rows, stamps(rows)]), job.shards) as writer:
         before = writer.done
         done = in_order(lambda row: (row, _video(row, job.frames, Path(out_tar).parent)), rows[before:], workers)
         for row, video in tqdm(done, name, len(rows), initial=before, unit="video", mininterval=5):
@@ -76,6 +76,18 @@ def read_rows(manifest: Path, shard: int) -> list[dict]:
         raise ValueError(f"{manifest}: not a readable manifest, make it again ({' '.join(str(error).split())[:120]})") from None
     rows = table.sort_by("clip_id").to_pylist()
     return [row | {k: math.nan if row[k] is None else row[k] for k in ("start", "end")} for row in rows]
+
+
+def stamps(rows: list[dict]) -> list[list[int] | None]:
+    """[size in bytes, time of the last change in ns] of the video of each row, None if it is missing: they change when it is replaced."""
+    return [[found.st_size, found.st_mtime_ns] if (found := _stat(row["path"])) else None for row in rows]
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except (OSError, ValueError):
+        return None
 
 
 def _video(row: dict, frames: FramesConfig, folder: Path) -> Decoded | None:

@@ -13,7 +13,7 @@ from mscl.stages import build, jobs
 
 SLOW = "import time; import {module} as m; real = m.{name}; m.{name} = lambda *a: (time.sleep(0.3), real(*a))[1]\n"
 RUN = "import sys; from mscl.cli.main import main; sys.argv[0] = 'mscl'; main()"
-LINE = "stopped: what is whole is kept, and the same command goes on from there"
+LINE = "stopped: finished clips are kept, and the same command resumes"
 
 
 def started(stage, arguments, slow="", environment=None):

@@ -100,7 +100,7 @@ def test_shipped_configurations_are_valid(path):
     ("method_settings", {"moco": {"contrast": {"queue": 30}}}, "contrast.queue: 30 is not a multiple of models.r18.pretrain.batch 8"),
     ("method_settings", {"odd": {"switches": {"family": "nowhere.at:All"}}}, "family 'nowhere.at:All': no module 'nowhere.at' in"),
     ("analysis/measures", ["prob"], "analysis.measures.0: unknown measure 'prob'; did you mean 'probe'?"),
-    ("models/r18/pretrain/accumulate", 2, "models.r18.pretrain.accumulate: contrast.bn_groups 1 must be a multiple of 2 (compute.processes"),
+    ("models/r18/pretrain/accumulate", 2, "models.r18.pretrain.accumulate: contrast.bn_groups 1 must be a multiple of 2 (processes of this run"),
     ("models/r18", tiny_config(Path("x"))["models"]["r18"] | {"contrast": {"bn_groups": 3}}, "contrast.bn_groups: models.r18.pretrain.batch 8"),
     ("models/r18/pretrain/warmup", -1, "models.r18.pretrain.warmup: input should be greater than or equal to 0 (got -1)"),
     ("clip/frames", 16, "clip.frames: LMCL needs 8 frames, since it pairs 4 time steps of the neck with 4 of the flow network; set 8"),

@@ -186,6 +186,9 @@ def test_foreign_and_torn_files_are_one_sentence(tmp_path):
     torch.save({"state_dict": {}, "meta": Runs(tmp_path / "ran")}, tmp_path / "objects.pth")
     torch.save({"epoch": 3}, tmp_path / "epoch.pth")
     save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "resnet.safetensors")
+    torch.save(
+        {"conv1.weight": torch.zeros(64, 3, 7, 7), "layer1.0.conv3.weight": torch.zeros(256, 64, 1, 1)}, tmp_path / "resnet50.pth"
+    )
     save_checkpoint(tmp_path / "checkpoint.pt", {"model": {}, "optimizer": {}, "at": {}}, {})
     save_weights(tmp_path / "liar.safetensors", R3D18(4).state_dict(), {"backbone": "r3d_18", "width": "8"})
     save_weights(tmp_path / "later.safetensors", R3D18(4).state_dict(), {"backbone": "r4d", "width": "4"})
@@ -197,6 +200,7 @@ def test_foreign_and_torn_files_are_one_sentence(tmp_path):
     assert not (tmp_path / "ran").exists()
     refused("epoch.pth", "no state dict in it")
     refused("resnet.safetensors", "(its first key is conv1.weight)")
+    refused("resnet50.pth", "no backbone under the names of mscl")
     refused("checkpoint.pt", "a checkpoint to resume from")
     refused("liar.safetensors", "stem.0.weight is (4, 3, 3, 7, 7) where r3d_18 of width 8 has (8, 3, 3, 7, 7)")
     refused("later.safetensors", "weights of backbone 'r4d'; mscl has r3d_18 and slow_r50")

@@ -21,7 +21,7 @@ def queue_of(keys: list[list[float]], ages: list[int], decay: float) -> Queue:
 def test_info_nce_of_one_query_by_hand():
     """q·k = 0.6; negatives 1·0.5² = 0.25 (two steps old) and 0 (fresh, orthogonal); τ = 0.5."""
     queue = queue_of([[1.0, 0.0], [0.0, 1.0]], ages=[2, 0], decay=0.5)
-    loss, accuracy = info_nce(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]]), queue, temperature=0.5)
+    loss, accuracy = info_nce(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]]), queue.negatives(), temperature=0.5)
     positive, old, fresh = math.exp(0.6 / 0.5), math.exp(0.25 / 0.5), math.exp(0.0)
     assert loss.item() == pytest.approx(-math.log(positive / (positive + old + fresh)), abs=1e-6)
     assert accuracy.item() == 1.0
@@ -29,7 +29,7 @@ def test_info_nce_of_one_query_by_hand():
 
 def test_without_decay_the_old_key_wins_and_accuracy_says_so():
     queue = queue_of([[1.0, 0.0], [0.0, 1.0]], ages=[2, 0], decay=1.0)
-    _, accuracy = info_nce(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]]), queue, temperature=0.5)
+    _, accuracy = info_nce(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]]), queue.negatives(), temperature=0.5)
     assert accuracy.item() == 0.0
 
 

@@ -212,21 +212,31 @@ def test_the_plan_of_real_videos_predicts_the_stored_bytes(real_videos, tmp_path
 
 
 def test_runs_share_the_devices():
-    def run(kind, method, hours):
-        return {"kind": kind, "model": "m", "method": method, "seed": 0, "hours": {"value": hours}}
+    def run(kind, method, hours, processes=1):
+        return {"kind": kind, "model": "m", "method": method, "seed": 0, "processes": processes, "hours": {"value": hours}}
 
-    runs = [
-        run("pretrain", "a", 5),
-        run("pretrain", "b", 3),
-        run("finetune", "a", 1),
-        run("finetune", "b", 1),
-        run("frozen", "b", 1),
-    ]
+    def five(processes):
+        trained = [("pretrain", "a", 5), ("pretrain", "b", 3), ("finetune", "a", 1), ("finetune", "b", 1)]
+        return [*(run(*each, processes) for each in trained), run("frozen", "b", 1)]
+
+    runs = five(1)
     assert makespan(runs, 1) == 11  # one after the other
     assert makespan(runs, 2) == 6  # 5 + 1 in parallel with 3 + 1 + 1
     assert makespan(runs, 9) == 6  # a frozen test waits for its training
-    assert makespan(runs, 2, processes=2) == 6  # trainings one after the other, each on both devices: 5 h in total; then the test
-    assert makespan(runs, 4, processes=2) == 3  # 2.5 + 0.5 in parallel with 1.5 + 0.5, and the test of b on the first free device
+    assert makespan(five(2), 2) == 6  # trainings one after the other, each on both devices: 5 h in total; then the test
+    assert makespan(five(2), 4) == 3  # 2.5 + 0.5 in parallel with 1.5 + 0.5, and the test of b on the first free device
+
+
+def test_a_run_that_uses_half_of_the_gpus_takes_twice_as_long():
+    """paper.yaml on 8 GPUs: R3D-18's four batch-norm groups use 4 of them, R50's one group uses all."""
+    settings = yaml.safe_load((ROOT / "config/paper.yaml").read_text()) | {"methods": ["mscl"]}
+    settings["compute"] = {**settings.get("compute", {}), "processes": 8}
+    config = load_config(settings)
+    plan = make_plan(config, Rates(device="gpu"), cpus=64, gpus=8)
+    used = {run["model"]: run["processes"] for run in plan["runs"] if run["kind"] == "pretrain"}
+    assert used == {model: config.processes_of(model, "mscl") for model in config.models} and set(used.values()) == {4, 8}
+    longest = max(run["hours"]["value"] / run["processes"] for run in plan["runs"])
+    assert plan["hours"]["training_wall"] >= longest
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), [

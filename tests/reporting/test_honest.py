@@ -41,6 +41,7 @@ def test_only_the_papers_experiment_is_of_kind_paper():
     assert changed(datasets__kinetics400__frames={"short_side": 128}) == [
         "datasets.kinetics400.frames.short_side: 128 (paper: 256)"
     ]
+    assert changed(analysis={"clips": 1}) == ["analysis.clips: 1 (paper: 10)"]
     assert changed(models__r18__backbone="r2plus1d_18") == ["models.r18.backbone: r2plus1d_18 (paper: r3d_18, slow_r50)"]
     assert changed(pretrain__datasets=["ssv2"], pretrain__monitor=None)[0] == "pretrain.datasets: [ssv2] (paper: [kinetics])"
     assert changed(method_settings={"mscl": {"contrast": {"queue": 128}}}) == ["models.r18.contrast.queue: 128 (paper: 65536)",

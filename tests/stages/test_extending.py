@@ -1,5 +1,6 @@
 """The examples of docs/extending.md, each as a file of the user's own, without any edit of this package."""
 
+import json
 import re
 import sys
 
@@ -110,6 +111,66 @@ def test_an_own_format_becomes_a_manifest(prepared, mine):
         ["train1", "train", 0, "ok"],
         ["train2", "train", 1, "missing"],
     ]
+
+
+def test_two_measures_of_one_name_are_refused(prepared, mine):
+    (mine / "other.py").write_text("def centroid(*_):\n    return {}\ndef knn(*_):\n    return {}\n")
+    for names, said in (
+        (["my_measure:centroid", "other:centroid"], "'my_measure:centroid' and 'other:centroid' would both be 'centroid'"),
+        (["knn", "other:knn"], "'knn' and 'other:knn' would both be 'knn'"),
+        (["knn", "knn"], "'knn' is listed twice"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            load_config(own_config(prepared, analysis={"measures": names}))
+
+
+def test_a_name_that_a_file_does_not_define_is_refused_at_the_start(prepared, mine):
+    (mine / "odd.py").write_text("import os\nif os.name:\n    first = second = print\n\n\ndef third():\n    inner = 1\n")
+    for name in ("odd:os", "odd:first", "odd:second", "odd:third"):
+        load_config(own_config(prepared, analysis={"measures": [name]}))
+    with pytest.raises(ValueError, match=r"measure 'odd:inner': .*odd.py has no 'inner'; correct the name after the colon"):
+        load_config(own_config(prepared, analysis={"measures": ["odd:inner"]}))
+
+
+@pytest.mark.parametrize(
+    "class_body, said",
+    [
+        ("def __init__(s, *_):\n  torch.nn.Module.__init__(s)", "set self.encoder to an mscl.models.moco.Encoder"),
+        ("def forward(s, query, key):\n  return s.encoder(query.rgb_BCTHW)[1].mean()", "must return two dictionaries of scalar"),
+        (
+            "def forward(s, query, key):\n  return {'rgb': s.encoder(query.rgb_BCTHW)[1]}, {}",
+            "must return two dictionaries of scalar",
+        ),
+    ],
+)
+def test_a_method_that_does_not_keep_its_promise_is_told_at_the_first_step(prepared, mine, class_body, said):
+    text = EXAMPLES["my_method"] + "\n\nclass Wrong(SimCLR):\n" + "".join(f" {line}\n" for line in class_body.split("\n"))
+    (mine / "my_method.py").write_text(text)
+    settings = {"wrong": {"switches": {"family": "my_method:Wrong"}}}
+    config = load_config(own_config(prepared, methods=["wrong"], method_settings=settings))
+    with pytest.raises(ValueError, match=said):
+        pretrain(STAGES["pretrain"].settings(config, {"model": "r18", "method": "wrong", "seed": 0}), mine / "pre")
+
+
+def test_a_measure_returns_a_number_per_column(prepared, mine):
+    from mscl.evaluation.frozen import evaluate_frozen
+
+    (mine / "my_measure.py").write_text(
+        "import numpy as np\ndef one(*_):\n  return .5\ndef two(*_):\n  return {'top1': np.float32(.5)}\n"
+    )
+    for name, said in (("one", "measure 'my_measure:one' returned 0.5; it must return a dictionary"), ("two", "")):
+        config = load_config(own_config(prepared, methods=["scratch"], analysis={"measures": [f"my_measure:{name}"]}))
+        job = (
+            STAGES["frozen"]
+            .settings(config, {"model": "r18", "method": "scratch", "seed": 0})
+            .model_copy(update={"weights": None})
+        )
+        if said:
+            with pytest.raises(ValueError, match=said):
+                evaluate_frozen(job, mine / name)
+        else:
+            evaluate_frozen(job, mine / name)
+            assert json.loads((mine / name / "metrics.json").read_text())["measures"]["my_measure:two"] == {"top1": 0.5}
 
 
 def test_a_missing_module_or_name_is_reported(mine):

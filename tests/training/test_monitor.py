@@ -27,15 +27,16 @@ def test_spread_is_one_on_the_sphere_and_zero_in_a_point():
     assert spread(everywhere[:1].expand(100, -1)) == 0.0
 
 
-def watched(prepared, **monitor):
+def watched(prepared, method="moco", **monitor):
     config = prepared.model_copy(update={"pretrain": prepared.pretrain.model_copy(update={"monitor": None})})
-    job = build.pretrain_job(config, "r18", "moco", 0)
+    job = build.pretrain_job(config, "r18", method, 0)
     settings = {"source": build.source(config, "ss"), "split": "train", "videos": 20, "every": 1} | monitor
     return job, job.model_copy(update={"monitor": jobs.Watched(**settings)})
 
 
-def test_training_does_not_notice_that_it_is_watched(prepared, tmp_path):
-    alone, seen = watched(prepared)
+@pytest.mark.parametrize("method", ["moco", "simsiam"])  # SimSiam's head has batch norms
+def test_training_does_not_notice_that_it_is_watched(prepared, tmp_path, method):
+    alone, seen = watched(prepared, method)
     pretrain(alone, tmp_path / "alone")
     pretrain(seen, tmp_path / "seen")
     a, b = (load_file(tmp_path / n / "weights.safetensors") for n in ("alone", "seen"))

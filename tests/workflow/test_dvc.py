@@ -100,8 +100,12 @@ def test_a_stage_depends_on_all_code_that_its_rules_run(stage):
     """Snakemake follows imports itself. dvc.yaml lists folders, which must contain every imported file."""
     deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
     config = load_config(ROOT / "config.yaml")
-    jobs = [job for job in planned(config, *TARGETS[stage])]
-    run_by = {path for job in jobs for path in job.stage.code_hashes(job.stage.settings(config, job.values))}
+    paper = load_config(ROOT / "config/paper.yaml")  # the demo downloads nothing
+    jobs = [(config, job) for job in planned(config, *TARGETS[stage])] + [
+        (paper, job) for job in planned(paper, "download") if stage == "data"
+    ]
+    assert {job.stage.name for _, job in jobs} == set(TARGETS[stage])
+    run_by = {path for of, job in jobs for path in job.stage.code_hashes(job.stage.settings(of, job.values))}
     lacking = [path for path in run_by if not any(path == dep or path.startswith(f"{dep}/") for dep in deps)]
     assert not lacking
     assert "mscl" in deps or {"mscl/config", "mscl/stages"} <= set(deps)  # the code that makes the jobs

@@ -257,6 +257,19 @@ def test_a_wrong_root_and_a_manifest_made_again_leave_shards_as_they_are(with_ow
     assert run.returncode == 0 and tars(folder) == before and preparation(folder) == {}
 
 
+def test_a_replaced_video_is_extracted_when_the_manifest_is_made_again(with_own_videos):
+    """The same name and the same row: only the file's size and time tell."""
+    folder = with_own_videos
+    before = tars(folder)
+    one, other = sorted((folder / "videos/mine").rglob("*.mp4"))[:2]
+    content = other.read_bytes()
+    one.unlink()  # it is a hard link
+    one.write_bytes(content)
+    run = run_snakemake(folder, "extracted", "-R", "manifest", config=yaml.safe_load((folder / "my.yaml").read_text()))
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    assert [name for name, inode in tars(folder).items() if inode != before[name]] == ["data/frames/mine/0000.tar"]
+
+
 def test_new_videos_are_extracted_and_the_other_shards_kept(with_own_videos):
     folder = with_own_videos
     config = yaml.safe_load((folder / "my.yaml").read_text())

@@ -16,6 +16,7 @@ import yaml
 
 from mscl.config.schema import load_config
 from mscl.stages import build, jobs
+from mscl.stages.table import STAGES
 from tests.conftest import ROOT, tiny_config
 from tests.workflow import cluster as slurm
 
@@ -164,11 +165,6 @@ def test_training_at_its_time_limit_is_requeued_and_resumes(cluster, long, faili
     until(lambda: "CANCELLED" in cluster.job(number)["JobState"], 60)
 
 
-MINUTES = {
-    **{"dataset": 240, "manifest": 30, "frames": 240, "flow": 480, "data_health": 30, "flow_error": 30},
-    **{"pretrain": 2880, "finetune": 1440, "frozen": 240, "analysis": 120, "report": 30},
-}
-MEMORY = {"dataset": 2000, "flow": 8000, "pretrain": 16000, "finetune": 16000, "frozen": 16000, "analysis": 8000}
 CPUS = {"dataset": 2, "pretrain": 2, "finetune": 2}
 GPUS = {"pretrain": 2, "finetune": 2, "frozen": 1, "analysis": 1}
 
@@ -182,12 +178,12 @@ def minutes(limit: str) -> int:
 def test_every_rule_requests_its_cpus_memory_time_and_gpus_as_one_task(cluster, pipeline):
     folder, _, _, _ = pipeline
     assert "Table 1" in (folder / "results/report/index.html").read_text()
-    for rule in MINUTES:
+    for rule in STAGES.keys() - {"download"}:  # which runs where Snakemake does
         found = [j for j in of_rule(cluster, rule, "COMPLETED") if j["WorkDir"] == str(folder)]
         assert found, f"{rule}: no job"
         for job in found:
-            memory = f"mem={MEMORY.get(rule, 4000)}M"
-            assert minutes(job["TimeLimit"]) == MINUTES[rule] and memory in job["TRES"].split(","), (rule, job)
+            memory = f"mem={STAGES[rule].memory_mb}M"
+            assert minutes(job["TimeLimit"]) == 60 * STAGES[rule].hours and memory in job["TRES"].split(","), (rule, job)
             assert (job["CPUs/Task"], job["NumTasks"], job["NumNodes"]) == (str(CPUS.get(rule, 1)), "1", "1"), (rule, job)
             asked = job.get("TresPerJob", "gres:gpu:0")
             assert asked == f"gres:gpu:{GPUS.get(rule, 0)}", (rule, asked)

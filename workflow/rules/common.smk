@@ -100,7 +100,7 @@ def gpus(wildcards=None, processes=1):
     wanted = 0 if cfg.compute.device == "cpu" else processes
     if GPUS is not None and wanted > GPUS and not workflow.dryrun and not workflow.touch:
         raise WorkflowError(
-            f"a job needs {wanted} GPU(s) (compute.device: {cfg.compute.device}, compute.processes: {processes}), but only {GPUS} can be used"
+            f"a job needs {wanted} GPU(s) (compute.device: {cfg.compute.device}, in {processes} processes), but only {GPUS} can be used"
             " here; change these settings, or pass --resources gpu=N if there are more GPUs"
         )
     return wanted
@@ -112,7 +112,7 @@ def flow_gpus(wildcards):
 
 
 def cpus_of(number):
-    """CPU cores of a training in so many processes, with its loaders."""
+    """CPU cores of a training in `number` processes, with its loaders."""
     return number * (cfg.compute.threads + cfg.compute.workers)
 
 

@@ -12,7 +12,7 @@ rule pretrain:
         stage.benchmark("pretrain")
     conda:
         ENVIRONMENT
-    threads: cfg.compute.threads * cfg.compute.processes
+    threads: lambda wildcards: cfg.compute.threads * pretraining_processes(wildcards)
     resources:
         cpus_per_task=pretraining_cpus,
         workers=loader,

@@ -18,9 +18,9 @@ from mscl.datasets.find import one_form
 
 # Columns of the table that a reader returns. `file`: expected path of the video, relative to the video folder or absolute.
 COLUMNS = ["clip_id", "split", "label", "class_name", "start", "end", "file"]
-# An empty part, ".", ".." or a control character. Not allowed, because a clip_id becomes a folder inside a tar file.
 _CELL = r'(?:\s*"(?:[^"]|"")*"\s*|[^",]*)'  # a cell of a CSV file: quoted, or without any quote
 _CSV_LINE = re.compile(f"{_CELL}(?:,{_CELL})*")
+# An empty part, ".", ".." or a control character. Not allowed, because a clip_id becomes a folder inside a tar file.
 _BAD_ID = r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f-\x9f]"
 
 

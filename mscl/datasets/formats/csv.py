@@ -8,14 +8,12 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from mscl.config.datasets import PUBLISHED_SPLIT, Dataset
-from mscl.datasets.find import Found, by_path
 from mscl.datasets.formats.annotations import annotation_files, checked, class_list, class_numbers, read_csv, refuse
 
 _NUMBER = re.compile(r"(-?[0-9]+)(?:\.0*)?")  # pandas and spreadsheets write whole numbers as 10.0
@@ -35,10 +33,11 @@ def read_annotations(dataset: Dataset) -> pd.DataFrame:
     files = annotation_files(dataset)
     sheets = {path: _read(path) for path in dict.fromkeys(files.values())}
     folder = dataset.root / dataset.videos
-    table = pd.concat([_split(sheets[path], path, split, folder) for split, path in files.items()], ignore_index=True)
+    chosen = {split: _rows_of(sheets[path], path, split) for split, path in files.items()}
+    table = pd.concat([_split(chosen[split], path, split, folder) for split, path in files.items()], ignore_index=True)
     table["label"], table["class_name"] = _labels(table["class_name"], dataset)
     table = checked(table, files)
-    written = pd.concat([sheet["path"] for sheet in sheets.values()])
+    written = pd.concat([rows["path"] for rows in chosen.values()])
     table.attrs["backslashes"] = int(_backslashed(written).sum() - _backslashed(table["file"]).sum())
     return table
 
@@ -84,8 +83,8 @@ def _published(split: str) -> str:
     return PUBLISHED_SPLIT.get(split.lower(), split)
 
 
-def _split(rows: pd.DataFrame, path: Path, split: str, folder: Path) -> pd.DataFrame:
-    """The rows of one split; class_name holds the label as text."""
+def _rows_of(rows: pd.DataFrame, path: Path, split: str) -> pd.DataFrame:
+    """The rows of one split, as they are written."""
     if "split" in rows:
         held = sorted(set(rows["split"]))
         rows = rows[rows["split"].map(_published) == _published(split)]
@@ -93,6 +92,11 @@ def _split(rows: pd.DataFrame, path: Path, split: str, folder: Path) -> pd.DataF
             raise ValueError(f"{path}: no row of split '{split}'; its column split holds {', '.join(held) or 'nothing'}")
     if rows.empty:
         raise ValueError(f"{path}: has no video for split '{split}'; add rows")
+    return rows
+
+
+def _split(rows: pd.DataFrame, path: Path, split: str, folder: Path) -> pd.DataFrame:
+    """The annotations of one split's rows; class_name holds the label as text."""
     rows = rows.assign(path=_slashes(rows["path"], folder))
     drive = rows["path"].str.match(r"[A-Za-z]:/")
     refuse(path, rows, "path", drive, "is a path of Windows; give the path on this machine, or one relative to the video folder")
@@ -165,8 +169,3 @@ def _as_written(whole: pd.Series, number: pd.Series) -> dict[int, str]:
     for n, word in zip(number, whole.map(lambda match: match[1]), strict=True):
         written.setdefault(n, set()).add(word)
     return {n: words.pop() if len(words) == 1 else str(n) for n, words in written.items()}
-
-
-def find_videos(folder: Path, files: Sequence[str]) -> list[Found]:
-    """Find the videos at the exact paths in the CSV file."""
-    return by_path(folder, files)

@@ -19,7 +19,7 @@ from mscl.models.distributed import gather
 from mscl.models.losses.info_nce import info_nce
 from mscl.models.losses.lmcl import lmcl, local_vectors
 from mscl.models.method import Method, Terms
-from mscl.models.moco import Encoder, build_moco
+from mscl.models.moco import Encoder, Queue, build_moco
 from mscl.models.networks.backbone import Backbone
 from mscl.models.networks.build import build_backbone
 from mscl.models.networks.flow_resnet import FlowResNet
@@ -76,10 +76,14 @@ class MSCL(Method):
             if self.switches.lmcl:
                 extra = rotated_maps[-1] if self.switches.fra != "none" else None
                 losses["lmcl"], accuracies["lmcl"] = self._local(rgb_maps, flow_maps[-1], extra)
+        negatives: dict[Queue, Tensor] = {}  # scaled once for all terms of a queue
         for name, (a, b, queue) in pairs.items():
-            losses[name], accuracies[name] = info_nce(a, b, queue, self.temperature)
+            if queue not in negatives:
+                negatives[queue] = queue.negatives()
+            losses[name], accuracies[name] = info_nce(a, b, negatives[queue], self.temperature)
             if self.released and name == "flow":  # so that the terms that follow find their positive among the negatives, too
                 queue.enqueue(gather(b))
+                del negatives[queue]
         self._waiting.append((k, None if self.released else flow_k))
         return losses, accuracies
 

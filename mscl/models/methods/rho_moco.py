@@ -39,7 +39,8 @@ class RhoMoCo(Method):
     def forward(self, query: View, *keys: View) -> tuple[Terms, Terms]:
         q = self.rgb.encode_query(query.rgb_BCTHW)[1]
         encoded = [self.rgb.encode_key(key.rgb_BCTHW) for key in keys]
-        losses, accuracies = zip(*(info_nce(q, k, self.rgb.queue, self.temperature) for k in encoded))
+        negatives = self.rgb.queue.negatives()
+        losses, accuracies = zip(*(info_nce(q, k, negatives, self.temperature) for k in encoded))
         self._waiting.append(encoded)
         return {"rgb": sum(losses) / len(keys)}, {"rgb": sum(accuracies) / len(keys)}
 
