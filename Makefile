@@ -9,6 +9,13 @@ CORES ?= all
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
+# Snakemake and DVC need a folder for their caches; where there is no home folder, it is one of this checkout.
+CACHE := $(shell mkdir -p "$${XDG_CACHE_HOME:-$$HOME/.cache}" 2>/dev/null && test -w "$${XDG_CACHE_HOME:-$$HOME/.cache}" || echo .venv/cache)
+ifneq ($(CACHE),)
+export XDG_CACHE_HOME := $(CURDIR)/$(CACHE)
+export MPLCONFIGDIR := $(CURDIR)/$(CACHE)/matplotlib
+endif
+
 .PHONY: demo test unlock restore lint clean install
 .DEFAULT_GOAL := demo
 
@@ -25,11 +32,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(INSTALLED)
-	@$(BIN)/snakemake --cores $(CORES) --rerun-incomplete --quiet reason host || { code=$$?; \
+	@$(BIN)/snakemake --cores $(CORES) --quiet reason host || { code=$$?; \
 	  test -z "$$(ls -A .snakemake/locks 2>/dev/null)" || \
 	    echo "The folder is locked: Snakemake runs here, or it was killed. If none runs: make unlock, then make demo again." >&2; \
 	  exit $$code; }
-	@$(BIN)/python -m mscl tables results/demo/report
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest

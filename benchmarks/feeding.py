@@ -52,7 +52,7 @@ def epoch_seconds(job: jobs.PretrainJob, data: Dataset, device: torch.device, wo
     with tempfile.TemporaryDirectory() as folder:
         run = Run(model, data, job.optim, 0, {}, Path(folder) / "checkpoint.pt", Machine(workers, checkpoint_minutes=1e6))
         began = time.perf_counter()
-        run.fit(PretrainStep(model, job), "epoch")
+        run.fit(PretrainStep(model, job))
         return time.perf_counter() - began
 
 

@@ -46,24 +46,43 @@ STOPPED = (
 KEPT = "stopped: finished clips are kept, and the same command resumes"
 
 
-@app.command()
-def check(
-    config: Annotated[
-        list[str], typer.Argument(help="A configuration file, then key=value pairs.", metavar="[FILE] [KEY=VALUE]…")
-    ] = [],  # noqa: B006
-    overlay: Annotated[list[str], typer.Option("--config", help="key=value, the value as YAML, as for snakemake --config.")] = [],  # noqa: B006
+# How check, plan, verify and job take a configuration. Typer makes a new list for each call.
+CONFIG_HELP = (
+    "A configuration file (default: config.yaml), and key=value pairs over it, the value as YAML, as for snakemake --config."
+)
+Words = Annotated[list[str], typer.Argument(help=CONFIG_HELP, metavar="[FILE] [KEY=VALUE]…")]
+Given = Annotated[list[str], typer.Option("--config", "--configfile", help=CONFIG_HELP, metavar="FILE or KEY=VALUE")]
+
+
+def show_version(asked: bool) -> None:
+    """Print the version of the package, and the commit of its checkout."""
+    if not asked:
+        return
+    from mscl import __version__
+    from mscl.stages.codehash import ROOT
+    from mscl.stages.runcard import commit_of
+
+    commit, why = commit_of(ROOT)
+    print(f"mscl {__version__} ({f'commit {commit}' if commit else f'no commit: {why}'})")
+    raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
+    pass
+
+
+@app.command()
+def check(config: Words = [], given: Given = []) -> None:  # noqa: B006
     """Validate a configuration, and print what it will do: data sets, jobs, missing files, keys without effect."""
-    from mscl.config.overlay import DEFAULT, read_config
+    from mscl.config.overlay import read_words
     from mscl.config.schema import load_config
-    from mscl.config.validation import ConfigError
     from mscl.planning.check import describe
 
-    files = [word for word in config if "=" not in word]
-    if len(files) > 1:
-        raise ConfigError(f"{files[1]}: a second configuration file; check one at a time")
-    path = Path(files[0]) if files else DEFAULT
-    cfg = load_config(read_config(path, [*overlay, *(word for word in config if "=" in word)]), str(path))
+    path, values = read_words([*config, *given])
+    cfg = load_config(values, str(path))
     print(
         f"{path}: {cfg.name} ({cfg.kind}): {len(cfg.models)} model(s) x {len(cfg.methods)} method(s) x {len(cfg.seeds)} seed(s)"
     )
@@ -72,7 +91,8 @@ def check(
 
 @app.command()
 def plan(
-    config: Annotated[Path, typer.Option(help="A complete configuration file.")] = Path("config.yaml"),
+    config: Words = [],  # noqa: B006
+    given: Given = [],  # noqa: B006
     cpus: Annotated[
         int | None, typer.Option(help="Number of CPUs for the wall-clock estimate; default: those of this machine.")
     ] = None,
@@ -84,9 +104,21 @@ def plan(
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write the plan to this JSON file.")] = None,
 ) -> None:
     """Estimate the cost of a configuration before it runs: jobs, disk space, CPU and GPU hours, each with its origin."""
+    from mscl.config.overlay import read_words
+    from mscl.config.schema import load_config
     from mscl.planning.command import run_plan
 
-    run_plan(config, cpus=cpus, gpus=gpus, probe=probe, rates=rates, save=save_rates, gpu_tflops=gpu_tflops, json_out=json_out)
+    path, values = read_words([*config, *given])
+    run_plan(
+        load_config(values, str(path)),
+        cpus=cpus,
+        gpus=gpus,
+        probe=probe,
+        rates=rates,
+        save=save_rates,
+        gpu_tflops=gpu_tflops,
+        json_out=json_out,
+    )
 
 
 @app.command()
@@ -103,13 +135,15 @@ def show_job(
     model: Annotated[str, typer.Option(help="A name under `models`.")],
     method: Annotated[str, typer.Option(help="One of `methods`.")],
     seed: Annotated[int, typer.Option(help="One of `seeds`.")],
-    config: Annotated[Path, typer.Option(help="A complete configuration file.")] = Path("config.yaml"),
+    given: Given = [],  # noqa: B006
 ) -> None:
     """Print the arguments to start a training run by hand: the values of --out, --records and --job, one per line."""
+    from mscl.config.overlay import read_words
     from mscl.config.schema import load_config
     from mscl.stages.table import by_hand
 
-    print("\n".join(by_hand(load_config(config), stage, model, method, seed)))
+    path, values = read_words(given)
+    print("\n".join(by_hand(load_config(values, str(path)), stage, model, method, seed)))
 
 
 @app.command()
@@ -270,14 +304,21 @@ def export(
 @app.command()
 def verify(
     results: Annotated[Path, typer.Argument(help="A folder of results, or any folder with run cards.")],
-    config: Annotated[Path, typer.Option(help="The configuration to compare with.")] = Path("config.yaml"),
+    config: Annotated[list[str], typer.Argument(help=f"What to compare with. {CONFIG_HELP}", metavar="[FILE] [KEY=VALUE]…")] = [],  # noqa: B006
+    given: Given = [],  # noqa: B006
     strict: Annotated[bool, typer.Option("--strict", help="Count missing inputs as differences.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Do not read the tars of frames and flow.")] = False,
 ) -> None:
     """Check results against their run cards: inputs, outputs, code, configuration. Exit code 1 if anything differs."""
+    from mscl.config.overlay import DEFAULT, read_words
+    from mscl.config.schema import load_config
     from mscl.stages.verify import verify as recheck
 
-    raise SystemExit(recheck(results, config, strict, quick))
+    words = [*config, *given]
+    if not words and not DEFAULT.exists():  # results may lie anywhere
+        raise SystemExit(recheck(results, None, str(DEFAULT), strict, quick))
+    path, values = read_words(words)
+    raise SystemExit(recheck(results, load_config(values, str(path)), str(path), strict, quick))
 
 
 @app.command()

@@ -34,6 +34,15 @@ def read_config(path: Path, pairs: Iterable[str] = ()) -> dict[str, Any]:
     return values
 
 
+def read_words(words: Iterable[str]) -> tuple[Path, dict[str, Any]]:
+    """The file that a command line names (one word without =; none: config.yaml), and its values with the key=value pairs."""
+    files = [word for word in words if "=" not in word]
+    if len(files) > 1:
+        raise ConfigError(f"{files[1]}: a second configuration file; give one at a time")
+    path = Path(files[0]) if files else DEFAULT
+    return path, read_config(path, [word for word in words if "=" in word])
+
+
 def _section(values: Any, path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(

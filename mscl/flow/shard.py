@@ -48,11 +48,10 @@ def flow_shard(job: FlowJob, frames_index: Path, frames_tar: Path, out_tar: Path
     frames = Shards([frames_index])
     estimator = make_estimator(job.flow, job.device)
     key = part_key(job, code_hash(__name__), [sha256(frames_index), frames.tar_sha256[0]])
-    name = f"flow {Path(out_tar).parent.name}/{Path(out_tar).stem}"
     with one_thread(job.flow.method), ShardWriter(out_tar, out_index, SCHEMA, key, frames.shards) as writer:
         before = writer.done
         done = in_order(lambda row: _clip(job, frames, row, estimator, Path(out_tar).parent), range(before, len(frames)), workers)
-        for row, jpegs in tqdm(done, name, len(frames), initial=before, unit="video", mininterval=5):
+        for row, jpegs in tqdm(done, total=len(frames), initial=before, unit="video"):
             writer.add(row, jpegs)
         writer.commit(len(frames))
     frames.close()

@@ -8,7 +8,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from mscl.config.schema import Config, load_config
+from mscl.config.schema import Config
 from mscl.machine.files import write_json
 from mscl.planning.rates import Rate, Rates, load_rates, save_rates
 from mscl.stages import build
@@ -17,7 +17,7 @@ SECONDS = 40.0  # approximate duration of the measurement: half for frames and f
 
 
 def run_plan(
-    path: Path,
+    config: Config,
     *,
     cpus: int | None = None,
     gpus: int | None = None,
@@ -27,7 +27,7 @@ def run_plan(
     gpu_tflops: float | None = None,
     json_out: Path | None = None,
 ) -> None:
-    """Print the plan of the configuration file `path`, and write it to `json_out` if given.
+    """Print the plan of a configuration, and write it to `json_out` if given.
 
     This machine is measured first if `probe` is true and no file of `rates` is given. The rates are written to `save` if given.
     `gpus` or `gpu_tflops` (sustained TFLOP/s of one GPU) select a GPU if compute.device is auto. Raises ValueError with one
@@ -36,7 +36,6 @@ def run_plan(
     from mscl.planning.plan import make_plan
     from mscl.planning.show import show
 
-    config = load_config(path)
     for name, value in (("--cpus", cpus), ("--gpus", gpus)):
         if value is not None and value < 1:
             raise ValueError(f"{name}: {value} is not a valid number; give 1 or more")

@@ -5,6 +5,7 @@ Every argument may be a Snakemake wildcard such as "{shard}".
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,6 +109,10 @@ class Layout:
     def benchmark(self, stage: str, values: dict[str, object]) -> str:
         """The time and memory of a job as measured by Snakemake."""
         return f"{self._of_job('benchmarks', stage, values)}.tsv"
+
+    def settings(self, stage: str, values: dict[str, object], content: str) -> str:
+        """The settings of a job as JSON. The name holds a hash of the content, so that a file never changes."""
+        return f"{self._of_job('settings', stage, values)}-{hashlib.sha256(content.encode()).hexdigest()[:8]}.json"
 
     def curves(self, stage: str, values: dict[str, object]) -> str:
         """The folder with the TensorBoard curves of a training run."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from mscl.config.schema import Config
+from mscl.machine.files import atomic_write
 from mscl.stages import rerun
 from mscl.stages.jobs import dumps
 from mscl.stages.layout import Layout
@@ -22,10 +24,13 @@ WILDCARD = re.compile(r"\{\s*\w")
 
 
 class Rules:
-    """The stages of one configuration, for the rule files. Every method takes the name of a stage."""
+    """The stages of one configuration, for the rule files. Every method takes the name of a stage.
 
-    def __init__(self, config: Config):
-        self.config, self.at = config, Layout(config)
+    `running` says whether jobs are run, and not only looked at: then files are written.
+    """
+
+    def __init__(self, config: Config, running: Callable[[], bool] = lambda: False):
+        self.config, self.at, self.running = config, Layout(config), running
         # Hundreds of jobs share the same settings, so these are cached by the values that they depend on.
         self._job = functools.cache(lambda stage, *values: STAGES[stage].job(config, *values))
         self._lines = functools.cache(lambda stage, *values: rerun.lines(self._job(stage, *values)))
@@ -66,12 +71,33 @@ class Rules:
         return self.at.curves(stage, self.wildcards(stage))
 
     def job(self, stage: str) -> Callable[..., str]:
-        """The JSON of the job: exactly the settings that the stage uses.
+        """The JSON file of the job: exactly the settings that the stage uses. It is written when a job is about to run.
 
         Snakemake does not compare a parameter whose function takes `output`. It compares the parameters of `settings` instead,
         which contain the same values one by one.
         """
-        return lambda wildcards, output: self._json(stage, *_key(stage, wildcards))
+
+        def of(wildcards: Wildcards, output: Any) -> str:
+            row, text = STAGES[stage], self._json(stage, *_key(stage, wildcards))
+            path = Path(
+                self.at.settings(stage, _values(row.per if row.settings_per is None else row.settings_per, wildcards), text)
+            )
+            if self.running() and not path.exists():
+                with atomic_write(path) as temporary:
+                    temporary.write_text(text)
+            return str(path)
+
+        return of
+
+    @staticmethod
+    def label(stage: str) -> Callable[..., str]:
+        """What every line of a job's output on the console begins with, such as r18/mscl/s0 pretrain. Not compared, as `job`."""
+
+        def of(wildcards: Wildcards, output: Any) -> str:
+            run = [f"s{v}" if name == "seed" else str(v) for name, v in _values(STAGES[stage].per, wildcards).items()]
+            return f"{'/'.join(run)} {stage}".strip()
+
+        return of
 
     def settings(self, stage: str) -> list[str | OfWildcards]:
         """One rule parameter per setting of the job, so that a dry run names the setting that changed."""

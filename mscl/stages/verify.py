@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mscl.config.schema import load_config
+from mscl.config.schema import Config
 from mscl.machine.files import sha256
 from mscl.stages.jobs import Job
 from mscl.stages.layout import CARD, Layout
@@ -42,12 +42,12 @@ class Findings:
         return self.hashes[path]
 
 
-def verify(results: Path, config: Path, strict: bool = False, quick: bool = False) -> int:
+def verify(results: Path, config: Config | None, name: str, strict: bool = False, quick: bool = False) -> int:
     """Check the results below `results` and print what differs. Returns 0, or 1 on a difference or, if `strict`, a missing input.
 
     Every tar that belongs to an index among the inputs is read, unless `quick`. The last line says what was not looked at.
-    The settings are compared only if `config` is the configuration of these results. Raises ValueError when there is no run card,
-    and ConfigError when `config` is not valid.
+    The settings are compared only if `config`, which messages call `name`, is that of these results. Raises ValueError when there
+    is no run card.
     """
     cards = sorted(p for p in Path(results).rglob(CARD) if p.is_file())
     if not cards:
@@ -66,7 +66,9 @@ def verify(results: Path, config: Path, strict: bool = False, quick: bool = Fals
     if len(found.absent) > LISTED:
         print(f"missing: {len(found.absent) - LISTED} more inputs")
     against = (
-        f"{config}" if settings else f"no configuration ({config} belongs to other results; give the right one with --config)"
+        name
+        if settings
+        else f"no configuration ({name} {'belongs to other results' if config else 'is missing'}; give the right one)"
     )
     print(
         f"{results}: checked {found.cards} run cards and {len(found.hashes)} files against {against}; "
@@ -79,11 +81,10 @@ def verify(results: Path, config: Path, strict: bool = False, quick: bool = Fals
     return int(bool(found.differ) or (strict and bool(found.absent)))
 
 
-def _settings(results: Path, path: Path) -> dict[Path, Job] | None:
-    """Path of a run card -> the job of its run in the configuration at `path`; None if that belongs to other results."""
-    if not path.exists():
+def _settings(results: Path, config: Config | None) -> dict[Path, Job] | None:
+    """Path of a run card -> the job of its run in the configuration; None if there is none, or it belongs to other results."""
+    if config is None:
         return None
-    config = load_config(path)
     root = Path(config.paths.results).resolve()
     if root != results.resolve() and root not in results.resolve().parents:
         return None

@@ -112,9 +112,7 @@ class Run:
         self.at = Progress()
         self._saved = time.monotonic()
 
-    def fit(
-        self, step: Step, title: str, monitor: Monitor | None = None, gpu_share: Callable[[float], float] | None = None
-    ) -> pd.DataFrame:
+    def fit(self, step: Step, monitor: Monitor | None = None, gpu_share: Callable[[float], float] | None = None) -> pd.DataFrame:
         """Train from where the run stands; returns one row per epoch with mean losses and accuracies.
 
         `monitor` is asked after every epoch; `gpu_share` goes to `Watch`.
@@ -124,7 +122,7 @@ class Run:
         stop = StopSignal()
         self.model.train()
         quiet = distributed.rank() > 0
-        watch = Watch(title, self.total, self.at.step, self.device, self.machine.curves, gpu_share, quiet)
+        watch = Watch(self.total, self.at.step, self.device, self.machine.curves, gpu_share, quiet)
         try:
             epochs, within = divmod(self.at.step, self.steps_per_epoch)
             if self.at.sums and not within:  # the checkpoint was written between an epoch's last step and its row

@@ -128,7 +128,7 @@ def finetune(job: FinetuneJob, out: Path, machine: Machine = DEFAULT) -> None:
     identity = identity_of(job, code, [job.source], train.rows, pretrained_weights=weights, batch_norm_groups=groups)
     run = Run(model, train, job.finetune, job.seed, identity, out / "checkpoint.pt", machine)
     share = mfu(finetune_flops(job, classes), device) if device.type == "cuda" else None
-    history = run.fit(FinetuneStep(model, job), f"finetune {job.method}", gpu_share=share)
+    history = run.fit(FinetuneStep(model, job), gpu_share=share)
     if distributed.rank():
         return
     identity |= {"weights": fingerprint(model.state_dict()), "list of tested videos": digest(*test.rows.clip_id)}

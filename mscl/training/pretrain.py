@@ -115,7 +115,7 @@ def pretrain(job: PretrainJob, out: Path, machine: Machine = DEFAULT) -> None:
     run = Run(model, dataset, job.optim, job.seed, identity, out / "checkpoint.pt", machine)
     monitor = Monitor(job, model.encoder, device, machine.workers).measure if job.monitor else None
     share = mfu(pretrain_flops(job), device) if device.type == "cuda" else None
-    history = run.fit(PretrainStep(model, job), f"pretrain {job.method}", monitor, share)
+    history = run.fit(PretrainStep(model, job), monitor, share)
     if distributed.rank() == 0:
         write_pretrained(model, history, job, out)
         run.done()

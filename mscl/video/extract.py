@@ -46,11 +46,10 @@ def extract_shard(job: FramesJob, manifest: Path, shard: int, out_tar: Path, out
     rows = read_rows(manifest, shard)
     program()  # a missing or crippled ffmpeg is reported before any video is called broken
     _some_are_here(manifest, shard, [row["path"] for row in rows if row["status"] == "ok"])
-    name = f"frames {Path(out_tar).parent.name}/{shard:04d}"
     with ShardWriter(out_tar, out_index, SCHEMA, part_key(job, code_hash(__name__), [rows, stamps(rows)]), job.shards) as writer:
         before = writer.done
         done = in_order(lambda row: (row, _video(row, job.frames, Path(out_tar).parent)), rows[before:], workers)
-        for row, video in tqdm(done, name, len(rows), initial=before, unit="video", mininterval=5):
+        for row, video in tqdm(done, total=len(rows), initial=before, unit="video"):
             writer.add(*_index_row(row, video, job.frames))
         writer.commit(len(rows))
 

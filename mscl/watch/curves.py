@@ -9,15 +9,11 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from mscl.machine.device import memory_gb
-from mscl.watch.progress import tqdm
-
-if TYPE_CHECKING:
-    pass
+from mscl.watch.progress import time_left, tqdm
 
 IN_THE_BAR = ("acc_rgb", "acc_lmcl", "acc_order", "train_")  # prefixes of the values shown in the progress bar
 POINT_SECONDS = 10.0  # seconds between the points of a curve; each point is the mean since the previous one
@@ -32,7 +28,6 @@ class Watch:
 
     def __init__(
         self,
-        title: str,
         total: int,
         step: int,
         device: torch.device,
@@ -41,7 +36,7 @@ class Watch:
         quiet: bool = False,
     ) -> None:
         self.device, self.gpu_share = device, gpu_share
-        self.bar = tqdm(total=total, initial=step, desc=title, unit="step", disable=quiet)
+        self.bar = tqdm(total=total, initial=step, unit="step", disable=quiet)
         self.curves = None if quiet or curves is None else Curves(curves, step)
         self.quiet = quiet
         self._epoch, self._point = Window(), Window()
@@ -65,7 +60,8 @@ class Watch:
             self.curves.add({f"epoch/{name}": value for name, value in row.items()}, number)
         if not self.quiet:
             found = ", ".join(f"{k} {v:.4g}" for k, v in row.items() if k not in ("epoch", "lr") and "_to_" not in k)
-            self.bar.write(f"epoch {row['epoch']}: {found} ({', '.join(self._speed(self._epoch))})")
+            left = [f"{left} left"] if self.bar.n < self.bar.total and (left := time_left(self.bar)) else []
+            self.bar.write(f"epoch {row['epoch']}: {found} ({', '.join([*left, *self._speed(self._epoch)])})")
         self._epoch = Window()
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +60,29 @@ def test_a_missing_gpu_is_reported_immediately(prepared, tmp_path):
     job = jobs.dumps(build.pretrain_job(load_config(values), "r18", "moco", 0))
     run = mscl("pretrain", "--job", job, "--out", str(tmp_path / "out"))
     assert run.returncode == 1 and "torch finds no GPU; set auto or cpu" in run.stderr
+
+
+def test_mscl_is_a_command_that_says_its_version():
+    import mscl as package
+
+    program = Path(sys.executable).parent / "mscl"
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=True).stdout
+    assert said.startswith(f"mscl {package.__version__} (")
+
+
+def test_check_plan_job_and_verify_take_a_configuration_alike(tmp_path):
+    paper = str(ROOT / "config" / "paper.yaml")
+    run = ["job", "pretrain", "--model", "r18", "--method", "mscl", "--seed", "7"]
+    (tmp_path / "run.json").write_text("{}")
+    for command, expected in (
+        (["check", paper, "seeds=[7]"], "x 1 seed(s)"),
+        (["check", "--configfile", paper, "--config", "seeds=[7]"], "x 1 seed(s)"),
+        (["plan", "--no-probe", paper, "seeds=[7]"], "r18/mscl"),
+        (["plan", "--no-probe", "--config", paper], "r18/mscl"),
+        ([*run, "--config", paper, "--config", "seeds=[7]"], "mscl/seed7"),
+        (["verify", str(tmp_path), paper], f"{paper} belongs to other results"),
+        (["verify", str(tmp_path), "--config", paper], f"{paper} belongs to other results"),
+    ):
+        said = mscl(*command)
+        assert expected in said.stdout, (command, said)
+    assert mscl("plan", paper, "other.yaml").stderr == "error: other.yaml: a second configuration file; give one at a time\n"

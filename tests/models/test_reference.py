@@ -188,7 +188,7 @@ def train(
         with tempfile.TemporaryDirectory() as folder:
             run = Run(model, Videos(batch * steps, net.size), recipe, 0, {}, Path(folder) / "checkpoint.pt", DEFAULT)
             run.optimizer.register_step_post_hook(step.after_optimiser)
-            run.fit(step, "package")
+            run.fit(step)
     assert len(step.seen) == steps
     out.package, out.clips = step.seen, [[clip_of(s, name, "flow" in slow.parts) for name in ("query", "key")] for s in step.seen]
     for number, (seen, clips) in enumerate(zip(step.seen, out.clips)):
@@ -439,7 +439,7 @@ def test_optimiser_at_the_papers_recipes_in_double_precision(rate, tmp_path):
     valley, slow = Valley(model), {"weight": model.weight.detach().clone()}
     recipe = Optim(lr=rate, momentum=0.9, weight_decay=1e-4, batch=2, epochs=2, clip_grad=40)
     run = Run(model, Slopes(12), recipe, 0, {}, tmp_path / "checkpoint.pt", DEFAULT)
-    run.fit(valley, "valley")
+    run.fit(valley)
     sgd, norms = reference.SGD(0.9, 1e-4, 40), []
     for number, steepness in enumerate(valley.steepness):
         gradient = {"weight": steepness + slow["weight"]}

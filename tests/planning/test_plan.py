@@ -50,7 +50,7 @@ def test_a_plan_equals_a_manual_calculation(tmp_path):
         steps={"r18/moco": 0.1, "r18/baseline": 0.2, "r18/mscl": 0.3, "r18/finetune": 0.05},
         loading={"r18/moco": 0.01, "r18/baseline": 0.01, "r18/mscl": 0.01, "r18/finetune": 0.01},
     )
-    command.run_plan(tiny(tmp_path), rates=given, cpus=2, json_out=tmp_path / "plan.json")
+    command.run_plan(load_config(tiny(tmp_path)), rates=given, cpus=2, json_out=tmp_path / "plan.json")
     plan = json.loads((tmp_path / "plan.json").read_text())
     kin, ss = plan["datasets"]["kin"], plan["datasets"]["ss"]
     # 24 videos of 24 frames in 2 shards; flow from frame i to i + 2: 22 fields per video. 24 bytes of index per stored frame.
@@ -174,9 +174,9 @@ def test_every_published_number_has_its_source():
 
 def test_measured_rates_are_saved_and_reused(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "SECONDS", 1.0)
-    path, kept = tiny(tmp_path), tmp_path / "rates.yaml"
-    command.run_plan(path, save=kept, json_out=tmp_path / "first.json")
-    command.run_plan(path, rates=kept, json_out=tmp_path / "again.json")
+    config, kept = load_config(tiny(tmp_path)), tmp_path / "rates.yaml"
+    command.run_plan(config, save=kept, json_out=tmp_path / "first.json")
+    command.run_plan(config, rates=kept, json_out=tmp_path / "again.json")
     first, again = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("first", "again"))
     assert first["datasets"]["kin"]["rates"]["field_seconds"]["origin"] == "measured here"
     assert again["datasets"]["kin"]["rates"]["field_seconds"]["origin"] == "given"

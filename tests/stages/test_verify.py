@@ -24,7 +24,7 @@ def results(tmp_path):
 
 
 def said(results, capsys, *arguments):
-    verify(results, results / "none.yaml", *arguments)
+    verify(results, None, "config.yaml", *arguments)
     return capsys.readouterr().out
 
 

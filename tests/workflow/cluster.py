@@ -182,6 +182,20 @@ def start(cluster: Cluster, command: list[str]) -> None:
         cluster.daemons.append(subprocess.Popen(told, env=cluster.environment, **options))
 
 
+@contextlib.contextmanager
+def without_controller(cluster: Cluster) -> Iterator[None]:
+    """The controller is stopped; afterwards it starts again with the jobs that it knew."""
+    (old,) = [d for d in cluster.daemons if "slurmctld" in d.args]
+    old.terminate()
+    old.wait(30)
+    cluster.daemons.remove(old)
+    try:
+        yield
+    finally:
+        start(cluster, ["slurmctld", "-D", "-f", f"{cluster.folder}/slurm.conf"])
+        wait_for("the controller", lambda: asked(cluster, "sinfo", "--noheader"), 60, cluster.daemons)
+
+
 def asked(cluster: Cluster, *command: str) -> str:
     """The output of a Slurm command; "" when it fails."""
     try:

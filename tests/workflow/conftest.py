@@ -13,7 +13,7 @@ import yaml
 
 from tests.conftest import ROOT, tiny_config
 
-CODE = ("Snakefile", "workflow", "mscl", "slurm", "config", "README.md")
+CODE = ("Snakefile", "workflow", "profiles", "mscl", "slurm", "config", "README.md")
 
 
 def run_snakemake(folder: Path, *arguments, config: dict | None = None, **options) -> subprocess.CompletedProcess:

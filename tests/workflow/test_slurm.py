@@ -90,7 +90,7 @@ def begun(cluster, tmp_path_factory):
     process = submit(cluster, folder, folder / "my.yaml")
     try:
         log = folder / "results/logs/pretrain/r18/mscl/seed0.log"
-        until(lambda: "| 0/" in text(log), 500, process)  # the training loop has started
+        until(lambda: "epoch 1:" in text(log), 500, process)  # the training loop has started
         time.sleep(1)
         first = of_rule(cluster, "pretrain")[0]["JobId"]
         cluster("scancel", first)
@@ -240,6 +240,26 @@ def test_the_error_of_a_failed_job_is_shown_to_the_user(failing):
     assert "error: 24 usable videos in split 'train' are fewer than one batch of 32" in said, said
     logs = re.search(r"^    log: (\S+/logs/pretrain/r18/mscl/seed0.log), (\S+/slurm_logs/\S+/\d+.log)", said, re.M)
     assert logs and all(Path(p).exists() for p in logs.groups()), said
+
+
+def test_jobs_are_kept_while_the_controller_is_away(cluster, pipeline, tmp_path):
+    """Slurm's controller stops in the middle of a training, which ends meanwhile; the next job is submitted when it is back."""
+    config = other(pipeline[1], tmp_path / "results", processes=1, epochs=60)
+    config["methods"] = ["mscl"]
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(config))
+    metrics = tmp_path / "results/finetune/ss/r18/mscl/seed0/metrics.json"
+    process = submit(cluster, tmp_path, tmp_path / "my.yaml", metrics)
+    try:
+        until(lambda: "epoch 1:" in text(tmp_path / "results/logs/pretrain/r18/mscl/seed0.log"), 100, process)
+        with slurm.without_controller(cluster):
+            until(lambda: "controller has not answered for" in text(tmp_path / "out.txt"), 60, process)
+            until(lambda: (tmp_path / "results/pretrain/r18/mscl/seed0/weights.safetensors").exists(), 200, process)
+        assert process.wait(timeout=200) == 0
+    finally:
+        end(process)
+    said = text(tmp_path / "out.txt")
+    assert "the jobs in the queue (1) are kept" in said and "controller answers again, after" in said, said
+    assert metrics.exists() and "Trying to restart" not in said
 
 
 def test_two_tasks_pretrain_one_network_with_the_results_in_place(cluster, pipeline, tmp_path):

@@ -39,6 +39,33 @@ def test_videos_become_frames(case, tmp_path):
     assert len(rows) == 60 and set(rows.status) == {"ok"}, rows.reason.unique()
 
 
+def test_no_home_a_tight_umask_files_from_the_future_and_data_on_another_disk(tmp_path):
+    copy_code(tmp_path)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "data").symlink_to("disk")
+    away = {"HOME": "/dev/null/home", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    options = {"config": tiny_config(Path(".")), "env": os.environ | away, "umask": 0o077}
+    for target in ("data/datasets/ss.json", "extracted"):
+        run = run_snakemake(tmp_path, target, **options)
+        assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+        for n, path in enumerate((tmp_path / "disk" / "videos").rglob("*.webm")):
+            os.utime(path, (0, 0) if n % 2 else (4e9, 4e9))  # 1970 and 2096
+    rows = pd.concat(map(pd.read_parquet, (tmp_path / "disk" / "frames").rglob("*.parquet")))
+    assert len(rows) == 60 and set(rows.status) == {"ok"}, rows.reason.unique()
+    assert "Nothing to be done" in run_snakemake(tmp_path, "extracted", **options).stderr
+    for path in ("disk/manifests/ss.parquet", "disk/frames/ss/0000.tar"):
+        assert (tmp_path / path).stat().st_mode & 0o777 == 0o600  # as the user's umask says
+
+
+def test_dvc_is_told_of_a_linked_folder_before_anything_runs(tmp_path):
+    copy_code(tmp_path)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "data").symlink_to("disk")
+    run = run_snakemake(tmp_path, "listed", config=tiny_config(Path(".")), env=os.environ | {"DVC_STAGE": "data"})
+    assert run.returncode and "data is a link, which DVC takes for no output; nothing was run" in run.stderr, run.stderr
+    assert not list((tmp_path / "disk").iterdir())
+
+
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root may run a command as another user")
 def test_a_user_needs_no_name(tmp_path):
     """A container may run under a number that /etc/passwd does not have."""

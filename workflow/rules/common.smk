@@ -16,15 +16,39 @@ def stage_prefix():
     * `set -euo pipefail`: Snakemake sets strict mode only if there is no prefix.
     * PYTHONPATH: the package is that of this checkout.
     * PATH: the Python that runs Snakemake also runs the stages, unless Snakemake provides an environment (--sdm).
-    * trap: a cluster that stops a job sends SIGTERM to all its processes, and a terminal SIGINT. The shell and tee must keep running until Python has
+    * keep LOG LABEL: the output goes to the log, behind that of earlier attempts, and with the label before each line to the console.
+    * trap: a cluster that stops a job sends SIGTERM to all its processes, and a terminal SIGINT. The shell and `keep` must keep running until Python has
       written a checkpoint.
     * PYTHONUNBUFFERED: the log contains the last output of a killed stage.
     """
     found = f"set -euo pipefail; export PYTHONUNBUFFERED=1 PYTHONPATH={in_shell(ROOT)}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
     if not workflow.deployment_settings.deployment_method:
         found += f"export PATH={in_shell(Path(sys.executable).parent)}:$PATH; "
-    found += "trap : TERM INT; tee() {{ trap '' TERM INT; command tee \"$@\"; }}; "
+    found += 'trap : TERM INT; keep() {{ trap \'\' TERM INT; echo "started $(date \'+%F %T\')" >> "$1"; tee -a "$1" | sed -u "s|^|$2: |"; }}; '
     return found
+
+
+def show_report():
+    """After a run up to the report: its short tables and its path."""
+    if not workflow.is_main_process or not any(job.rule.name == "report" for job in workflow.dag.jobs):
+        return
+    if workflow.deployment_settings.deployment_method:  # Snakemake's own environment may have no tables
+        print(f"Page: {at.report()}/index.html")
+    else:
+        subprocess.run(
+            [sys.executable, "-m", "mscl", "tables", at.report()], env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False
+        )
+
+
+def refuse_links_for_dvc():
+    """DVC takes no output behind a link, and says so only after the stage has run; so here it is said before."""
+    for path in (cfg.paths.data, cfg.paths.results):
+        linked = next((p for p in (Path(path), *Path(path).parents) if p.is_symlink()), None)
+        if "DVC_STAGE" in os.environ and linked is not None:
+            raise WorkflowError(
+                f"{linked} is a link, which DVC takes for no output; nothing was run. Clone the repository onto that disk, or mount the disk"
+                " at this place (sudo mount --bind), or run Snakemake without DVC: docs/dvc.md"
+            )
 
 
 def one_of(names):

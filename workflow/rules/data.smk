@@ -27,10 +27,11 @@ rule download:
         *stage.settings("download"),
         *stage.code("download"),
         job=stage.job("download"),
+        label=stage.label("download"),
     message:
         "Downloading data set {wildcards.dataset}"
     shell:
-        "python -m mscl download --job {params.job:q} --out {output.list:q} --workers {resources.cpus_per_task} 2>&1 | tee {log:q}"
+        "python -m mscl download --job {params.job:q} --out {output.list:q} --workers {resources.cpus_per_task} 2>&1 | keep {log:q} {params.label:q}"
 
 
 rule dataset:
@@ -53,10 +54,11 @@ rule dataset:
         *stage.settings("dataset"),
         *stage.code("dataset"),
         job=stage.job("dataset"),
+        label=stage.label("dataset"),
     message:
         "Preparing data set {wildcards.dataset}"
     shell:
-        "python -m mscl dataset --job {params.job:q} --out {output.list:q} 2>&1 | tee {log:q}"
+        "python -m mscl dataset --job {params.job:q} --out {output.list:q} 2>&1 | keep {log:q} {params.label:q}"
 
 
 rule manifest:
@@ -77,10 +79,11 @@ rule manifest:
         *stage.settings("manifest"),
         *stage.code("manifest"),
         job=stage.job("manifest"),
+        label=stage.label("manifest"),
     message:
         "Writing the manifest of {wildcards.dataset}"
     shell:
-        "python -m mscl manifest --job {params.job:q} --out {output.manifest:q} 2>&1 | tee {log:q}"
+        "python -m mscl manifest --job {params.job:q} --out {output.manifest:q} 2>&1 | keep {log:q} {params.label:q}"
 
 
 rule frames:
@@ -103,11 +106,12 @@ rule frames:
         *stage.settings("frames"),
         *stage.code("frames"),
         job=stage.job("frames"),
+        label=stage.label("frames"),
     message:
         "Extracting frames of {wildcards.dataset}, shard {wildcards.shard}"
     shell:
         "python -m mscl frames --job {params.job:q} {input.manifest:q} {wildcards.shard} --out {output.index:q}"
-        " --workers {resources.cpus_per_task} 2>&1 | tee {log:q}"
+        " --workers {resources.cpus_per_task} 2>&1 | keep {log:q} {params.label:q}"
 
 
 rule flow:
@@ -131,11 +135,12 @@ rule flow:
         *stage.settings("flow"),
         *stage.code("flow"),
         job=stage.job("flow"),
+        label=stage.label("flow"),
     message:
         f"Computing flow ({cfg.flow.method}) of {{wildcards.dataset}}, shard {{wildcards.shard}}"
     shell:
         "python -m mscl flow --job {params.job:q} {input.index:q} --out {output.index:q}"
-        " --workers {resources.cpus_per_task} 2>&1 | tee {log:q}"
+        " --workers {resources.cpus_per_task} 2>&1 | keep {log:q} {params.label:q}"
 
 
 rule listed:

@@ -19,10 +19,11 @@ rule data_health:
         *stage.settings("data_health"),
         *stage.code("data_health"),
         job=stage.job("data_health"),
+        label=stage.label("data_health"),
     message:
         "Counting videos by status"
     shell:
-        "python -m mscl data --job {params.job:q} --out {output.data:q} 2>&1 | tee {log:q}"
+        "python -m mscl data --job {params.job:q} --out {output.data:q} 2>&1 | keep {log:q} {params.label:q}"
 
 
 if build.exact_flow_datasets(cfg):
@@ -45,10 +46,11 @@ if build.exact_flow_datasets(cfg):
             *stage.settings("flow_error"),
             *stage.code("flow_error"),
             job=stage.job("flow_error"),
+            label=stage.label("flow_error"),
         message:
             "Comparing the stored flow with the exact flow"
         shell:
-            "python -m mscl flow-error --job {params.job:q} --out {output.flow_error:q} 2>&1 | tee {log:q}"
+            "python -m mscl flow-error --job {params.job:q} --out {output.flow_error:q} 2>&1 | keep {log:q} {params.label:q}"
 
 
 ANALYSIS = stage.makes("analysis")
@@ -80,12 +82,13 @@ rule analysis:
         *stage.settings("analysis"),
         *stage.code("analysis"),
         job=stage.job("analysis"),
+        label=stage.label("analysis"),
         out=stage.folder("analysis"),
         records=stage.records("analysis"),
     message:
         "Confused pairs and GradCAM of {wildcards.model}"
     shell:
-        "python -m mscl analysis --job {params.job:q} --out {params.out:q} --records {params.records:q} 2>&1 | tee {log:q}"
+        "python -m mscl analysis --job {params.job:q} --out {params.out:q} --records {params.records:q} 2>&1 | keep {log:q} {params.label:q}"
 
 
 CURVES = ["finetune_top1", *(["pretrain_loss"] if cfg.pretrained_methods else [])]
@@ -124,8 +127,9 @@ rule report:
         *stage.settings("report"),
         *stage.code("report"),
         job=stage.job("report"),
+        label=stage.label("report"),
         out=folder,
     message:
         "Writing the report"
     shell:
-        "python -m mscl report --job {params.job:q} --out {params.out:q} 2>&1 | tee {log:q}"
+        "python -m mscl report --job {params.job:q} --out {params.out:q} 2>&1 | keep {log:q} {params.label:q}"

@@ -25,6 +25,7 @@ rule pretrain:
         *stage.settings("pretrain"),
         *stage.code("pretrain"),
         job=stage.job("pretrain"),
+        label=stage.label("pretrain"),
         out=stage.folder("pretrain"),
         records=stage.records("pretrain"),
         curves=stage.curves("pretrain"),
@@ -33,7 +34,7 @@ rule pretrain:
     shell:
         "python -m mscl pretrain --job {params.job:q} --out {params.out:q} --records {params.records:q}"
         " --workers {resources.workers} --processes {resources.processes}"
-        " --checkpoint-minutes {resources.checkpoint_minutes} --curves {params.curves:q} 2>&1 | tee -a {log:q}"
+        " --checkpoint-minutes {resources.checkpoint_minutes} --curves {params.curves:q} 2>&1 | keep {log:q} {params.label:q}"
 
 
 rule finetune:
@@ -60,6 +61,7 @@ rule finetune:
         *stage.settings("finetune"),
         *stage.code("finetune"),
         job=stage.job("finetune"),
+        label=stage.label("finetune"),
         out=stage.folder("finetune"),
         records=stage.records("finetune"),
         curves=stage.curves("finetune"),
@@ -68,7 +70,7 @@ rule finetune:
     shell:
         "python -m mscl finetune --job {params.job:q} --out {params.out:q} --records {params.records:q}"
         " --workers {resources.workers} --processes {resources.processes}"
-        " --checkpoint-minutes {resources.checkpoint_minutes} --curves {params.curves:q} 2>&1 | tee -a {log:q}"
+        " --checkpoint-minutes {resources.checkpoint_minutes} --curves {params.curves:q} 2>&1 | keep {log:q} {params.label:q}"
 
 
 rule frozen:
@@ -93,13 +95,14 @@ rule frozen:
         *stage.settings("frozen"),
         *stage.code("frozen"),
         job=stage.job("frozen"),
+        label=stage.label("frozen"),
         out=stage.folder("frozen"),
         records=stage.records("frozen"),
     message:
         "Evaluating frozen features of {wildcards.model} from {wildcards.method}, seed {wildcards.seed}"
     shell:
         "python -m mscl frozen --job {params.job:q} --out {params.out:q} --records {params.records:q}"
-        " --workers {resources.workers} 2>&1 | tee {log:q}"
+        " --workers {resources.workers} 2>&1 | keep {log:q} {params.label:q}"
 
 
 rule pretrained:

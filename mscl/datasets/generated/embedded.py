@@ -154,7 +154,7 @@ def write_dataset(dataset: Dataset, workers: int = 2) -> None:
             encode(render(clip_scene(dataset.embedded, dataset.format, clip.clip_id)), path)
 
     with ThreadPoolExecutor(workers) as pool:
-        for _ in tqdm(pool.map(make, todo), total=len(todo), desc=f"generate {dataset.root.name}", unit="video", mininterval=1):
+        for _ in tqdm(pool.map(make, todo), total=len(todo), unit="video"):
             pass
     {"ssv2": _annotate_ssv2, "kinetics": _annotate_kinetics}[dataset.format](dataset, todo)
 

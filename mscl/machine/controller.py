@@ -1,0 +1,121 @@
+"""On the submit host: Snakemake keeps its jobs while Slurm's controller is away.
+
+When a query of the states fails, the Slurm executor of Snakemake (2.8.0) forgets all its jobs and waits for ever, and a job that is
+submitted meanwhile counts as failed. Here both wait until the controller answers.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from types import ModuleType
+from typing import Any
+
+EXECUTOR = "snakemake_executor_plugin_slurm"
+PAUSE = 10.0  # seconds between two questions whether the controller is back
+REMIND = 600.0  # seconds between two messages while it is away
+UNLISTED = 600.0  # seconds after which a job that a working controller does not list has ended
+
+
+class Controller:
+    """What is known of Slurm's controller. `clock` gives seconds and `sleep` waits for some, for tests."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep):
+        self.clock, self.sleep = clock, sleep
+        self.stopping = False  # Snakemake ends: nothing waits any more
+        self.away_since: float | None = None
+        self.told = 0.0
+        self.unlisted: dict[str, float] = {}  # job -> when it was first missing from the answer
+
+    def states(
+        self, answer: dict[str, str] | None, jobs: set[str], complete: bool, warn: Callable[[str], None]
+    ) -> dict[str, str]:
+        """States of the jobs, from the answer of Slurm: None when it did not answer. A job without a state is asked for again.
+
+        `complete` says that the answer lists every job that Slurm knows. A job that is missing from it for long is UNKNOWN: it has
+        ended, and Snakemake looks at its output files.
+        """
+        if answer is None:
+            self.is_away(warn, f"the jobs in the queue ({len(jobs)}) are kept")
+            return {}
+        self.is_back(warn)
+        now, missing = (
+            self.clock(),
+            {job for job in jobs if not {job, job.partition("_")[0]} & answer.keys()} if complete else set(),
+        )
+        self.unlisted = {job: self.unlisted.get(job, now) for job in missing}
+        for job, since in self.unlisted.items():
+            if now - since >= UNLISTED:
+                warn(f"Slurm has not listed job {job} for {minutes(now - since)}, so it has ended; its output files tell how")
+                answer = answer | {job: "UNKNOWN"}
+        return answer
+
+    def wait(self, answers: Callable[[], bool], warn: Callable[[str], None]) -> None:
+        """Return when the controller answers, or Snakemake ends."""
+        while not answers() and not self.stopping:
+            self.is_away(warn, "the next job is submitted when it answers")
+            self.sleep(PAUSE)
+        self.is_back(warn)
+
+    def is_away(self, warn: Callable[[str], None], kept: str) -> None:
+        now = self.clock()
+        if self.away_since is None:
+            self.away_since = now
+        elif now - self.told < REMIND:
+            return
+        self.told = now
+        warn(f"Slurm's controller has not answered for {minutes(now - self.away_since)}: {kept}; nothing is to be done")
+
+    def is_back(self, warn: Callable[[str], None]) -> None:
+        if self.away_since is not None:
+            warn(f"Slurm's controller answers again, after {minutes(self.clock() - self.away_since)}")
+            self.away_since = None
+
+
+def minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.0f} seconds"
+
+
+def answers() -> bool:
+    """Whether Slurm's controller answers."""
+    try:
+        return subprocess.run(["scontrol", "ping"], capture_output=True, timeout=60).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def keep_jobs() -> None:
+    """Make the Slurm executor of this process, if it is loaded, wait for a controller that is away."""
+    if (plugin := sys.modules.get(EXECUTOR)) is not None and not hasattr(plugin, "mscl_controller"):
+        plugin.mscl_controller = Controller()
+        _patch(plugin, plugin.mscl_controller)
+
+
+def _patch(plugin: ModuleType, controller: Controller) -> None:
+    query, executor = plugin.query_job_status, plugin.Executor
+    check, submit, shutdown = executor.check_active_jobs, executor.run_job, executor.shutdown
+    jobs: set[str] = set()
+
+    async def query_job_status(command: str, logger: Any) -> tuple[dict[str, str], float]:
+        answer, seconds = await query(command, logger)
+        states = controller.states(answer, jobs, command.startswith("squeue"), logger.warning)
+        return states, seconds or 0.0
+
+    async def check_active_jobs(self: Any, active: list) -> AsyncIterator:
+        jobs.clear()
+        jobs.update(job.external_jobid for job in active)
+        async for job in check(self, active):
+            yield job
+
+    def run_job(self: Any, job: Any) -> None:
+        controller.wait(answers, self.logger.warning)
+        submit(self, job)
+
+    def stop(self: Any) -> None:
+        controller.stopping = True
+        shutdown(self)
+
+    plugin.query_job_status = query_job_status
+    executor.check_active_jobs, executor.run_job, executor.shutdown = check_active_jobs, run_job, stop
