@@ -38,7 +38,7 @@ demo: $(INSTALLED)
 	  exit $$code; }
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations 10 tests/workflow tests
 
 unlock: $(INSTALLED)
 	$(BIN)/snakemake --unlock --cores 1 $(if $(CONFIG),--configfile $(CONFIG))

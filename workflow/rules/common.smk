@@ -5,6 +5,11 @@ from mscl.machine.gpus import visible
 ENVIRONMENT = "../envs/mscl.yaml" if workflow.deployment_settings.deployment_method else None
 
 
+def runs_jobs():
+    """Whether this Snakemake runs jobs: no dry run, no summary. It is known only when all rules are read."""
+    return workflow.executor_plugin is not None and not workflow.dryrun and not workflow.touch
+
+
 def in_shell(path):
     """A path as a shell command of Snakemake writes it: quoted, and with each brace doubled, because Snakemake formats commands."""
     return shlex.quote(str(path)).replace("{", "{{").replace("}", "}}")
