@@ -35,7 +35,7 @@ def tiny_config(root: Path) -> dict:
         "clip": {"frames": 8, "stride": 2, "max_shift": 4},
         "contrast": {"dim": 16, "queue": 32, "temperature": 0.1},
         "pretrain": {"datasets": ["kin"]},
-        "finetune": {"dataset": "ss"},
+        "targets": [{"dataset": "ss"}],
         "models": {"r18": {
             "backbone": "r3d_18", "width": 4, "flow_width": 4, "neck": 16, "neck_blocks": 2, "size": 32,
             "pretrain": {"optimizer": "adamw", "lr": 0.002, "batch": 8, "epochs": 2},

@@ -135,6 +135,7 @@ def show_job(
     model: Annotated[str, typer.Option(help="A name under `models`.")],
     method: Annotated[str, typer.Option(help="One of `methods`.")],
     seed: Annotated[int, typer.Option(help="One of `seeds`.")],
+    target: Annotated[str, typer.Option(help="Of finetuning: the name of a target; default: the first.")] = "",
     given: Given = [],  # noqa: B006
 ) -> None:
     """Print the arguments to start a training run by hand: the values of --out, --records and --job, one per line."""
@@ -143,7 +144,7 @@ def show_job(
     from mscl.stages.table import by_hand
 
     path, values = read_words(given)
-    print("\n".join(by_hand(load_config(values, str(path)), stage, model, method, seed)))
+    print("\n".join(by_hand(load_config(values, str(path)), stage, model, method, seed, target)))
 
 
 @app.command()
@@ -260,7 +261,7 @@ def finetune(
 
 @app.command()
 def frozen(job: Job, out: Out, workers: Workers = 0, records: Records = None) -> None:
-    """Evaluate the frozen features of a backbone with the measures in `analysis.measures` (linear probe, retrieval, …)."""
+    """Evaluate the frozen features of a backbone with the measures of its target (linear probe, retrieval, …)."""
     from mscl.evaluation.frozen import evaluate_frozen
 
     settings = jobs.loads(jobs.FrozenJob, job)

@@ -58,10 +58,11 @@ def check_limits(config: Config) -> None:
             _check_steps(f"models.{name}.pretrain", recipe)
             parts = max(groups, recipe.accumulate * config.processes_of(name, method))
             _check_values(f"models.{name}.pretrain", model.backbone, recipe.batch // parts, config.clip.frames, model.size)
-        recipe = model.finetune
-        _check_steps(f"models.{name}.finetune", recipe)
-        videos = recipe.batch // (recipe.accumulate * config.compute.processes)
-        _check_values(f"models.{name}.finetune", model.backbone, videos, recipe.frames, model.size)
+        for target in config.finetuned_targets:
+            recipe = config.finetune_of(target.name, name)
+            _check_steps(f"models.{name}.finetune", recipe)
+            videos = recipe.batch // (recipe.accumulate * config.compute.processes)
+            _check_values(f"models.{name}.finetune", model.backbone, videos, recipe.frames, model.size)
 
 
 def _check_steps(key: str, recipe: Optim) -> None:

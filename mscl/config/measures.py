@@ -19,6 +19,8 @@ class Measure:
     columns: dict[str, str]  # returned column -> title in the tables; columns without a title are stored but not shown
 
 
+FINETUNE = "finetune"  # stands beside these in the measures of a target: top-1 and top-5 after finetuning
+
 MEASURES: dict[str, Measure] = {
     "probe": Measure("mscl.measures.probe:linear_probe", {"top1": "Probe top-1"}),
     "retrieval": Measure("mscl.measures.retrieval:retrieval", {"1": "R@1", "5": "R@5", "10": "R@10"}),
@@ -50,6 +52,6 @@ def distinct(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def known_measure(name: str) -> str:
-    """Return `name` if it is a known measure or a module path that exists; else raise ValueError."""
-    refuse_unknown("measure", name, list(MEASURES))
+    """Return `name` if it is finetuning, a known measure, or a module path that exists; else raise ValueError."""
+    refuse_unknown("measure", name, [FINETUNE, *MEASURES])
     return name

@@ -8,14 +8,14 @@ comment says otherwise. This module imports only pydantic and PyYAML, so that th
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from mscl.config.backbones import known_backbone
 from mscl.config.datasets import Dataset, Name, Positive, Share
 from mscl.config.limits import Place, Range, ShareRange, check_limits
-from mscl.config.measures import distinct, known_measure
+from mscl.config.measures import FINETUNE, distinct, known_measure
 from mscl.config.methods import METHODS, Switches
 from mscl.config.validation import Strict, did_you_mean, parse, partial, read_yaml
 
@@ -117,12 +117,16 @@ class Finetune(Optim):
     ratio: Range = (3 / 4, 4 / 3)
     flip: bool = False  # off by default: SSv2 has classes that differ in left and right
     dropout: Share = 0.5
+    stride: Positive | None = None  # frames apart, as stored frames allow; default: uniform over the video
     test_size: Positive = 128  # pixels; short side and centre crop at test time
+    test_clips: Positive = 1  # clips of a video whose softmax is averaged in the test
+    test_crops: Literal[1, 3] = 1  # of each clip: the centre, or both ends of the longer side as well
 
 
 # The same keys, all optional: what a model or a method changes in the shared settings.
 ContrastChanges = partial(Contrast)
 OptimChanges = partial(Optim)
+FinetuneChanges = partial(Finetune)
 AugmentChanges = partial(Augment)
 
 
@@ -176,25 +180,50 @@ class Use(Strict):
     monitor: Monitor | None = None
 
 
-class Target(Strict):
-    """The data for finetuning and all tests."""
+Measures = Annotated[tuple[Annotated[str, AfterValidator(known_measure)], ...], AfterValidator(distinct)]
 
+
+class Target(Strict):
+    """A data set on which every pretrained backbone is tested, and what is measured there."""
+
+    name: Name = ""  # in paths and tables; default: that of the data set
     dataset: Name
     train: str = "train"
     test: str = "validation"
+    measures: Measures = (FINETUNE, "probe", "retrieval")  # finetuning, and measures of the frozen features
+    clips: Positive = 1  # uniform clips per video whose features are averaged for the measures of the frozen features
+    finetune: FinetuneChanges = FinetuneChanges()  # changes to the recipe of every model
+    models: dict[Name, FinetuneChanges] = {}  # model -> further changes
+
+    @model_validator(mode="before")
+    @classmethod
+    def named(cls, values: Any) -> Any:
+        return {"name": values.get("dataset")} | values if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def possible(self) -> Target:
+        if not self.measures:
+            raise ValueError("measures: name at least one, such as finetune or probe, or remove the target")
+        if self.train == self.test:
+            raise ValueError(f"test: '{self.test}' is also train; test on another split, or add one by holdout")
+        return self
+
+    @property
+    def finetuned(self) -> bool:
+        """Whether backbones are finetuned on it."""
+        return FINETUNE in self.measures
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The measures of frozen features."""
+        return tuple(name for name in self.measures if name != FINETUNE)
 
 
 class Analysis(Strict):
-    """The confused pairs, GradCAM, and the measures of frozen features."""
+    """The confused pairs and GradCAM."""
 
     pairs: Positive = 3  # most confused pairs listed per compared method
     gradcam: tuple[str, ...] = ()  # classes to draw; empty: one of each of the two pairs improved most
-    # of the frozen features
-    measures: Annotated[tuple[Annotated[str, AfterValidator(known_measure)], ...], AfterValidator(distinct)] = (
-        "probe",
-        "retrieval",
-    )
-    clips: Positive = 1  # uniform clips per video whose features are averaged
 
 
 class Kernels(Strict):
@@ -234,7 +263,7 @@ class Config(Strict):
     augment: Augment = Augment()
     contrast: Contrast = Contrast()
     pretrain: Use
-    finetune: Target
+    targets: tuple[Target, ...] = Field(min_length=1)
     models: dict[Name, Model] = Field(min_length=1)
     analysis: Analysis = Analysis()
     compute: Compute = Compute()
@@ -271,6 +300,20 @@ class Config(Strict):
         own = self.method_settings.get(method, MethodSettings())
         return changed(self.models[model].pretrain, own.pretrain)
 
+    def target(self, name: str) -> Target:
+        """The target of this name."""
+        return next(target for target in self.targets if target.name == name)
+
+    @property
+    def finetuned_targets(self) -> list[Target]:
+        """The targets on which backbones are finetuned."""
+        return [target for target in self.targets if target.finetuned]
+
+    def finetune_of(self, target: str, model: str) -> Finetune:
+        """The recipe of finetuning a model on a target: that of the model, with the changes of the target."""
+        own = self.target(target)
+        return changed(changed(self.models[model].finetune, own.finetune), own.models.get(model, FinetuneChanges()))
+
     def processes_of(self, model: str, method: str) -> int:
         """Processes of a pretraining: `compute.processes`, or fewer if the batch-norm groups cannot be divided among that number.
 
@@ -285,12 +328,29 @@ class Config(Strict):
         """The methods with pretraining, in the order of the configuration."""
         return [m for m in self.methods if self.switches(m).pretrain]
 
+    @model_validator(mode="before")
+    @classmethod
+    def renamed(cls, values: Any) -> Any:
+        """Say how settings of an earlier version are written now."""
+        if isinstance(values, dict) and "finetune" in values:
+            old = values["finetune"] if isinstance(values["finetune"], dict) else {}
+            now = ", ".join(f"{key}: {old[key]}" for key in ("dataset", "train", "test") if key in old)
+            raise ValueError(f"finetune: there may be several targets now; write targets: [{{{now}}}] instead")
+        analysis = values.get("analysis") if isinstance(values, dict) else None
+        for key in ("measures", "clips") if isinstance(analysis, dict) else ():
+            if key in analysis:
+                raise ValueError(
+                    f"analysis.{key}: belongs to a target now; write it under targets (measures also lists finetune)"
+                )
+        return values
+
     @model_validator(mode="after")
     def possible(self) -> Config:
         for key in ("seeds", "methods"):
             if len(set(getattr(self, key))) < len(getattr(self, key)):
                 raise ValueError(f"{key}: {list(getattr(self, key))} contains a duplicate")
         self._check_methods()
+        self._check_targets()
         self._check_datasets()
         self._check_splits()
         self._check_strides()
@@ -312,12 +372,23 @@ class Config(Strict):
             if method not in known:
                 raise ValueError(f"methods: unknown method '{method}'{did_you_mean(method, known)}")
 
+    def _check_targets(self) -> None:
+        names = [target.name for target in self.targets]
+        for n, target in enumerate(self.targets):
+            if target.name in names[:n]:
+                raise ValueError(
+                    f"targets.{n}.name: '{target.name}' is the name of another target; give this one a name of its own"
+                )
+            for model in target.models:
+                if model not in self.models:
+                    raise ValueError(f"targets.{n}.models: no model '{model}'{did_you_mean(model, list(self.models))}")
+
     def _check_datasets(self) -> None:
         watched = [self.pretrain.monitor.dataset] if self.pretrain.monitor else []
         for key, names in (
             ("pretrain.datasets", self.pretrain.datasets),
             ("pretrain.monitor.dataset", watched),
-            ("finetune.dataset", [self.finetune.dataset]),
+            *((f"targets.{n}.dataset", [target.dataset]) for n, target in enumerate(self.targets)),
         ):
             for name in names:
                 if name not in self.datasets:
@@ -343,7 +414,8 @@ class Config(Strict):
                 raise ValueError(
                     "clip.frames: LMCL needs 8 frames, since it pairs 4 time steps of the neck with 4 of the flow network; set 8"
                 )
-        self._check_parts(f"models.{name}.finetune", self.models[name].finetune, self.compute.processes)
+        for target in self.finetuned_targets:
+            self._check_parts(f"models.{name}.finetune", self.finetune_of(target.name, name), self.compute.processes)
 
     def _check_accumulate(self, name: str, method: str, recipe: Optim, contrast: Contrast) -> None:
         """Check that each part of a batch contains at least 2 whole batch-norm groups, among which its keys are shuffled."""
@@ -364,7 +436,7 @@ class Config(Strict):
 
     def _check_splits(self) -> None:
         wanted = [(d, self.pretrain.split) for d in self.pretrain.datasets]
-        wanted += [(self.finetune.dataset, s) for s in (self.finetune.train, self.finetune.test)]
+        wanted += [(target.dataset, split) for target in self.targets for split in (target.train, target.test)]
         if self.pretrain.monitor:
             watched = (self.pretrain.monitor.dataset, self.pretrain.monitor.split)
             wanted.append(watched)
@@ -372,14 +444,9 @@ class Config(Strict):
                 raise ValueError(
                     f"pretrain.monitor: split '{watched[1]}' of '{watched[0]}' is used for pretraining; give another split"
                 )
-        if self.finetune.train == self.finetune.test:
+        if self.pretrain.monitor and watched in [(target.dataset, target.test) for target in self.targets]:
             raise ValueError(
-                f"finetune.test: '{self.finetune.test}' is also finetune.train; test on another split, or add one by holdout"
-            )
-        tested = (self.finetune.dataset, self.finetune.test)
-        if self.pretrain.monitor and (self.pretrain.monitor.dataset, self.pretrain.monitor.split) == tested:
-            raise ValueError(
-                f"pretrain.monitor: split '{tested[1]}' of '{tested[0]}' is the test split (finetune.test), and the monitor uses its labels"
+                f"pretrain.monitor: split '{watched[1]}' of '{watched[0]}' is the test split of a target, and the monitor uses its labels"
                 " during pretraining; give another split"
             )
         for name, split in wanted:

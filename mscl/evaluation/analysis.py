@@ -202,9 +202,8 @@ def _draw(
         return False
     ids = [figure["clip_id"] for figure in figures]
     rows = manifest[(manifest["split"] == job.test) & manifest["clip_id"].isin(ids)]
-    clips = UniformClips(
-        Shards(job.source.frame_indexes()), rows, frames=job.finetune.frames, size=job.finetune.test_size, clips=1
-    )
+    recipe = job.finetune
+    clips = UniformClips(Shards(job.source.frame_indexes()), rows, recipe.frames, recipe.test_size, stride=recipe.stride)
     place = {str(clip): number for number, clip in enumerate(clips.rows["clip_id"])}
     for figure in figures:
         _draw_figure(figure, clips[place[figure["clip_id"]]], models, device, out_dir / figure["file"])

@@ -36,7 +36,7 @@ def evaluate_frozen(job: FrozenJob, out: Path, workers: int = 0) -> None:
     functions = {name: load(measure(name).function) for name in job.measures}
     rows, store = pd.read_parquet(job.source.manifest), Shards(job.source.frame_indexes())
     train, test = (
-        UniformClips(store, rows[(rows.split == s) & (rows.label >= 0)], job.frames, job.test_size, job.clips)
+        UniformClips(store, rows[(rows.split == s) & (rows.label >= 0)], job.frames, job.test_size, job.clips, stride=job.stride)
         for s in (job.train, job.test)
     )
     train_y, test_y = train.rows.label.to_numpy(), test.rows.label.to_numpy()

@@ -114,9 +114,9 @@ def _plain(template: str) -> str:
 
 def _classes(config: Config, counted: dict[str, Counted | None]) -> Iterator[str]:
     """A sentence for each class in `subset.classes` and `analysis.gradcam` that the data set does not have."""
-    target = config.finetune.dataset
     wanted = [(f"datasets.{n}.subset.classes", n, config.datasets[n].subset.classes) for n in counted]
-    for key, name, classes in [*wanted, ("analysis.gradcam", target, config.analysis.gradcam)]:
+    drawn = [t.dataset for t in config.finetuned_targets[:1]]  # classes of one target are no mistake on another
+    for key, name, classes in [*wanted, *(("analysis.gradcam", target, config.analysis.gradcam) for target in drawn)]:
         if not classes or (known := known_classes(config.datasets[name], counted[name])) is None:
             continue
         for wrong in (c for c in classes if c not in known and _plain(c) not in known):
@@ -127,10 +127,12 @@ def _classes(config: Config, counted: dict[str, Counted | None]) -> Iterator[str
 def _batches(config: Config, counted: dict[str, Counted | None]) -> Iterator[str]:
     """A sentence for each training whose batch is larger than its usable videos, where all of them are counted."""
     sources = [counted[name] for name in config.pretrain.datasets]
-    target, seen = counted[config.finetune.dataset], set()
-    for name, model in config.models.items():
-        if target is not None and model.finetune.batch > (there := target.usable[config.finetune.train]):
-            seen.add(_too_few(f"models.{name}.finetune.batch", model.finetune.batch, there, config.finetune.train))
+    seen = set()
+    for name in config.models:
+        for target in config.finetuned_targets:
+            found, batch = counted[target.dataset], config.finetune_of(target.name, name).batch
+            if found is not None and batch > (there := found.usable[target.train]):
+                seen.add(_too_few(f"models.{name}.finetune.batch", batch, there, target.train))
         if None in sources:
             continue
         there = sum(found.usable[config.pretrain.split] for found in sources)
@@ -145,11 +147,11 @@ def _too_few(key: str, batch: int, there: int, split: str) -> str:
 
 
 def _one_class(config: Config, counted: dict[str, Counted | None]) -> Iterator[str]:
-    found = counted[config.finetune.dataset]
-    for split in (config.finetune.train, config.finetune.test) if found else ():
+    tested = [(counted[t.dataset], split, t) for t in config.targets for split in (t.train, t.test)]
+    for found, split, target in (each for each in tested if each[0]):
         if len(found.classes.get(split, ())) < 2:
             count = len(found.classes.get(split, ()))
-            yield f"finetune: the usable videos of split '{split}' are of {count} class(es), so no accuracy can be measured"
+            yield f"target {target.name}: the usable videos of split '{split}' are of {count} class(es), so no accuracy can be measured"
 
 
 def _kind(config: Config) -> Iterator[str]:
@@ -178,6 +180,7 @@ def _unused(config: Config) -> Iterator[str]:
             yield f"method_settings.{name}: not under methods, so it is not run"
     for name in config.datasets:
         if name not in used_datasets(config):
-            yield f"datasets.{name}: not used by pretrain or finetune"
-    if "clips" in config.analysis.model_fields_set and not config.analysis.measures:
-        yield "analysis.clips: analysis.measures is empty, so it is not used"
+            yield f"datasets.{name}: not used by pretrain or a target"
+    for n, target in enumerate(config.targets):
+        if "clips" in target.model_fields_set and not target.frozen:
+            yield f"targets.{n}.clips: it has no measure of frozen features, so it is not used"

@@ -70,11 +70,12 @@ class Training:
     steps: int  # optimiser steps; 0 for frozen
     trained: int  # videos processed forward and backward, over all epochs
     seen: int  # clips processed forward only
+    target: str = ""  # of finetuning and frozen tests
 
     @property
     def key(self) -> str:
-        """The network, as in the keys of the rates: "<model>/<method>" for pretraining, else "<model>/finetune"."""
-        return f"{self.model}/{self.method}" if self.kind == "pretrain" else f"{self.model}/finetune"
+        """The network, as in the keys of the rates: "<model>/<method>" for pretraining, else "<model>/finetune/<target>"."""
+        return f"{self.model}/{self.method}" if self.kind == "pretrain" else f"{self.model}/finetune/{self.target}"
 
 
 def facts_of(name: str, dataset: Dataset) -> Facts | None:
@@ -190,19 +191,23 @@ def count_jobs(config: Config) -> dict[str, int]:
 
 def trainings(config: Config, videos: dict[str, Counts]) -> list[Training]:
     """Every pretraining, finetuning and frozen evaluation, with steps as in `mscl.training.recipe.epoch_batches`."""
-    use, target, found = config.pretrain, videos[config.finetune.dataset].videos, []
+    use, found = config.pretrain, []
     many = sum(videos[d].videos[use.split] for d in use.datasets)
-    train, test = target[config.finetune.train], target[config.finetune.test]
     for job in planned(config, "pretrain", "finetune", "frozen"):
         kind, run = job.stage.name, job.values
         steps, trained, seen = 0, 0, 0
         if kind == "pretrain":
             steps, trained = _steps(many, config.pretrain_of(run["model"], run["method"]))
-        elif kind == "finetune":
-            steps, trained = _steps(train, config.models[run["model"]].finetune)
-            seen = test
+            found.append(Training(kind, **run, steps=steps, trained=trained, seen=0))
+            continue
+        target = config.target(run["target"])
+        train, test = (videos[target.dataset].videos[split] for split in (target.train, target.test))
+        if kind == "finetune":
+            recipe = config.finetune_of(target.name, run["model"])
+            steps, trained = _steps(train, recipe)
+            seen = test * recipe.test_clips * recipe.test_crops
         else:
-            seen = (train + test) * config.analysis.clips
+            seen = (train + test) * target.clips
         found.append(Training(kind, **run, steps=steps, trained=trained, seen=seen))
     return found
 

@@ -44,12 +44,12 @@ def make_store(config: Config, name: str, samples: list[Sample], flow: bool, fol
 
 
 def measured_loading(config: Config, stores: dict[str, jobs.Source], seconds: float) -> dict[str, float]:
-    """{"<model>/<method>" or "<model>/finetune": CPU seconds to load one video}; takes about `seconds` in total.
+    """{"<model>/<method>" or "<model>/finetune/<target>": CPU seconds to load one video}; takes about `seconds` in total.
 
     A network is left out if none of the available videos is long enough for it.
     """
     methods = config.pretrained_methods
-    each, found = seconds / (len(config.models) * (len(methods) + 1)), {}
+    each, found = seconds / (len(config.models) * (len(methods) + len(config.targets))), {}
     for name, model in config.models.items():
         for method in methods:
             job = build.pretrain_job(config, name, method, config.seeds[0])
@@ -59,11 +59,12 @@ def measured_loading(config: Config, stores: dict[str, jobs.Source], seconds: fl
                 found[f"{name}/{method}"] = _timed(
                     PretrainClips(rows, job.clip, job.augment, job.switches, job.net.size, job.seed), each
                 )
-        store = Shards(stores[config.finetune.dataset].frame_indexes())
-        rows = pd.read_parquet(stores[config.finetune.dataset].manifest)
-        clips = FinetuneClips(store, rows, model.finetune, model.size, 0)
-        if len(clips):
-            found[f"{name}/finetune"] = _timed(clips, each)
+        for target in config.targets:
+            store = Shards(stores[target.dataset].frame_indexes())
+            rows = pd.read_parquet(stores[target.dataset].manifest)
+            clips = FinetuneClips(store, rows, config.finetune_of(target.name, name), model.size, 0)
+            if len(clips):
+                found[f"{name}/finetune/{target.name}"] = _timed(clips, each)
     return found
 
 

@@ -77,7 +77,7 @@ def is_here(device: str) -> bool:
 
 
 def measured_steps(config: Config, classes: int, device: str, seconds: float) -> dict[str, float]:
-    """{"<model>/<method>" or "<model>/finetune": device seconds per video}, from real training steps at full size.
+    """{"<model>/<method>" or "<model>/finetune/<target>": device seconds per video}, from real training steps at full size.
 
     Takes about `seconds` in total. The batch size is the configured one, halved until it fits into the GPU memory or until a
     step on a CPU is short enough; a network without such a batch size is left out. Loading frames from disk is not included.
@@ -85,16 +85,18 @@ def measured_steps(config: Config, classes: int, device: str, seconds: float) ->
     """
     chosen = prepare_device("cuda" if device == "gpu" else "cpu", config.compute.threads, config.compute.kernels)
     methods = config.pretrained_methods
-    each, found = seconds / (len(config.models) * (len(methods) + 1)), {}
+    each, found = seconds / (len(config.models) * (len(methods) + len(config.targets))), {}
     bearable = float("inf") if device == "gpu" else each * CPU_TFLOPS * 1e12 * config.compute.threads
-    for name, model in config.models.items():
+    for name in config.models:
         for method in methods:
             job = build.pretrain_job(config, name, method, config.seeds[0])
             if batch := _batch(job.optim.batch, job.contrast.bn_groups, pretrain_flops(job), bearable):
                 found[f"{name}/{method}"] = _fitting(_timed_pretrain, job, batch, job.contrast.bn_groups, chosen, each)
-        job = build.finetune_job(config, name, config.methods[0], config.seeds[0])
-        if batch := _batch(model.finetune.batch, 1, finetune_flops(job, classes), bearable):
-            found[f"{name}/finetune"] = _fitting(partial(_timed_finetune, classes), job, batch, 1, chosen, each)
+        for target in config.targets:
+            job = build.finetune_job(config, target.name, name, config.methods[0], config.seeds[0])
+            if batch := _batch(job.finetune.batch, 1, finetune_flops(job, classes), bearable):
+                timed = partial(_timed_finetune, classes)
+                found[f"{name}/finetune/{target.name}"] = _fitting(timed, job, batch, 1, chosen, each)
     return found
 
 

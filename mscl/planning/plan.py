@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mscl.config.datasets import PUBLISHED_SPLIT
+from mscl.config.datasets import PUBLISHED_SPLIT, Dataset
 from mscl.config.schema import Config
+from mscl.datasets.generated.motion import PROGRAMS
 from mscl.flow.grid import stored_size
 from mscl.planning import network
 from mscl.planning.count import Counts, Facts, count_jobs, count_videos, facts_of, trainings
@@ -139,11 +140,14 @@ def _download(config: Config, name: str, facts: Facts | None) -> dict | None:
 
 
 def classes_of(config: Config) -> int:
-    """Number of classes of the finetuning data set, only for the size of the last layer; 400 if unknown."""
-    dataset = config.datasets[config.finetune.dataset]
+    """Largest number of classes of a target, only for the size of the last layer; 400 if unknown."""
+    return max(_classes(target.dataset, config.datasets[target.dataset]) for target in config.targets)
+
+
+def _classes(name: str, dataset: Dataset) -> int:
     if dataset.embedded:
-        return 12
-    facts = facts_of(config.finetune.dataset, dataset)
+        return len(PROGRAMS)
+    facts = facts_of(name, dataset)
     return facts.classes if facts else 400
 
 

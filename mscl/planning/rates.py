@@ -55,7 +55,7 @@ class Rates(Strict):
     device: Literal["cpu", "gpu"] | None = None  # the device of `steps` and `tflops`
     videos: dict[Name, dict[Name, int]] = {}  # {data set: {split: number of videos}}, if they cannot be counted
     datasets: dict[Name, VideoRates] = {}
-    steps: dict[str, Rate] = {}  # {"<model>/<method>" or "<model>/finetune": device seconds per trained video}
+    steps: dict[str, Rate] = {}  # {"<model>/<method>" or "<model>/finetune/<target>": device seconds per trained video}
     loading: dict[str, Rate] = {}  # the same keys: CPU seconds to load one video
     tflops: Rate | None = None  # sustained TFLOP/s of the training device
 

@@ -122,7 +122,8 @@ def _runs(plan: dict) -> Table:
 
 def _row(run: dict) -> tuple:
     """The key by which runs are grouped into one row: runs with the same cost."""
-    return (("pretrain", "finetune", "frozen").index(run["kind"]), run["kind"], run["model"], run["steps"], run["hours"]["value"])
+    kinds = ("pretrain", "finetune", "frozen")
+    return (kinds.index(run["kind"]), run["kind"], run["target"], run["model"], run["steps"], run["hours"]["value"])
 
 
 def _rates(plan: dict) -> Table:
@@ -141,7 +142,9 @@ def _rates(plan: dict) -> Table:
             speed["origin"],
             speed["note"],
         )
-    networks = {(r["model"], r["method"] if r["kind"] == "pretrain" else "finetune"): r for r in reversed(plan["runs"])}
+    networks = {
+        (r["model"], r["method"] if r["kind"] == "pretrain" else f"finetune/{r['target']}"): r for r in reversed(plan["runs"])
+    }
     for (model, what), run in sorted(networks.items()):
         step, load = run["step_seconds"], run["loading_seconds"]
         note = step["note"] or f"{run['gflop_per_video']:.1f} GFLOP (counted) at {speed['value']:g} TFLOP/s"

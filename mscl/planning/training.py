@@ -34,7 +34,7 @@ def total(parts: list[dict]) -> dict:
 def training(config: Config, planned: list[Training], rates: Rates, classes: int) -> dict:
     """{"runs": hours and bytes of every run, "device": cpu or gpu, "speed": sustained TFLOP/s}.
 
-    `classes` is the number of classes of the finetuning data set. The FLOPs of each network are counted once.
+    `classes` is the largest number of classes of a target. The FLOPs of each network are counted once.
     """
     device = rates.device or network.trains_on(config)
     usual = Rate(value=TFLOPS, origin="assumed", note=TFLOPS_NOTE)
@@ -52,6 +52,7 @@ def training(config: Config, planned: list[Training], rates: Rates, classes: int
         origins = {step.origin} if each == step.value else {step.origin, load.origin}
         row = {
             "kind": run.kind,
+            "target": run.target,
             "model": run.model,
             "method": run.method,
             "seed": run.seed,
@@ -83,9 +84,9 @@ def _seconds(step: float, load: float, config: Config) -> float:
 
 def _loading(config: Config, run: Training) -> Rate:
     """Assumed CPU seconds to load the clips of one video."""
-    target = config.finetune.dataset
-    pictures, fields, used = config.models[run.model].finetune.frames, 0, [target]
-    if run.kind == "pretrain":
+    if run.kind != "pretrain":
+        pictures, fields, used = config.finetune_of(run.target, run.model).frames, 0, [config.target(run.target).dataset]
+    else:
         switches, used = config.switches(run.method), list(config.pretrain.datasets)
         pictures = switches.clips * config.clip.frames
         fields = pictures // FLOW_TEMPORAL_STRIDE * switches.flow
@@ -99,7 +100,7 @@ def _costs(config: Config, run: Training, classes: int) -> tuple[float, float, i
     if run.kind == "pretrain":
         job = build.pretrain_job(config, run.model, run.method, run.seed)
         return network.pretrain_flops(job), 0.0, *network.pretrain_bytes(job)
-    job = build.finetune_job(config, run.model, run.method, run.seed)
+    job = build.finetune_job(config, run.target, run.model, run.method, run.seed)
     return network.finetune_flops(job, classes), network.feature_flops(job), *network.finetune_bytes(job, classes)
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import pandas as pd
 
+from mscl.config.schema import Config, Target
 from mscl.reporting.formats import DASH, Table, table_of
 from mscl.reporting.results import Results
 from mscl.reporting.tables import of_table
 
 LISTED = 50  # unusable videos shown on the page; the CSV lists all of them
-COST_KEYS = ["stage", "model", "method"]  # one row of the cost table each; the seeds are averaged
+COST_KEYS = ["stage", "target", "model", "method"]  # one row of the cost table each; the seeds are averaged
 STAGE_ORDER = ("pretrain", "finetune", "frozen", "analysis")
 
 
@@ -47,8 +48,10 @@ def data_table(results: Results) -> Table:
 
 def _overlap(results: Results) -> list[str]:
     """Sentences on test videos that a training also sees."""
-    config, data = results.config, results.data or {}
-    target = config.finetune
+    return [note for target in results.config.targets for note in _seen(results.config, target, results.data or {})]
+
+
+def _seen(config: Config, target: Target, data: dict) -> list[str]:
     notes = []
     if target.dataset in config.pretrain.datasets and config.pretrain.split == target.test:
         notes.append(f"Pretraining sees all test videos, without their labels: both use split {target.test} of {target.dataset}.")
@@ -145,6 +148,7 @@ def compute_table(results: Results) -> Table:
         records,
         {
             "Stage": lambda r: r["stage"] or DASH,
+            **({"Target": lambda r: r["target"] or DASH} if len(results.config.targets) > 1 else {}),
             "Model": lambda r: r["model"] or DASH,
             "Method": lambda r: r["method"] or DASH,
             "Runs": lambda r: str(r["runs"]),

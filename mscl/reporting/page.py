@@ -70,10 +70,13 @@ def render(results: Results, tables: dict[str, Table], pictures: dict[str, Seque
 def summary(results: Results) -> list[tuple[str, str]]:
     """The data, models, methods, seeds and code of the runs, as (label, value) pairs."""
     config = results.config
-    done = int(results.runs["top1"].notna().sum())
+    done = int(results.runs[[column.key for column in results.columns]].notna().any(axis=1).sum())
     rows = [
         ("Pretraining data", f"{', '.join(config.pretrain.datasets)}, split {config.pretrain.split}"),
-        ("Target data", f"{config.finetune.dataset}: finetuned on {config.finetune.train}, tested on {config.finetune.test}"),
+        *(
+            (f"Target {t.name}", f"{t.dataset}: learnt on {t.train}, tested on {t.test}: {', '.join(t.measures)}")
+            for t in config.targets
+        ),
     ]
     for name, model in config.models.items():
         pre, fine = model.pretrain, model.finetune

@@ -19,21 +19,23 @@ def table2(results: Results) -> Table:
     config = results.config
     titles = dict(zip(SIDES, map(config.title, _methods(results))))
     records = [
-        _record(results, model, row, titles)
-        for model, pairs in results.pairs.items()
+        _record(results, target, model, row, titles)
+        for (target, model), pairs in results.pairs.items()
         for row in pairs[pairs["block"] != ""].to_dict("records")
     ]
     left, right = titles.values()
     counts = {title: partial(_count, side) for side, title in titles.items()}
     shown = {
+        "Target": lambda r: r["target"],
         "Model": lambda r: r["model"],
         "Most confusing to": lambda r: titles[r["block"]],
         "Confusing pair": lambda r: f"{r['a']} | {r['b']}",
         **counts,
         "Videos": lambda r: str(r["right_videos"]),
     }
-    if len(results.pairs) < 2:
-        del shown["Model"]
+    for place, name in enumerate(("Target", "Model")):
+        if len({key[place] for key in results.pairs}) < 2:
+            del shown[name]
     seeds = len(config.seeds)
     caption = (
         f"First the pairs that {left} confuses most and {right} confuses less; "
@@ -41,14 +43,14 @@ def table2(results: Results) -> Table:
         f"is bold. Counts over {'one seed' if seeds == 1 else f'{seeds} seeds'}; Videos is the denominator. {FORMULA}"
     )
     notes = of_table(results, "The table of confusing pairs")
-    notes += [f"{model}: {NO_PAIRS}" for model, pairs in results.pairs.items() if pairs.empty]
+    notes += [f"{model} on {target}: {NO_PAIRS}" for (target, model), pairs in results.pairs.items() if pairs.empty]
     columns = [c for pairs in list(results.pairs.values())[:1] for c in pairs.columns]
     return table_of(
         "table2",
         "Table 2. Confusing pairs, measured",
         records,
         shown,
-        (*columns, "model") if records else tuple(shown),
+        (*columns, "target", "model") if records else tuple(shown),
         caption=caption if records else FORMULA,
         notes=notes,
         wide=("Confusing pair",),
@@ -68,14 +70,14 @@ def _methods(results: Results) -> tuple[str, str]:
     return compared(results.config)
 
 
-def _record(results: Results, model: str, row: dict[str, Any], titles: dict[str, str]) -> dict[str, Any]:
+def _record(results: Results, target: str, model: str, row: dict[str, Any], titles: dict[str, str]) -> dict[str, Any]:
     """A row of pairs.csv with its run cards, and with the better side in bold."""
-    runs = results.runs[results.runs["model"] == model]
+    runs = results.runs[(results.runs["target"] == target) & (results.runs["model"] == model)]
     cards = {titles[s]: [c for c in runs[runs["method"] == row[f"{s}_method"]]["finetune_card"] if c] for s in SIDES}
     shares = {side: row[f"{side}_proportion"] for side in SIDES}
     differ = shares["left"] != shares["right"] and row["left_method"] != row["right_method"]
     best = [titles[min(shares, key=shares.get)]] if differ else []
-    return row | {"model": model, "cards": cards, "bold": best, "group": row["block"]}
+    return row | {"target": target, "model": model, "cards": cards, "bold": best, "group": row["block"]}
 
 
 def table2_published() -> Table:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mscl.config.schema import Config, load_config
+from mscl.config.schema import Config, Target, load_config
 
 PAPER = "config/paper.yaml"  # below the repository; the report stage names it among its files
 SECTIONS = ("flow", "mds", "clip", "augment")
@@ -26,14 +26,17 @@ def differences(config: Config) -> list[str]:
     for section in SECTIONS:
         found += _differ(section, getattr(config, section), getattr(paper, section), IGNORED if section == "flow" else ())
     found += _data(config, paper)
-    found += _differ("analysis", config.analysis, paper.analysis, _except(("clips",), paper.analysis))
     for name, model in config.models.items():
         same = next((n for n, m in paper.models.items() if m.backbone == model.backbone), None)
         if same is None:
             known = ", ".join(m.backbone for m in paper.models.values())
             found.append(f"models.{name}.backbone: {model.backbone} (paper: {known})")
             continue
-        found += _differ(f"models.{name}", model, paper.models[same], ("contrast", "pretrain"))
+        found += _differ(f"models.{name}", model, paper.models[same], ("contrast", "pretrain", "finetune"))
+        for target in config.targets:
+            if (theirs := _same_target(config, paper, target)) is not None:
+                ours = config.finetune_of(target.name, name)
+                found += _differ(f"models.{name}.finetune on {target.name}", ours, paper.finetune_of(theirs.name, same))
         for method in config.pretrained_methods:
             found += _differ(f"models.{name}.pretrain", config.pretrain_of(name, method), paper.models[same].pretrain)
             found += _differ(f"models.{name}.contrast", config.contrast_of(name, method), paper.contrast_of(same, "mscl"))
@@ -49,13 +52,21 @@ def _data(config: Config, paper: Config) -> Iterator[str]:
     else:
         for name, one, other in zip(config.pretrain.datasets, ours, theirs, strict=True):
             yield from _differ(f"datasets.{name}", one, other, _except(DATA, one))
-    one, other = config.datasets[config.finetune.dataset], paper.datasets[paper.finetune.dataset]
-    if one.format != other.format:
-        yield f"finetune.dataset: {one.format} (paper: {other.format})"
-    else:
-        yield from _differ(f"datasets.{config.finetune.dataset}", one, other, _except(DATA, one))
     yield from _differ("pretrain", config.pretrain, paper.pretrain, _except(("split",), paper.pretrain))
-    yield from _differ("finetune", config.finetune, paper.finetune, _except(("train", "test"), paper.finetune))
+    for target in config.targets:
+        one = config.datasets[target.dataset]
+        if (same := _same_target(config, paper, target)) is None:
+            known = ", ".join(paper.datasets[t.dataset].format for t in paper.targets)
+            yield f"targets.{target.name}: {one.format} (paper: {known})"
+            continue
+        yield from _differ(f"datasets.{target.dataset}", one, paper.datasets[same.dataset], _except(DATA, one))
+        yield from _differ(f"targets.{target.name}", target, same, _except(("train", "test", "clips"), same))
+
+
+def _same_target(config: Config, paper: Config, target: Target) -> Target | None:
+    """The paper's target with data of the same format; None if the paper has none."""
+    format = config.datasets[target.dataset].format
+    return next((t for t in paper.targets if paper.datasets[t.dataset].format == format), None)
 
 
 def _except(kept: tuple[str, ...], section: Any) -> set[str]:

@@ -14,9 +14,10 @@ from mscl.reporting import health, pairs, tables
 from mscl.reporting.curves import curves
 from mscl.reporting.formats import Table, write, write_table
 from mscl.reporting.page import Picture, render, summary
-from mscl.reporting.results import Key, Results, read_results
+from mscl.reporting.results import Results, Run, read_results
 from mscl.reporting.used import used_table
 from mscl.stages.jobs import ReportJob
+from mscl.stages.layout import finetuning_curves
 
 VOLATILE = ("compute", "used")  # tables of times, which differ from run to run: stored in cards/, not in tables/
 STAGES = ("pretrain", "finetune")  # the stages with a training history
@@ -64,19 +65,24 @@ def _files(names: Iterable[str]) -> set[str]:
     return {f"{name}.{suffix}" for name in names for suffix in ("csv", "md", "tex")}
 
 
-def _means(found: Results) -> dict[str, dict[str, dict[str, float]]]:
-    """model -> method -> measure -> mean over the seeds that have it, as a share in [0, 1]. `dvc metrics diff` compares these."""
-    means = found.runs.groupby(["model", "method"], sort=False)[[c.key for c in found.columns]].mean()
-    return {
-        model: {method: row.dropna().to_dict() for method, row in part.droplevel(0).iterrows()}
-        for model, part in means.groupby(level=0, sort=False)
-    }
+def _means(found: Results) -> dict[str, Any]:
+    """target -> model -> method -> measure -> mean over the seeds that have it, a share in [0, 1]. `dvc metrics diff` compares these."""
+    means: dict[str, Any] = {}
+    for (target, model, method), row in (
+        found.runs.groupby(["target", "model", "method"], sort=False)[[c.key for c in found.columns]].mean().iterrows()
+    ):
+        means.setdefault(target, {}).setdefault(model, {})[method] = row.dropna().to_dict()
+    return means
 
 
 def _courses(found: Results) -> dict[str, pd.DataFrame]:
-    """<stage>/<model>-<method>-seed<k>.csv -> the history of that run. `dvc plots diff` draws one plot per file."""
+    """<stage>/[<target>-]<model>-<method>-seed<k>.csv -> the history of that run. `dvc plots diff` draws one plot per file."""
     histories = dict(zip(STAGES, (found.pretraining, found.finetuning)))
-    return {f"{stage}/{m}-{n}-seed{s}.csv": table for stage, runs in histories.items() for (m, n, s), table in runs.items()}
+    return {
+        f"{stage}/{'-'.join(run[:-1])}-seed{run[-1]}.csv": table
+        for stage, runs in histories.items()
+        for run, table in runs.items()
+    }
 
 
 def make_tables(found: Results, results: Path) -> dict[str, Table]:
@@ -99,8 +105,9 @@ def make_tables(found: Results, results: Path) -> dict[str, Table]:
 def _gradcam(found: Results) -> list[Picture]:
     """The GradCAM figures of every model, copied from the analysis and numbered from 1."""
     pictures: list[Picture] = []
-    for model, drawn in found.gradcam.items():
-        several = f" ({model})" if len(found.config.models) > 1 else ""
+    for (target, model), drawn in found.gradcam.items():
+        named = [model] * (len(found.config.models) > 1) + [target] * (len(found.config.targets) > 1)
+        several = f" ({', '.join(named)})" if named else ""
         for note in drawn.get("notes", []):
             found.missing.append(f"GradCAM of {model}: {note}")
         for figure in drawn.get("figures", []):
@@ -110,7 +117,9 @@ def _gradcam(found: Results) -> list[Picture]:
                 continue
             title = f"Figure {len(pictures) + 1}{several}. “{figure['template']}”"
             caption = _gradcam_caption(figure, drawn.get("seed"))
-            pictures.append(Picture(f"{model}_{path.name}", title, caption, path.read_bytes()))
+            pictures.append(
+                Picture("_".join([*named, path.name]) if named else f"{model}_{path.name}", title, caption, path.read_bytes())
+            )
     return pictures
 
 
@@ -136,7 +145,7 @@ class Plot:
 
     file: str
     title: str
-    histories: dict[Key, pd.DataFrame]
+    histories: dict[Run, pd.DataFrame]
     column: str
     label: str  # of the y axis
     scale: float
@@ -166,14 +175,17 @@ def _plots(found: Results) -> list[Plot]:
             caption="On videos that are not used for pretraining: each video is classified by its five nearest neighbours "
             "among the others (pretrain.monitor).",
         ),
-        Plot(
-            file="finetune_top1.png",
-            title="Finetuning",
-            histories=found.finetuning,
-            column="train_top1",
-            label="training top-1, %",
-            scale=100.0,
-            caption="Top-1 accuracy on the training split during finetuning.",
+        *(
+            Plot(
+                file=f"{file}.png",
+                title="Finetuning" if len(found.config.targets) == 1 else f"Finetuning on {target}",
+                histories={key[1:]: table for key, table in found.finetuning.items() if key[0] == target},
+                column="train_top1",
+                label="training top-1, %",
+                scale=100.0,
+                caption="Top-1 accuracy on the training split during finetuning.",
+            )
+            for target, file in finetuning_curves(found.config).items()
         ),
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from mscl.config.measures import MEASURES, measure, short_name
 from mscl.config.schema import Config
 from mscl.measures.topk import majority_share, metrics_from_predictions, with_prediction
 from mscl.stages.layout import GRADCAM, HISTORY, METRICS, PAIRS, PREDICTIONS, Layout
-from mscl.stages.table import Planned, planned
+from mscl.stages.table import TESTED, Planned, planned
 
-Key = tuple[str, str, int]  # model, method, seed
+Run = tuple[str, str, int]  # model, method, seed
+Key = tuple[str, str, str, int]  # target, model, method, seed
 NAN = float("nan")
 NAMES = dict.fromkeys(("a", "b", "left_method", "right_method", "block"), str)  # columns of names: class 001 is not the number 1
 
@@ -47,14 +49,12 @@ class Results:
     """Everything that the report shows. Accuracies are shares in [0, 1]."""
 
     config: Config
-    columns: list[Column]  # one per measure, in the order of the configuration
-    runs: (
-        pd.DataFrame
-    )  # one row per model x method x seed: `columns` (NaN where missing), videos, skipped, chance, majority, ids of the run cards
-    pretraining: dict[Key, pd.DataFrame]  # history.csv of each pretraining
+    columns: list[Column]  # one per measure of any target, in the order of the configuration
+    runs: pd.DataFrame  # one row per target x model x method x seed: `columns` (NaN where missing), videos, skipped, chance, majority, ids of the run cards
+    pretraining: dict[Run, pd.DataFrame]  # history.csv of each pretraining
     finetuning: dict[Key, pd.DataFrame]  # history.csv of each finetuning
-    pairs: dict[str, pd.DataFrame]  # model -> pairs.csv
-    gradcam: dict[str, dict]  # model -> gradcam.json, with "folder"
+    pairs: dict[tuple[str, str], pd.DataFrame]  # (target, model) -> pairs.csv
+    gradcam: dict[tuple[str, str], dict]  # (target, model) -> gradcam.json, with "folder"
     data: dict | None  # data.json
     flow_error: dict | None  # flow_error.json
     cards: dict[str, Card]
@@ -111,18 +111,23 @@ def read_results(config: Config, root: Path) -> Results:
     """Read all results below `root`. A missing or unreadable file becomes a sentence in `.missing` and never an error."""
     reader = Reader(config, root)
     found = Results(config, _columns(config), pd.DataFrame(), {}, {}, {}, {}, None, None, reader.cards, reader.missing)
+    pretrained = {tuple(job.values.values()): _read_pretraining(reader, found, job) for job in planned(config, "pretrain")}
     rows: dict[Key, dict] = {}
-    for job in _by_run(config):
-        key = (job.values["model"], job.values["method"], job.values["seed"])
-        READERS[job.stage.name](reader, found, key, rows.setdefault(key, _empty_row(*key)))
-    found.runs = pd.DataFrame(list(rows.values()))
-    if found.runs["chance"].min() >= 0.2:  # 5 classes or fewer: nearly every answer is among the best five
+    for job in planned(config, *READERS):
+        key = tuple(job.values[name] for name in TESTED)
+        row = rows.setdefault(key, _empty_row(*key) | {"pretrain_card": pretrained.get(key[1:], "")})
+        READERS[job.stage.name](reader, found, key, row)
+    order = list(product((t.name for t in config.targets), config.models, config.methods, config.seeds))
+    found.runs = pd.DataFrame([rows[key] for key in order if key in rows])
+    if (
+        FINETUNED[1] in found.columns and found.runs["chance"].min() >= 0.2
+    ):  # 5 classes or fewer: nearly every answer is among the best five
         found.columns.remove(FINETUNED[1])
     for column in found.columns:
         if column.key not in found.runs:
             found.runs[column.key] = NAN
-    for model in config.models:
-        _read_analysis(reader, found, model)
+    for job in planned(config, "analysis"):
+        _read_analysis(reader, found, job)
     found.data = reader.json(Path(reader.at.data_health()), "The data summary")
     exact = Path(reader.at.flow_error())
     found.flow_error = reader.json(exact, "The flow error") if exact.exists() else None
@@ -131,72 +136,76 @@ def read_results(config: Config, root: Path) -> Results:
 
 def _columns(config: Config) -> list[Column]:
     """The columns of the named measures. A measure given by module path adds its columns when its results are read."""
-    named = [(name, measure(name).columns) for name in config.analysis.measures]
-    return [*FINETUNED, *(Column(_key(name, c), title, "frozen") for name, columns in named for c, title in columns.items())]
+    names = dict.fromkeys(name for target in config.targets for name in target.frozen)
+    named = [(name, measure(name).columns) for name in names]
+    return [
+        *(FINETUNED if config.finetuned_targets else ()),
+        *(Column(_key(name, c), title, "frozen") for name, columns in named for c, title in columns.items()),
+    ]
 
 
 def _key(name: str, column: str) -> str:
     return f"{short_name(name)}_{column}"
 
 
-def _by_run(config: Config) -> list[Planned]:
-    """The jobs, run by run: its pretraining, its finetuning, its frozen tests."""
-    order = {key: n for n, key in enumerate(tuple(job.values.values()) for job in planned(config, "finetune"))}
-    return sorted(planned(config, *READERS), key=lambda job: order[tuple(job.values.values())])
-
-
-def _empty_row(model: str, method: str, seed: int) -> dict:
-    run = {"model": model, "method": method, "seed": seed}
+def _empty_row(target: str, model: str, method: str, seed: int) -> dict:
+    run = {"target": target, "model": model, "method": method, "seed": seed}
     unmeasured = {"videos": 0, "skipped": 0, "chance": NAN, "majority": NAN, "top1": NAN, "top5": NAN}
     return run | unmeasured | dict.fromkeys(("pretrain_card", "finetune_card", "frozen_card"), "")
 
 
-def _where(stage: str, key: Key) -> dict[str, str]:
-    return {"stage": stage, "model": key[0], "method": key[1], "seed": f"seed{key[2]}"}
+def _where(stage: str, values: dict[str, Any]) -> dict[str, str]:
+    return {"stage": stage} | values | {"seed": f"seed{values['seed']}"}
 
 
-def _label(key: Key) -> str:
-    return f"{key[0]}, {key[1]}, seed {key[2]}"
+def _label(reader: Reader, key: Key) -> str:
+    on = f" on {key[0]}" if len(reader.config.targets) > 1 else ""
+    return f"{key[1]}, {key[2]}, seed {key[3]}{on}"
 
 
-def _read_pretraining(reader: Reader, found: Results, key: Key, row: dict) -> None:
-    folder = reader.at.pretrain(*key)
-    history = reader.table(Path(folder, HISTORY), f"The pretraining of {_label(key)}")
-    if history is not None:
-        found.pretraining[key] = history
-        row["pretrain_card"] = reader.card(folder, **_where("pretrain", key))
+def _read_pretraining(reader: Reader, found: Results, job: Planned) -> str:
+    """Keep the history of a pretraining; the id of its run card, "" when something is missing."""
+    run, folder = tuple(job.values.values()), reader.at.pretrain(**job.values)
+    history = reader.table(Path(folder, HISTORY), f"The pretraining of {run[0]}, {run[1]}, seed {run[2]}")
+    if history is None:
+        return ""
+    found.pretraining[run] = history
+    return reader.card(folder, **_where("pretrain", job.values))
 
 
 def _read_finetuning(reader: Reader, found: Results, key: Key, row: dict) -> None:
     folder = reader.at.finetune(*key)
-    metrics = reader.json(Path(folder, METRICS), f"The finetuning of {_label(key)}")
+    metrics = reader.json(Path(folder, METRICS), f"The finetuning of {_label(reader, key)}")
     if metrics is None:
         return
-    row |= {"chance": metrics.get("chance", NAN)} | _accuracies(reader, Path(folder), metrics, _label(key))
-    row["finetune_card"] = reader.card(folder, **_where("finetune", key))
-    history = reader.table(Path(folder, HISTORY), f"The finetuning history of {_label(key)}")
+    row |= {"chance": metrics.get("chance", NAN)} | _accuracies(reader, Path(folder), metrics, _label(reader, key))
+    row["finetune_card"] = reader.card(folder, **_where("finetune", dict(zip(TESTED, key))))
+    history = reader.table(Path(folder, HISTORY), f"The finetuning history of {_label(reader, key)}")
     if history is not None:
         found.finetuning[key] = history
 
 
 def _read_frozen(reader: Reader, found: Results, key: Key, row: dict) -> None:
     folder = reader.at.frozen(*key)
-    metrics = reader.json(Path(folder, METRICS), f"The frozen tests of {_label(key)}")
+    metrics = reader.json(Path(folder, METRICS), f"The frozen tests of {_label(reader, key)}")
     if metrics is None:
         return
     measured = metrics.get("measures", {})
-    for name in reader.config.analysis.measures:
+    for count in ("chance", "majority", "videos", "skipped"):  # of a target without finetuning
+        if not row["finetune_card"]:
+            row[count] = metrics.get(count, row[count])
+    for name in reader.config.target(key[0]).frozen:
         for column, title in columns_of(name, measured.get(name, {})).items():
             shown = Column(_key(name, column), title, "frozen")
             value = measured.get(name, {}).get(column)
             row[shown.key] = NAN if value is None else value
             if shown not in found.columns:
                 found.columns.append(shown)
-    found.notes += [f"The frozen tests of {_label(key)}: {note}." for note in metrics.get("notes", [])]
-    row["frozen_card"] = reader.card(folder, **_where("frozen", key))
+    found.notes += [f"The frozen tests of {_label(reader, key)}: {note}." for note in metrics.get("notes", [])]
+    row["frozen_card"] = reader.card(folder, **_where("frozen", dict(zip(TESTED, key))))
 
 
-READERS = {"pretrain": _read_pretraining, "finetune": _read_finetuning, "frozen": _read_frozen}
+READERS = {"finetune": _read_finetuning, "frozen": _read_frozen}
 
 
 def columns_of(name: str, measured: dict[str, float]) -> dict[str, str]:
@@ -225,13 +234,14 @@ def _accuracies(reader: Reader, folder: Path, metrics: dict, label: str) -> dict
     return counted | {"majority": majority_share(with_prediction(predictions)["label"])}
 
 
-def _read_analysis(reader: Reader, found: Results, model: str) -> None:
-    folder = reader.at.analysis(model)
-    table = reader.table(Path(folder, PAIRS), f"The table of confusing pairs of {model}")
-    drawn = reader.json(Path(folder, GRADCAM), f"The GradCAM of {model}")
+def _read_analysis(reader: Reader, found: Results, job: Planned) -> None:
+    key, folder = (job.values["target"], job.values["model"]), reader.at.analysis(**job.values)
+    name = key[1] if len(reader.config.targets) == 1 else f"{key[1]} on {key[0]}"
+    table = reader.table(Path(folder, PAIRS), f"The table of confusing pairs of {name}")
+    drawn = reader.json(Path(folder, GRADCAM), f"The GradCAM of {name}")
     if table is not None:
-        found.pairs[model] = table
+        found.pairs[key] = table
     if drawn is not None:
-        found.gradcam[model] = drawn | {"folder": Path(folder)}
+        found.gradcam[key] = drawn | {"folder": Path(folder)}
     if table is not None or drawn is not None:
-        reader.card(folder, stage="analysis", model=model)
+        reader.card(folder, **({"stage": "analysis"} | job.values))

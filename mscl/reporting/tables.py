@@ -23,7 +23,7 @@ KIND = {
 }
 LISTED = 12  # differences from the paper that are named
 TABLE1_CSV = (
-    *("method", "origin", "kind", "backbone", "pretrain", "clip", "epochs", "target"),
+    *("method", "origin", "kind", "backbone", "pretrain", "clip", "views", "epochs", "target"),
     *("top1", "top1_std", "seeds", "test_videos", "chance", "majority", "source"),
 )
 SPREAD = "Mean ± sample standard deviation over the seeds, in percent; no ± with one seed."
@@ -57,12 +57,12 @@ def span(values: pd.Series) -> str:
     return "–".join(dict.fromkeys(map(str, (known[0], known[-1])))) if known else DASH
 
 
-def groups(results: Results) -> list[tuple[str, str, pd.DataFrame]]:
-    """(model, method, rows of its runs), in the order of the configuration."""
-    runs = results.runs
-    return [
-        (m, k, runs[(runs["model"] == m) & (runs["method"] == k)]) for m in results.config.models for k in results.config.methods
-    ]
+Group = tuple[str, str, str, pd.DataFrame]  # target, model, method, rows of its runs
+
+
+def groups(results: Results) -> list[Group]:
+    """The runs that differ only in their seed, in the order of the configuration."""
+    return [(*key, rows) for key, rows in results.runs.groupby(["target", "model", "method"], sort=False)]
 
 
 def of_table(results: Results, *begins: str) -> list[str]:
@@ -75,8 +75,8 @@ def table1(results: Results) -> Table:
     config = results.config
     papers = published()
     records = [_published_record(row) for row in papers[papers["metric"] == "SSv2 top-1"].to_dict("records")]
-    records += [_measured_record(results, *group) for group in groups(results)]
-    target = f"split {config.finetune.test} of {config.finetune.dataset}"
+    records += [_measured_record(results, *group) for group in groups(results) if config.target(group[0]).finetuned]
+    tested = [f"split {t.test} of {t.dataset}" for t in config.finetuned_targets]
     return table_of(
         "table1",
         "Table 1. Action classification",
@@ -87,6 +87,7 @@ def table1(results: Results) -> Table:
             "Backbone": lambda r: r["backbone"],
             "Pretrained on": lambda r: r["pretrain"],
             "Clip": lambda r: r["clip"] or DASH,
+            "Views": lambda r: r["views"] or DASH,
             "Epochs": lambda r: r["epochs"] or DASH,
             "Target": lambda r: r["target"],
             "Top-1 %": lambda r: r["printed"] if r["origin"] == "published" else mean_sd(r["top1"] / 100, r["top1_std"] / 100),
@@ -98,7 +99,8 @@ def table1(results: Results) -> Table:
         },
         TABLE1_CSV,
         caption=f"Top-1 accuracy after finetuning. Published rows are SSv2 numbers copied from their source. Measured rows are from this "
-        f"run, on {target}. {banner(config)} {SPREAD} {MAJORITY} Clip is frames x pixels at test time.",
+        f"run, on {' and '.join(tested) or 'no target: none is finetuned'}. {banner(config)} {SPREAD} {MAJORITY} Clip is frames x pixels at test time, "
+        "Views the clips x crops whose softmax is averaged.",
         notes=of_table(results, "The finetuning of", "metrics.json"),
         wide=("Source",),
     )
@@ -115,6 +117,7 @@ def _published_record(row: dict[str, str]) -> dict[str, Any]:
         "backbone": row["backbone"],
         "pretrain": row["pretrain"],
         "clip": row["size"],
+        "views": "",
         "epochs": row["epochs"],
         "target": "SSv2",
         "top1": float(row["value"]),
@@ -127,9 +130,9 @@ def _published_record(row: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _measured_record(results: Results, model: str, method: str, runs: pd.DataFrame) -> dict[str, Any]:
-    """A row of Table 1 from the runs of one model and method."""
-    config, recipe = results.config, results.config.models[model]
+def _measured_record(results: Results, target: str, model: str, method: str, runs: pd.DataFrame) -> dict[str, Any]:
+    """A row of Table 1 from the runs of one target, model and method."""
+    config, recipe = results.config, results.config.finetune_of(target, model)
     done, trained = runs[runs["top1"].notna()], config.switches(method).pretrain
     unfinished = "" if len(done) == len(runs) else f"; {len(done)} of {len(runs)} seeds finished"
     return {
@@ -138,11 +141,12 @@ def _measured_record(results: Results, model: str, method: str, runs: pd.DataFra
         "origin": "measured",
         "group": "measured",
         "kind": kind_of(config),
-        "backbone": f"{model} ({recipe.backbone})",
+        "backbone": f"{model} ({config.models[model].backbone})",
         "pretrain": "+".join(config.pretrain.datasets) if trained else "none",
-        "clip": f"{recipe.finetune.frames}x{recipe.finetune.test_size}",
+        "clip": f"{recipe.frames}x{recipe.test_size}",
+        "views": f"{recipe.test_clips}x{recipe.test_crops}",
         "epochs": str(config.pretrain_of(model, method).epochs) if trained else "",
-        "target": config.finetune.dataset,
+        "target": target,
         "top1": done["top1"].mean() * 100,
         "top1_std": done["top1"].std(ddof=1) * 100,
         "seeds": len(done),
@@ -163,8 +167,8 @@ def table3(results: Results) -> Table:
         if r.table == "headline" and "UCF101" in r.metric
     ]
     notes = of_table(results, "The frozen tests", "The predictions") + results.notes
-    if not config.analysis.measures:
-        notes.append("The frozen features were not evaluated: analysis.measures is empty.")
+    if not any(target.frozen for target in config.targets):
+        notes.append("The frozen features were not evaluated: no target asks for a measure of them.")
 
     def percent(column: Column) -> Callable[[dict[str, Any]], str]:
         return lambda r: mean_sd(r[column.key] / 100, r[f"{column.key}_std"] / 100)
@@ -173,7 +177,8 @@ def table3(results: Results) -> Table:
         "table3",
         "Table 3. All measures",
         [_measures_record(results, *group) for group in groups(results)],
-        {
+        _target(config)
+        | {
             "Model": lambda r: r["model"],
             "Method": lambda r: r["title"],
             "Seeds": lambda r: str(r["seeds"]),
@@ -182,6 +187,7 @@ def table3(results: Results) -> Table:
             "Majority": lambda r: number(r["majority"], 1),
         },
         (
+            "target",
             "model",
             "method",
             "kind",
@@ -190,21 +196,28 @@ def table3(results: Results) -> Table:
             "chance",
             "majority",
         ),
-        caption=f"All measures on {config.finetune.dataset}, in percent. Top-1 and top-5 are measured after finetuning; the others use the "
+        caption=f"All measures on {' and '.join(t.name for t in config.targets)}, in percent. Top-1 and top-5 are measured after finetuning; the others use the "
         f"frozen backbone (randomly initialised for a method without pretraining). {banner(config)} {SPREAD} {MAJORITY} Published on other data sets, "
         f"for orientation only: {'; '.join(other)}.",
         notes=notes,
     )
 
 
-def _measures_record(results: Results, model: str, method: str, runs: pd.DataFrame) -> dict[str, Any]:
+def _target(config: Config) -> dict[str, Callable[[dict[str, Any]], str]]:
+    """The column that names the target, where there are several."""
+    return {"Target": lambda r: r["target"]} if len(config.targets) > 1 else {}
+
+
+def _measures_record(results: Results, target: str, model: str, method: str, runs: pd.DataFrame) -> dict[str, Any]:
     """A row of Table 3: mean and sample standard deviation of each measure over the seeds, in percent."""
+    measured = runs[[column.key for column in results.columns]].notna().any(axis=1)
     record = {
+        "target": target,
         "model": model,
         "method": method,
         "title": results.config.title(method),
         "kind": kind_of(results.config),
-        "seeds": int(runs["top1"].notna().sum()),
+        "seeds": int(measured.sum()),
         "chance": runs["chance"].mean() * 100,
         "majority": runs["majority"].mean() * 100,
         "group": "measured",
@@ -231,7 +244,8 @@ def runs_table(results: Results) -> Table:
         "runs",
         "Every run",
         records,
-        {
+        _target(results.config)
+        | {
             "Model": lambda r: r["model"],
             "Method": lambda r: results.config.title(r["method"]),
             "Seed": lambda r: str(r["seed"]),
@@ -239,6 +253,6 @@ def runs_table(results: Results) -> Table:
             "Test videos": lambda r: str(r["videos"]),
             "Skipped": lambda r: str(r["skipped"]),
         },
-        ("model", "method", "seed", *(c.key for c in results.columns), "videos", "skipped", "chance", "majority"),
-        caption="One row per model, method and seed, in percent. The CSV holds shares in [0, 1].",
+        ("target", "model", "method", "seed", *(c.key for c in results.columns), "videos", "skipped", "chance", "majority"),
+        caption="One row per target, model, method and seed, in percent. The CSV holds shares in [0, 1].",
     )

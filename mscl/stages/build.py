@@ -58,7 +58,7 @@ def source(config: Config, dataset: str, *, flow: bool = False) -> Source:
 
 def used_datasets(config: Config) -> list[str]:
     """Every data set that a stage reads, in the configuration's order."""
-    named = {*config.pretrain.datasets, config.finetune.dataset}
+    named = {*config.pretrain.datasets, *(target.dataset for target in config.targets)}
     if config.pretrain.monitor:
         named.add(config.pretrain.monitor.dataset)
     return [d for d in config.datasets if d in named]
@@ -152,37 +152,37 @@ def pretrain_job(config: Config, model: str, method: str, seed: int) -> Pretrain
     )
 
 
-def _tested(config: Config, model: str, method: str, seed: int) -> dict[str, Any]:
+def _tested(config: Config, target: str, model: str, method: str, seed: int) -> dict[str, Any]:
     """The settings that finetuning and the frozen tests share."""
-    pretrained = config.switches(method).pretrain
+    pretrained, tested = config.switches(method).pretrain, config.target(target)
     return {
         "method": method,
         "seed": seed,
         "net": rgb_net(config.models[model]),
         "weights": f"{Layout(config).pretrain(model, method, seed)}/{WEIGHTS}" if pretrained else None,
-        "source": source(config, config.finetune.dataset),
-        "train": config.finetune.train,
-        "test": config.finetune.test,
+        "source": source(config, tested.dataset),
+        "train": tested.train,
+        "test": tested.test,
         **_machine(config),
     }
 
 
-def finetune_job(config: Config, model: str, method: str, seed: int) -> FinetuneJob:
+def finetune_job(config: Config, target: str, model: str, method: str, seed: int) -> FinetuneJob:
     """One finetuning run with its test."""
-    return FinetuneJob(
-        finetune=config.models[model].finetune, kernels=config.compute.kernels, **_tested(config, model, method, seed)
-    )
+    recipe = config.finetune_of(target, model)
+    return FinetuneJob(finetune=recipe, kernels=config.compute.kernels, **_tested(config, target, model, method, seed))
 
 
-def frozen_job(config: Config, model: str, method: str, seed: int) -> FrozenJob:
+def frozen_job(config: Config, target: str, model: str, method: str, seed: int) -> FrozenJob:
     """The frozen tests of one pretraining run. Clips are read as in the test after finetuning."""
-    recipe = config.models[model].finetune
+    recipe, tested = config.finetune_of(target, model), config.target(target)
     return FrozenJob(
-        measures=config.analysis.measures,
+        measures=tested.frozen,
         frames=recipe.frames,
+        stride=recipe.stride,
         test_size=recipe.test_size,
-        clips=config.analysis.clips,
-        **_tested(config, model, method, seed),
+        clips=tested.clips,
+        **_tested(config, target, model, method, seed),
     )
 
 
@@ -197,19 +197,18 @@ def compared(config: Config) -> tuple[str, str]:
     return (rivals[0] if rivals else last, last)
 
 
-def analysis_job(config: Config, model: str) -> AnalysisJob:
-    """The analysis of one model: confused pairs and GradCAM of the two compared methods."""
-    unused = {"measures": (), "clips": 1}  # settings of the frozen tests only
-    methods = compared(config)
+def analysis_job(config: Config, target: str, model: str) -> AnalysisJob:
+    """The analysis of one model on a target: confused pairs and GradCAM of the two compared methods."""
+    methods, tested = compared(config), config.target(target)
     return AnalysisJob(
         net=rgb_net(config.models[model]),
-        finetune=config.models[model].finetune,
-        analysis=config.analysis.model_copy(update=unused),
-        runs={m: tuple(Layout(config).finetune(model, m, s) for s in config.seeds) for m in methods},
+        finetune=config.finetune_of(target, model),
+        analysis=config.analysis,
+        runs={m: tuple(Layout(config).finetune(target, model, m, s) for s in config.seeds) for m in methods},
         methods=methods,
-        source=source(config, config.finetune.dataset),
+        source=source(config, tested.dataset),
         seeds=config.seeds,
-        test=config.finetune.test,
+        test=tested.test,
         **_machine(config),
     )
 

@@ -209,6 +209,7 @@ class FrozenJob(TestedJob):
 
     measures: tuple[str, ...]
     frames: int
+    stride: int | None = None
     test_size: int
     clips: int
 

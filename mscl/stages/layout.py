@@ -35,13 +35,18 @@ def _joined(values: dict[str, object]) -> str:
     return "/".join(f"seed{value}" if name == "seed" else str(value) for name, value in values.items())
 
 
+def finetuning_curves(config: Config) -> dict[str, str]:
+    """Target -> name of the report's figure with its finetuning curves."""
+    targets = [target.name for target in config.finetuned_targets]
+    return {target: "finetune_top1" if len(targets) == 1 else f"finetune_top1_{target}" for target in targets}
+
+
 class Layout:
     """The paths of one configuration. `results` replaces `paths.results`, for results that were copied elsewhere."""
 
     def __init__(self, config: Config, results: str | Path | None = None):
         self.data = str(config.paths.data)
         self.results = str(config.paths.results if results is None else results)
-        self.target = config.finetune.dataset
 
     def download(self, dataset: str) -> str:
         """The list of the downloaded files."""
@@ -67,17 +72,17 @@ class Layout:
         """The folder with the results of a pretraining run."""
         return f"{self.results}/pretrain/{model}/{method}/seed{seed}"
 
-    def finetune(self, model: str, method: str, seed: int | str) -> str:
+    def finetune(self, target: str, model: str, method: str, seed: int | str) -> str:
         """The folder with the results of a finetuning run."""
-        return f"{self.results}/finetune/{self.target}/{model}/{method}/seed{seed}"
+        return f"{self.results}/finetune/{target}/{model}/{method}/seed{seed}"
 
-    def frozen(self, model: str, method: str, seed: int | str) -> str:
+    def frozen(self, target: str, model: str, method: str, seed: int | str) -> str:
         """The folder with the results of the frozen tests of a run."""
-        return f"{self.results}/frozen/{self.target}/{model}/{method}/seed{seed}"
+        return f"{self.results}/frozen/{target}/{model}/{method}/seed{seed}"
 
-    def analysis(self, model: str) -> str:
-        """The folder with the confused pairs and GradCAM of a model."""
-        return f"{self.results}/analysis/{self.target}/{model}"
+    def analysis(self, target: str, model: str) -> str:
+        """The folder with the confused pairs and GradCAM of a model on a target."""
+        return f"{self.results}/analysis/{target}/{model}"
 
     def records(self, folder: str | Path) -> str:
         """The folder for the run card of the results in `folder`, and for other files that differ from run to run.

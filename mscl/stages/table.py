@@ -11,13 +11,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from mscl.config.schema import Config
+from mscl.config.schema import Config, Target
 from mscl.stages import build, jobs
 from mscl.stages.codehash import file_hashes
 from mscl.stages.jobs import Job, dumps
 from mscl.stages.layout import MADE, Layout
 
 RUN = ("model", "method", "seed")
+TESTED = ("target", *RUN)
 Values = dict[str, Any]  # what identifies a job within its stage, such as {"model": "r18", "method": "mscl", "seed": 0}
 
 
@@ -104,6 +105,10 @@ def _shards(config: Config, datasets: Iterable[str]) -> Iterator[tuple]:
 
 def _runs(config: Config, methods: Iterable[str]) -> Iterator[tuple]:
     return product(config.models, methods, config.seeds)
+
+
+def _tested(config: Config, targets: Iterable[Target]) -> Iterator[tuple]:
+    return product((target.name for target in targets), config.models, config.methods, config.seeds)
 
 
 # Inputs that the settings do not name, and outputs.
@@ -246,8 +251,8 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "finetune",
-            per=RUN,
-            jobs=lambda config: _runs(config, config.methods),
+            per=TESTED,
+            jobs=lambda config: _tested(config, config.finetuned_targets),
             kind=jobs.FinetuneJob,
             job=build.finetune_job,
             makes=_results("finetune"),
@@ -258,8 +263,8 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "frozen",
-            per=RUN,
-            jobs=lambda config: _runs(config, config.methods if config.analysis.measures else []),
+            per=TESTED,
+            jobs=lambda config: _tested(config, [target for target in config.targets if target.frozen]),
             kind=jobs.FrozenJob,
             job=build.frozen_job,
             makes=_results("frozen"),
@@ -270,8 +275,8 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "analysis",
-            per=("model",),
-            jobs=lambda config: ((m,) for m in config.models),
+            per=("target", "model"),
+            jobs=lambda config: product((target.name for target in config.finetuned_targets), config.models),
             kind=jobs.AnalysisJob,
             job=build.analysis_job,
             makes=_results("analysis"),
@@ -295,18 +300,23 @@ STAGES: dict[str, Stage] = {
 }
 
 
-def by_hand(config: Config, stage: str, model: str, method: str, seed: int) -> tuple[str, str, str]:
+def by_hand(config: Config, stage: str, model: str, method: str, seed: int, target: str = "") -> tuple[str, str, str]:
     """For a training run started by hand: the folder of its results, the folder of its run card, and its job as JSON.
 
-    Raises ValueError when `stage` is not a training stage or the configuration has no such run.
+    `target` is that of a finetuning; without it the first. Raises ValueError when `stage` is not a training stage or the configuration has no such run.
     """
     if stage not in ("pretrain", "finetune"):
         raise ValueError(f"unknown training stage '{stage}'; use pretrain or finetune")
-    for key, value in (("models", model), ("methods", method), ("seeds", seed)):
-        if value not in getattr(config, key):
-            raise ValueError(f"{key}: the configuration has no '{value}'; it has {', '.join(map(str, getattr(config, key)))}")
+    targets = [found.name for found in config.finetuned_targets]
+    target = target or (targets[0] if targets else "")
+    asked = {"models": (model, config.models), "methods": (method, config.methods), "seeds": (seed, config.seeds)}
+    asked |= {"targets": (target, targets)} if stage == "finetune" else {}
+    for key, (value, known) in asked.items():
+        if value not in known:
+            raise ValueError(f"{key}: the configuration has no '{value}'; it has {', '.join(map(str, known)) or 'none'}")
     if stage == "pretrain" and not config.switches(method).pretrain:
         raise ValueError(f"methods: '{method}' has no pretraining")
     run, at = {"model": model, "method": method, "seed": seed}, Layout(config)
+    run = {"target": target} | run if stage == "finetune" else run
     made = STAGES[stage].makes(at, **run)
     return str(Path(made["weights"]).parent), str(Path(made["card"]).parent), dumps(STAGES[stage].settings(config, run))

@@ -226,31 +226,70 @@ def pretrain_rows(sources: Sequence[Source], split: str) -> list[Row]:
     return rows
 
 
-class UniformClips(Dataset):
-    """Centre crops of uniform frames, for tests and features: one sample a video.
+def strided_positions(grid: np.ndarray, frames: int, stride: int, share: float) -> np.ndarray:
+    """Positions of `frames` frames that are `stride` raw frames apart, in the sorted raw frame numbers `grid`.
 
-    [i] -> {"clip_KTHWC": (clips, T, S, S, 3) uint8, "label": int, "index": i}. `rows` are the usable
-    videos, `skipped` the others with status and reason.
+    The clip starts at `share` (0 to 1) of the room that the video leaves for it; past the end of a short video, its last frame.
+    """
+    room = max(0, grid[-1] - grid[0] - (frames - 1) * stride)
+    return _positions(grid, grid[0] + round(share * room) + np.arange(frames) * stride)
+
+
+def crop_boxes(aspect: float, crops: int) -> list[Box]:
+    """The central square of a frame of width / height `aspect`; with 3 crops, those at both ends of the longer side as well."""
+    left, top, right, bottom = centre_box(aspect)
+    if crops == 1:
+        return [(left, top, right, bottom)]
+    return [(left + s * left, top + s * top, right + s * left, bottom + s * top) for s in (-1, 0, 1)]
+
+
+class UniformClips(Dataset):
+    """Square crops of uniform clips, for tests and features: one sample a video.
+
+    [i] -> {"clip_KTHWC": (clips x crops, T, S, S, 3) uint8, "label": int, "index": i}. A clip is of uniform frames, or of frames
+    `stride` raw frames apart. `rows` are the usable videos, `skipped` the others with status and reason.
     """
 
-    def __init__(self, shards: Shards, manifest_rows: pd.DataFrame, frames: int, size: int, clips: int = 1):
-        self.shards, self.frames, self.size, self.clips = shards, frames, size, clips
+    def __init__(
+        self,
+        shards: Shards,
+        manifest_rows: pd.DataFrame,
+        frames: int,
+        size: int,
+        clips: int = 1,
+        crops: int = 1,
+        stride: int | None = None,
+    ):
+        self.shards, self.frames, self.size, self.stride, self.crops = shards, frames, size, stride, crops
+        self.offsets = (np.arange(clips) + 0.5) / clips
         self.rows, self.skipped = readable(manifest_rows, shards)
+
+    @property
+    def views(self) -> int:
+        """Clips x crops of a video."""
+        return len(self.offsets) * self.crops
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, i: int) -> dict:
         row = self.shards.row(self.rows.clip_id[i])
-        kept = len(self.shards.frames(row))
-        box = centre_box(self.shards.clips.width[row] / self.shards.clips.height[row])
-        offsets = (np.arange(self.clips) + 0.5) / self.clips
-        clips = [read_clip(self.shards, row, uniform_positions(kept, self.frames, offset=o), box, self.size) for o in offsets]
-        return {"clip_KTHWC": np.stack(clips), "label": int(self.rows.label[i]), "index": i}
+        grid, boxes = (
+            self.shards.frames(row),
+            crop_boxes(self.shards.clips.width[row] / self.shards.clips.height[row], self.crops),
+        )
+        views = [read_clip(self.shards, row, self._clip(grid, o), box, self.size) for o in self.offsets for box in boxes]
+        return {"clip_KTHWC": np.stack(views), "label": int(self.rows.label[i]), "index": i}
+
+    def _clip(self, grid: np.ndarray, offset: float) -> np.ndarray:
+        if self.stride is None:
+            return uniform_positions(len(grid), self.frames, offset=offset)
+        share = 0.5 if len(self.offsets) == 1 else (offset - self.offsets[0]) / (self.offsets[-1] - self.offsets[0])
+        return strided_positions(grid, self.frames, self.stride, share)
 
 
 class FinetuneClips(Dataset):
-    """Random-resized crops of one random frame per segment, for finetuning."""
+    """Random-resized crops of one random frame per segment, or of a clip at a random place, for finetuning."""
 
     def __init__(self, shards: Shards, manifest_rows: pd.DataFrame, recipe: Finetune, size: int, seed: int):
         self.shards, self.recipe, self.size, self.seed, self.epoch = shards, recipe, size, seed, 0
@@ -265,7 +304,11 @@ class FinetuneClips(Dataset):
     def __getitem__(self, i: int) -> dict:
         rng = np.random.default_rng([self.seed, self.epoch, i])
         row = self.shards.row(self.rows.clip_id[i])
-        positions = uniform_positions(len(self.shards.frames(row)), self.recipe.frames, rng)
+        grid, recipe = self.shards.frames(row), self.recipe
+        if recipe.stride is None:
+            positions = uniform_positions(len(grid), recipe.frames, rng)
+        else:
+            positions = strided_positions(grid, recipe.frames, recipe.stride, rng.uniform())
         aspect = self.shards.clips.width[row] / self.shards.clips.height[row]
         box = crop_box(rng, aspect, self.recipe.area, self.recipe.ratio)
         return {"clip": read_clip(self.shards, row, positions, box, self.size), "label": int(self.rows.label[i])}

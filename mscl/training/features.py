@@ -12,6 +12,6 @@ from mscl.training.partial import Partial, over_videos
 def extract_features(
     backbone: torch.nn.Module, clips: UniformClips, device: torch.device, workers: int = 0, partial: Partial | None = None
 ) -> np.ndarray:
-    """Mean over each video's uniform centre-cropped clips: (videos, feature_dim) float32, in the order of `clips.rows`."""
+    """Mean over each video's clips: (videos, feature_dim) float32, in the order of `clips.rows`."""
     backbone.eval()
-    return over_videos(backbone, clips, max(1, 32 // clips.clips), device, workers, partial).numpy()
+    return over_videos(backbone, clips, max(1, 32 // clips.views), device, workers, partial).numpy()

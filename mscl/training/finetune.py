@@ -31,7 +31,7 @@ from mscl.training.identity import identity_of
 from mscl.training.partial import Partial, fingerprint, over_videos
 from mscl.watch.flops import finetune_flops, mfu
 
-TEST_BATCH = 32  # videos at a time
+TEST_BATCH = 32  # views at a time
 
 
 class Classifier(nn.Module):
@@ -86,7 +86,7 @@ def predict(
 ) -> pd.DataFrame:
     """One row per test video: the five best classes and their probabilities; skipped videos are rows too."""
     model.eval()
-    p = over_videos(lambda x: model(x).float().softmax(1), clips, TEST_BATCH, device, workers, partial)
+    p = over_videos(lambda x: model(x).float().softmax(1), clips, max(1, TEST_BATCH // clips.views), device, workers, partial)
     best = p.topk(min(5, p.shape[1]), dim=1)
     rows = [
         {"clip_id": clip, "label": label, "top": top, "probability": probability, "status": "ok", "reason": ""}
@@ -97,6 +97,11 @@ def predict(
     skipped = clips.skipped[["clip_id", "label", "status", "reason"]].assign(top=[[] for _ in range(len(clips.skipped))])
     skipped["probability"] = [[] for _ in range(len(skipped))]
     return pd.DataFrame(rows + skipped.to_dict("records"), columns=["clip_id", "label", "top", "probability", "status", "reason"])
+
+
+def test_clips(store: Shards, rows: pd.DataFrame, recipe: Finetune) -> UniformClips:
+    """The views of the test: `test_clips` x `test_crops` of each video."""
+    return UniformClips(store, rows, recipe.frames, recipe.test_size, recipe.test_clips, recipe.test_crops, recipe.stride)
 
 
 def finetune(job: FinetuneJob, out: Path, machine: Machine = DEFAULT) -> None:
@@ -110,7 +115,7 @@ def finetune(job: FinetuneJob, out: Path, machine: Machine = DEFAULT) -> None:
     classes = int(rows.label.max()) + 1
     labelled = rows[rows.label >= 0]
     train = FinetuneClips(store, labelled[labelled.split == job.train], job.finetune, job.net.size, job.seed)
-    test = UniformClips(store, labelled[labelled.split == job.test], job.finetune.frames, job.finetune.test_size)
+    test = test_clips(store, labelled[labelled.split == job.test], job.finetune)
     for split, clips in ((job.train, train), (job.test, test)):
         if not len(clips):
             raise ValueError(

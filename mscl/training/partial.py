@@ -21,6 +21,8 @@ from mscl.training.loader import loading
 
 MINUTES = 10.0  # between partial results, where nothing else is asked for
 
+AT_ONCE = 32  # clips that go through the network together, however many views a video has
+
 
 class Partial:
     """Rows of the videos done so far, in a file of the run's folder that is no output and is removed after success.
@@ -77,10 +79,8 @@ def over_videos(
     with loading(clips, batches, workers) as loader:
         for loaded in loader:
             B, K = loaded["clip_KTHWC"].shape[:2]
-            x = normalise(loaded["clip_KTHWC"].flatten(0, 1).to(device)).contiguous(memory_format=torch.channels_last_3d)
-            with autocast(device):
-                found = per_clip(x)
-            rows.append(found.float().view(B, K, -1).mean(1).cpu())
+            found = [_of_views(per_clip, views, device) for views in loaded["clip_KTHWC"].flatten(0, 1).split(max(B, AT_ONCE))]
+            rows.append(torch.cat(found).view(B, K, -1).mean(1).cpu())
             if partial and (stop.number or partial.due()):
                 partial.save(rows)
             if stop and stop.number:
@@ -92,6 +92,12 @@ def over_videos(
     if stop:
         stop.release()
     return torch.cat(rows)
+
+
+def _of_views(per_clip: Callable[[Tensor], Tensor], views_BTHWC: Tensor, device: torch.device) -> Tensor:
+    x = normalise(views_BTHWC.to(device)).contiguous(memory_format=torch.channels_last_3d)
+    with autocast(device):
+        return per_clip(x).float()
 
 
 def fingerprint(weights: Mapping[str, Tensor]) -> str:

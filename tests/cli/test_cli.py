@@ -45,7 +45,7 @@ def test_weights_of_another_width_are_refused_before_training(prepared, tmp_path
     from mscl.models.networks.r3d_18 import R3D18
 
     save_file(R3D18(width=8).state_dict(), tmp_path / "wide.safetensors")
-    job = build.finetune_job(prepared, "r18", "moco", 0).model_copy(update={"weights": tmp_path / "wide.safetensors"})
+    job = build.finetune_job(prepared, "ss", "r18", "moco", 0).model_copy(update={"weights": tmp_path / "wide.safetensors"})
     run = mscl("finetune", "--job", jobs.dumps(job), "--out", str(tmp_path / "out"))
     assert run.returncode == 1 and "wide.safetensors: not the weights of this backbone" in run.stderr
     assert "check models.*.backbone and width" in run.stderr and not (tmp_path / "out" / "run.json").exists()

@@ -45,7 +45,7 @@ def test_shipped_configurations_are_valid(path):
     ("models/r18/finetune", ..., "models.r18.finetune: missing; add it"),
     ("methods", ["mcsl"], "methods: unknown method 'mcsl'; did you mean 'mscl'?"),
     ("pretrain/datasets", ["kim"], "pretrain.datasets: no data set 'kim' under datasets; did you mean 'kin'?"),
-    ("finetune/test", "val", "datasets.ss.annotations: no split 'val'; it has train, validation"),
+    ("targets", [{"dataset": "ss", "test": "val"}], "datasets.ss.annotations: no split 'val'; it has train, validation"),
     ("contrast/queue", 30, "contrast.queue: 30 is not a multiple of models.r18.pretrain.batch 8"),
     ("seeds", [0, 0], "seeds: [0, 0] contains a duplicate"),
     ("seeds", [-1], "seeds.0: input should be greater than or equal to 0 (got -1)"),
@@ -99,7 +99,15 @@ def test_shipped_configurations_are_valid(path):
     ("method_settings", {"moco": {"pretrain": {"lr": 0}}}, "method_settings.moco.pretrain.lr: input should be greater than 0 (got 0)"),
     ("method_settings", {"moco": {"contrast": {"queue": 30}}}, "contrast.queue: 30 is not a multiple of models.r18.pretrain.batch 8"),
     ("method_settings", {"odd": {"switches": {"family": "nowhere.at:All"}}}, "family 'nowhere.at:All': no module 'nowhere.at' in"),
-    ("analysis/measures", ["prob"], "analysis.measures.0: unknown measure 'prob'; did you mean 'probe'?"),
+    ("targets", [{"dataset": "ss", "measures": ["prob"]}], "targets.0.measures.0: unknown measure 'prob'; did you mean 'probe'?"),
+    ("targets", [{"dataset": "ss", "measures": []}], "targets.0.measures: name at least one, such as finetune or probe"),
+    ("targets", [{"dataset": "ss"}, {"dataset": "ss"}], "targets.1.name: 'ss' is the name of another target"),
+    ("targets", [{"dataset": "sss"}], "targets.0.dataset: no data set 'sss' under datasets; did you mean 'ss'?"),
+    ("targets", [{"dataset": "ss", "models": {"r81": {}}}], "targets.0.models: no model 'r81'; did you mean 'r18'?"),
+    ("targets", [{"dataset": "ss", "finetune": {"test_crops": 2}}], "targets.0.finetune.test_crops: "),
+    ("targets", [{"dataset": "ss", "finetune": {"batch": 7}}], None),
+    ("finetune", {"dataset": "ss", "test": "validation"}, "finetune: there may be several targets now; write targets: [{dataset: ss, test: validation}]"),
+    ("analysis/measures", ["probe"], "analysis.measures: belongs to a target now; write it under targets"),
     ("models/r18/pretrain/accumulate", 2, "models.r18.pretrain.accumulate: contrast.bn_groups 1 must be a multiple of 2 (processes of this run"),
     ("models/r18", tiny_config(Path("x"))["models"]["r18"] | {"contrast": {"bn_groups": 3}}, "contrast.bn_groups: models.r18.pretrain.batch 8"),
     ("models/r18/pretrain/warmup", -1, "models.r18.pretrain.warmup: input should be greater than or equal to 0 (got -1)"),
@@ -159,7 +167,9 @@ def test_a_job_has_the_settings_of_its_stage_and_survives_json():
     assert jobs.loads(jobs.PretrainJob, jobs.dumps(job)) == job
     other = load_config(changed("models/r18/finetune/lr", 0.5))
     assert jobs.dumps(build.pretrain_job(other, "r18", "mscl", 0)) == jobs.dumps(job)
-    assert jobs.dumps(build.finetune_job(other, "r18", "mscl", 0)) != jobs.dumps(build.finetune_job(config, "r18", "mscl", 0))
+    assert jobs.dumps(build.finetune_job(other, "ss", "r18", "mscl", 0)) != jobs.dumps(
+        build.finetune_job(config, "ss", "r18", "mscl", 0)
+    )
     assert build.pretrain_job(config, "r18", "moco", 0).sources[0].flow is None
 
 
@@ -207,8 +217,8 @@ def test_a_method_has_its_own_recipe_and_the_released_one_its_own_colours():
 
 
 def test_the_test_split_is_not_trained_on_or_watched_with_its_labels():
-    values = changed("finetune/train", "validation")
-    with pytest.raises(ConfigError, match="finetune.test: 'validation' is also finetune.train; test on another split"):
+    values = changed("targets", [{"dataset": "ss", "train": "validation"}])
+    with pytest.raises(ConfigError, match="targets.0.test: 'validation' is also train; test on another split"):
         load_config(values)
     values = changed("pretrain/monitor", {"dataset": "ss", "split": "validation"})
     with pytest.raises(ConfigError, match="pretrain.monitor: split 'validation' of 'ss' is the test split"):

@@ -112,7 +112,7 @@ def test_values_that_snakemake_gives_as_text_have_their_types():
     values = from_snakemake(
         changed("datasets/ss", {"format": "ucf101", "root": "x", "shards": "2", "fold": "2", "download": "null"})
     )
-    values["finetune"]["test"] = "test"
+    values["targets"][0]["test"] = "test"
     data = load_config(values).datasets["ss"]
     assert (data.fold, data.shards, data.download) == (2, 2, None) and data.annotations["train"].endswith("trainlist02.txt")
     own = {"mine": {"switches": {"options": {"a": "0.5", "b": "true", "c": "word", "d": "3"}}}}

@@ -37,15 +37,15 @@ def one_class(prepared, tmp_path):
 
 def test_there_is_a_report_of_one_class_with_the_reasons(one_class, tmp_path, capsys):
     config, source = one_class
-    at, run = Layout(config), {"model": "r18", "method": "scratch", "seed": 0}
+    at, run = Layout(config), {"target": "ss", "model": "r18", "method": "scratch", "seed": 0}
     fine, frozen = (STAGES[stage].settings(config, run).model_copy(update={"source": source}) for stage in ("finetune", "frozen"))
-    finetune(fine, Path(at.finetune("r18", "scratch", 0)))
+    finetune(fine, Path(at.finetune("ss", "r18", "scratch", 0)))
     assert "usable training videos are of one class, so the accuracy will say nothing" in capsys.readouterr().out
-    evaluate_frozen(frozen, Path(at.frozen("r18", "scratch", 0)))
-    metrics = json.loads((Path(at.frozen("r18", "scratch", 0)) / "metrics.json").read_text())
+    evaluate_frozen(frozen, Path(at.frozen("ss", "r18", "scratch", 0)))
+    metrics = json.loads((Path(at.frozen("ss", "r18", "scratch", 0)) / "metrics.json").read_text())
     assert all(np.isnan(value) for columns in metrics["measures"].values() for value in columns.values())
     assert metrics["notes"] == [nothing_to_measure([3, 3], [3])] and "of 1 class, and a measure needs 2" in metrics["notes"][0]
-    run_analysis(build.analysis_job(config, "r18").model_copy(update={"source": source}), Path(at.analysis("r18")))
+    run_analysis(build.analysis_job(config, "ss", "r18").model_copy(update={"source": source}), Path(at.analysis("ss", "r18")))
     build_report(ReportJob(config=config), Path(config.paths.results), tmp_path / "report")
     page = (tmp_path / "report" / "report.md").read_text()
     assert "The frozen tests of r18, scratch, seed 0: not measured: the usable training videos are of 1 class" in page
@@ -71,7 +71,7 @@ def test_a_probe_that_predicts_one_class_says_so(one_class):
 
 
 def test_frozen_metrics_keep_what_the_probe_was_made_of(prepared, tmp_path):
-    job = STAGES["frozen"].settings(prepared, {"model": "r18", "method": "scratch", "seed": 0})
+    job = STAGES["frozen"].settings(prepared, {"target": "ss", "model": "r18", "method": "scratch", "seed": 0})
     evaluate_frozen(job, tmp_path)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert {"top1", "train_top1", "alpha", "predicted_classes"} == set(metrics["measures"]["probe"])

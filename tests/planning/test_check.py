@@ -53,7 +53,7 @@ def test_videos_are_counted_from_manifests_and_small_sets_are_refused(tmp_path):
     manifest(config, "kin", [("train", "ok", 0, "a")] * 8 + [("train", "missing", 1, "b")] * 2000)
     lines = describe(config)
     assert "data set kin: train 2,008 videos (8 usable)" in lines
-    assert "note: finetune: the usable videos of split 'train' are of 1 class(es), so no accuracy can be measured" in lines
+    assert "note: target ss: the usable videos of split 'train' are of 1 class(es), so no accuracy can be measured" in lines
 
 
 @pytest.mark.parametrize("written", [True, False])
@@ -76,7 +76,11 @@ def test_unknown_classes_are_refused_where_the_classes_are_known(tmp_path, writt
 
 
 def test_keys_without_effect_are_notes(tmp_path):
-    values = tiny_config(tmp_path) | {"methods": ["scratch"], "mds": {"fields": 4}, "analysis": {"clips": 3, "measures": []}}
+    values = tiny_config(tmp_path) | {
+        "methods": ["scratch"],
+        "mds": {"fields": 4},
+        "targets": [{"dataset": "ss", "clips": 3, "measures": ["finetune"]}],
+    }
     values["method_settings"] = {"simsiam": {"title": "S"}}
     values["datasets"]["spare"] = values["datasets"]["kin"]
     notes = [line.removeprefix("note: ") for line in describe(load_config(values)) if line.startswith("note: ")]
@@ -86,8 +90,8 @@ def test_keys_without_effect_are_notes(tmp_path):
         "clip: no chosen method uses this section",
         "contrast: no chosen method uses this section",
         "method_settings.simsiam: not under methods, so it is not run",
-        "datasets.spare: not used by pretrain or finetune",
-        "analysis.clips: analysis.measures is empty, so it is not used",
+        "datasets.spare: not used by pretrain or a target",
+        "targets.0.clips: it has no measure of frozen features, so it is not used",
     ]
     values = tiny_config(tmp_path)
     values["flow"] |= {"batch": 4, "iterations": 2}

@@ -47,8 +47,8 @@ def test_a_plan_equals_a_manual_calculation(tmp_path):
             "kin": {"extract_seconds": 0.5, "frame_bytes": 1000, "field_seconds": 0.1, "field_bytes": 2000},
             "ss": {"extract_seconds": 0.25, "frame_bytes": 500},
         },
-        steps={"r18/moco": 0.1, "r18/baseline": 0.2, "r18/mscl": 0.3, "r18/finetune": 0.05},
-        loading={"r18/moco": 0.01, "r18/baseline": 0.01, "r18/mscl": 0.01, "r18/finetune": 0.01},
+        steps={"r18/moco": 0.1, "r18/baseline": 0.2, "r18/mscl": 0.3, "r18/finetune/ss": 0.05},
+        loading={"r18/moco": 0.01, "r18/baseline": 0.01, "r18/mscl": 0.01, "r18/finetune/ss": 0.01},
     )
     command.run_plan(load_config(tiny(tmp_path)), rates=given, cpus=2, json_out=tmp_path / "plan.json")
     plan = json.loads((tmp_path / "plan.json").read_text())
@@ -80,7 +80,7 @@ def test_planned_checkpoint_size_is_the_real_size(prepared, tmp_path):
     from mscl.training.finetune import Classifier
     from mscl.training.recipe import make_optimizer
 
-    job = build.finetune_job(prepared, "r18", "scratch", 0)
+    job = build.finetune_job(prepared, "ss", "r18", "scratch", 0)
     model = Classifier(job.net, job.finetune, 12)
     optimizer = make_optimizer(model, job.finetune)
     sum(p.sum() for p in model.parameters()).backward()
@@ -95,7 +95,7 @@ def test_flops_agree_with_the_published_ones_of_torchvision():
     from mscl.machine.torchvision import torchvision
 
     config = load_config(ROOT / "config" / "paper.yaml")
-    job = build.finetune_job(config, "r18", "scratch", 0)
+    job = build.finetune_job(config, "ssv2", "r18", "scratch", 0)
     job = job.model_copy(update={"finetune": job.finetune.model_copy(update={"test_size": 112})})  # 16 frames of 112 x 112
     published = torchvision.models.video.R3D_18_Weights.KINETICS400_V1.meta["_ops"]  # 1e9 multiply-adds
     assert network.feature_flops(job) == pytest.approx(2e9 * published, rel=0.001)
@@ -132,7 +132,7 @@ def test_the_number_of_jobs_equals_snakemakes_count(name, tmp_path):
 def test_without_data_published_counts_are_used_and_marked(tmp_path):
     config = own(tmp_path, subset={"fraction": 0.1})
     config["datasets"] = {"kinetics400": config["datasets"]["kin"], "ssv2": config["datasets"]["ss"]}
-    config = load_config(config | {"pretrain": {"datasets": ["kinetics400"]}, "finetune": {"dataset": "ssv2"}})
+    config = load_config(config | {"pretrain": {"datasets": ["kinetics400"]}, "targets": [{"dataset": "ssv2"}]})
     plan = make_plan(config, Rates(), cpus=2, gpus=1)["datasets"]
     assert plan["kinetics400"]["videos"] == {"train": 24653}  # a tenth of 246,534
     assert plan["kinetics400"]["total"]["origin"] == "published" and "estimated" in plan["kinetics400"]["total"]["note"]

@@ -56,7 +56,7 @@ def settings(methods=("scratch", "baseline", "mscl"), seeds=(0, 1), kind="demo")
             "methods": list(methods),
             "datasets": {"toy": videos},
             "pretrain": {"datasets": ["toy"]},
-            "finetune": {"dataset": "toy"},
+            "targets": [{"dataset": "toy"}],
             "models": {"r18": {"backbone": "r3d_18", "pretrain": recipe, "finetune": recipe}},
         }
     )

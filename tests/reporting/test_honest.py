@@ -41,7 +41,11 @@ def test_only_the_papers_experiment_is_of_kind_paper():
     assert changed(datasets__kinetics400__frames={"short_side": 128}) == [
         "datasets.kinetics400.frames.short_side: 128 (paper: 256)"
     ]
-    assert changed(analysis={"clips": 1}) == ["analysis.clips: 1 (paper: 10)"]
+    target = {"dataset": "ssv2", "measures": ["finetune", "probe"]}
+    assert changed(targets=[target | {"clips": 1}]) == ["targets.ssv2.clips: 1 (paper: 10)"]
+    assert changed(targets=[target | {"clips": 10, "finetune": {"test_crops": 3}}]) == [
+        f"models.{model}.finetune on ssv2.test_crops: 3 (paper: 1)" for model in ("r18", "r50")
+    ]
     assert changed(models__r18__backbone="r2plus1d_18") == ["models.r18.backbone: r2plus1d_18 (paper: r3d_18, slow_r50)"]
     assert changed(pretrain__datasets=["ssv2"], pretrain__monitor=None)[0] == "pretrain.datasets: [ssv2] (paper: [kinetics])"
     assert changed(method_settings={"mscl": {"contrast": {"queue": 128}}}) == ["models.r18.contrast.queue: 128 (paper: 65536)",
@@ -105,7 +109,7 @@ def test_padded_class_names_are_read_from_the_pairs_as_written(shared_tree, job,
     path = next((tmp_path / "results" / "analysis").rglob("pairs.csv"))
     pairs = pd.read_csv(path)
     pairs.assign(a="001", b="010").to_csv(path, index=False)
-    assert set(read_results(job.config, tmp_path / "results").pairs["r18"]["a"]) == {"001"}
+    assert set(read_results(job.config, tmp_path / "results").pairs["toy", "r18"]["a"]) == {"001"}
 
 
 def test_cells_that_a_spreadsheet_would_run_are_neutralised():

@@ -49,7 +49,7 @@ def test_every_link_resolves_and_ids_are_unique(page):
 def test_every_card_is_a_file_and_a_section(shared_report, page):
     files = {path.stem for path in (shared_report / "cards").glob("*.json")}
     assert files == {i.removeprefix("card-") for i in page.ids if i.startswith("card-")} and len(files) == 17
-    card = json.loads((shared_report / "cards" / "finetune-r18-mscl-seed1.json").read_text())
+    card = json.loads((shared_report / "cards" / "finetune-toy-r18-mscl-seed1.json").read_text())
     assert card["seed"] == 1 and len(card["inputs"]) == 20
 
 
@@ -89,7 +89,7 @@ def test_times_are_only_in_the_cards_and_the_pages(shared_report, shared_tree, j
     files = {p.relative_to(shared_report) for p in shared_report.rglob("*") if p.is_file()}
     changed = {f.parts[0] for f in files if (shared_report / f).read_bytes() != (tmp_path / "out" / f).read_bytes()}
     assert changed == {"cards", "index.html", "report.md"} and (shared_report / "cards" / "compute.csv").exists()
-    measured = json.loads((shared_report / "metrics.json").read_text())["r18"]["mscl"]
+    measured = json.loads((shared_report / "metrics.json").read_text())["toy"]["r18"]["mscl"]
     assert 0.5 < measured["top1"] < 1 and set(measured) == {
         "top1",
         "top5",

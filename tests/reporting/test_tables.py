@@ -105,9 +105,8 @@ def test_missing_results_are_reported(tree, job):
     (tree / "frozen" / "toy" / "r18" / "mscl" / "seed0" / "metrics.json").write_text("{")
     (tree / "data.json").unlink()
     results = read_results(job.config, tree)
-    assert results.missing[0].startswith(
-        "The frozen tests of r18, mscl, seed 0 cannot be read: results/frozen/toy/r18/mscl/seed0/metrics.json"
-    )
+    said = "The frozen tests of r18, mscl, seed 0 cannot be read: results/frozen/toy/r18/mscl/seed0/metrics.json"
+    assert any(sentence.startswith(said) for sentence in results.missing)
     assert (
         "The finetuning of r18, mscl, seed 1 is missing: no results/finetune/toy/r18/mscl/seed1/metrics.json; run its stage."
         in results.missing
@@ -119,9 +118,11 @@ def test_missing_results_are_reported(tree, job):
 
 
 def test_probe_switched_off(shared_tree, job):
-    config = job.config.model_copy(update={"analysis": job.config.analysis.model_copy(update={"measures": ()})})
+    config = job.config.model_copy(
+        update={"targets": tuple(t.model_copy(update={"measures": ("finetune",)}) for t in job.config.targets)}
+    )
     table = table3(read_results(config, shared_tree))
-    assert "Probe top-1" not in table.shown and "analysis.measures is empty" in table.notes[-1]
+    assert "Probe top-1" not in table.shown and "no target asks for a measure of them" in table.notes[-1]
 
 
 def test_health_tables(shared_tree, job):
@@ -183,3 +184,18 @@ def test_a_rival_is_shown_by_the_name_of_its_paper(synthetic, tmp_path):
     assert table.shown["Method"][measured].tolist() == ["ρMoCo (ρ = 3)", "CORP_m", "mscl"]
     assert table.data["method"][measured].tolist() == ["rho-moco-3", "corp-m", "mscl"]  # in the CSV, as in the configuration
     assert r"$\rho$MoCo ($\rho$ = 3)" in table.latex() and r"CORP\_m" in table.latex()
+
+
+def test_several_targets_are_columns_and_rows_of_their_own(shared_tree, job):
+    """A second target without results, on which only retrieval is measured: nothing is mixed, and what is missing is said."""
+    second = job.config.targets[0].model_copy(update={"name": "other", "measures": ("retrieval",)})
+    config = job.config.model_copy(update={"targets": (*job.config.targets, second)})
+    results, alone = read_results(config, shared_tree), read_results(job.config, shared_tree)
+    assert table1(results).shown["Top-1 %"].tolist() == table1(alone).shown["Top-1 %"].tolist()
+    both = table3(results).shown
+    assert both["Target"].tolist() == ["toy"] * len(table3(alone).shown) + ["other"] * len(table3(alone).shown)
+    own = both[both["Target"] == "other"]
+    assert set(own["R@1"]) == set(own["Top-1"]) == {"–"} and set(own["Seeds"]) == {"0"}
+    assert both[both["Target"] == "toy"].drop(columns="Target").values.tolist() == table3(alone).shown.values.tolist()
+    assert any("The frozen tests of r18, mscl, seed 0 on other is missing" in sentence for sentence in results.missing)
+    assert not any("finetuning of r18, mscl, seed 0 on other" in sentence for sentence in results.missing)

@@ -47,7 +47,7 @@ def test_own_method_backbone_and_measure_run_from_training_to_evaluation(prepare
         prepared,
         methods=["moco", "simclr"],
         method_settings={"simclr": {"title": "SimCLR", "switches": switches, "pretrain": {"lr": 0.001}}},
-        analysis={"measures": ["knn", "my_measure:centroid"]},
+        targets=[{"dataset": "ss", "measures": ["finetune", "knn", "my_measure:centroid"]}],
     )
     values["models"]["r18"] |= {"backbone": "my_net:Tiny", "width": 8}
     config = load_config(values)
@@ -58,10 +58,10 @@ def test_own_method_backbone_and_measure_run_from_training_to_evaluation(prepare
     history = pd.read_csv(mine / "pre" / "history.csv")
     assert np.isfinite(history.loss).all() and {"loss_rgb", "acc_rgb"} <= set(history)
     weights = {"weights": mine / "pre" / "weights.safetensors"}
-    finetune(STAGES["finetune"].settings(config, run).model_copy(update=weights), mine / "fine")
+    finetune(STAGES["finetune"].settings(config, {"target": "ss"} | run).model_copy(update=weights), mine / "fine")
     from mscl.evaluation.frozen import evaluate_frozen
 
-    evaluate_frozen(STAGES["frozen"].settings(config, run).model_copy(update=weights), mine / "frozen")
+    evaluate_frozen(STAGES["frozen"].settings(config, {"target": "ss"} | run).model_copy(update=weights), mine / "frozen")
     measured = pd.read_json(mine / "frozen" / "metrics.json", typ="series")["measures"]
     assert 0 <= measured["my_measure:centroid"]["top1"] <= 1 and set(measured) == {"knn", "my_measure:centroid"}
 
@@ -121,15 +121,15 @@ def test_two_measures_of_one_name_are_refused(prepared, mine):
         (["knn", "knn"], "'knn' is listed twice"),
     ):
         with pytest.raises(ValueError, match=said):
-            load_config(own_config(prepared, analysis={"measures": names}))
+            load_config(own_config(prepared, targets=[{"dataset": "ss", "measures": names}]))
 
 
 def test_a_name_that_a_file_does_not_define_is_refused_at_the_start(prepared, mine):
     (mine / "odd.py").write_text("import os\nif os.name:\n    first = second = print\n\n\ndef third():\n    inner = 1\n")
     for name in ("odd:os", "odd:first", "odd:second", "odd:third"):
-        load_config(own_config(prepared, analysis={"measures": [name]}))
+        load_config(own_config(prepared, targets=[{"dataset": "ss", "measures": [name]}]))
     with pytest.raises(ValueError, match=r"measure 'odd:inner': .*odd.py has no 'inner'; correct the name after the colon"):
-        load_config(own_config(prepared, analysis={"measures": ["odd:inner"]}))
+        load_config(own_config(prepared, targets=[{"dataset": "ss", "measures": ["odd:inner"]}]))
 
 
 @pytest.mark.parametrize(
@@ -159,10 +159,12 @@ def test_a_measure_returns_a_number_per_column(prepared, mine):
         "import numpy as np\ndef one(*_):\n  return .5\ndef two(*_):\n  return {'top1': np.float32(.5)}\n"
     )
     for name, said in (("one", "measure 'my_measure:one' returned 0.5; it must return a dictionary"), ("two", "")):
-        config = load_config(own_config(prepared, methods=["scratch"], analysis={"measures": [f"my_measure:{name}"]}))
+        config = load_config(
+            own_config(prepared, methods=["scratch"], targets=[{"dataset": "ss", "measures": [f"my_measure:{name}"]}])
+        )
         job = (
             STAGES["frozen"]
-            .settings(config, {"model": "r18", "method": "scratch", "seed": 0})
+            .settings(config, {"target": "ss", "model": "r18", "method": "scratch", "seed": 0})
             .model_copy(update={"weights": None})
         )
         if said:

@@ -9,16 +9,20 @@ from torch.utils.data import DataLoader
 from mscl.config.schema import ClipConfig
 from mscl.stages import build
 from mscl.store.shards import Shards
+from mscl.training import partial
+from mscl.training.augment import normalise
 from mscl.training.clips import (
     PretrainClips,
     UniformClips,
     batch_shapes,
     centre_box,
     crop_box,
+    crop_boxes,
     key_start,
     possible_starts,
     pretrain_rows,
     random_batch,
+    strided_positions,
     uniform_positions,
 )
 from mscl.training.recipe import epoch_batches
@@ -113,3 +117,53 @@ def test_missing_and_broken_test_videos_are_rows_with_a_reason(prepared):
     ]
     assert len(clips) == len(rows) - 1
     assert clips[0]["clip_KTHWC"].shape == (1, 8, 32, 32, 3)
+
+
+def test_a_test_looks_at_clips_times_crops_of_a_video(prepared):
+    """3 clips of 4 frames 2 apart from a video of 24, at its start, middle and end; 3 squares of frames that are wider than high."""
+    source = build.source(prepared, "ss")
+    rows = pd.read_parquet(source.manifest).query("split == 'validation'").head(2)
+    clips = UniformClips(Shards(source.frame_indexes()), rows, frames=4, size=32, clips=3, crops=3, stride=2)
+    views = clips[0]["clip_KTHWC"]
+    assert clips.views == 9 and views.shape == (9, 4, 32, 32, 3)
+    grid = np.arange(24)
+    assert [strided_positions(grid, 4, 2, share).tolist() for share in (0, 0.5, 1)] == [
+        [0, 2, 4, 6],
+        [8, 10, 12, 14],
+        [17, 19, 21, 23],
+    ]
+    one = UniformClips(Shards(source.frame_indexes()), rows, frames=4, size=32, stride=2)
+    assert (one[0]["clip_KTHWC"][0] == views[4]).all()  # the middle clip, the central square
+    assert strided_positions(grid[::3], 3, 4, 0.0).tolist() == [0, 2, 3]  # every third frame is stored: 0, 3, 6, 9 …
+    assert strided_positions(np.arange(3), 4, 2, 0.5).tolist() == [0, 2, 2, 2]  # a short video holds its last frame
+
+
+def test_three_crops_reach_both_ends_of_the_longer_side():
+    for aspect, boxes in (
+        (2.0, [(0, 0, 0.5, 1), (0.25, 0, 0.75, 1), (0.5, 0, 1, 1)]),
+        (0.5, [(0, 0, 1, 0.5), (0, 0.25, 1, 0.75), (0, 0.5, 1, 1)]),
+    ):
+        assert crop_boxes(aspect, 3) == boxes and crop_boxes(aspect, 1) == boxes[1:2]
+
+
+def test_the_views_of_a_video_are_averaged_however_many_go_through_the_network_together(prepared, monkeypatch):
+    source = build.source(prepared, "ss")
+    rows = pd.read_parquet(source.manifest).query("split == 'validation'").head(3)
+    clips = UniformClips(Shards(source.frame_indexes()), rows, frames=4, size=32, clips=2, crops=3, stride=2)
+    seen = []
+
+    def softmax(x_BCTHW):
+        seen.append(len(x_BCTHW))
+        return x_BCTHW.mean((2, 3, 4)).softmax(1)
+
+    found = partial.over_videos(softmax, clips, 2, torch.device("cpu"))
+    assert seen == [12, 6]
+    by_hand = [
+        torch.stack([normalise(torch.from_numpy(v)[None]).mean((2, 3, 4)).softmax(1)[0] for v in clips[i]["clip_KTHWC"]]).mean(0)
+        for i in range(3)
+    ]
+    assert torch.allclose(found, torch.stack(by_hand), atol=1e-6)
+    monkeypatch.setattr(partial, "AT_ONCE", 4)
+    seen.clear()
+    assert torch.allclose(partial.over_videos(softmax, clips, 2, torch.device("cpu")), found, atol=1e-6)
+    assert max(seen) == 4

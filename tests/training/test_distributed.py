@@ -71,7 +71,7 @@ def test_stopped_together_they_go_on_together(prepared, tmp_path):
 
 
 def test_finetuning_by_two_processes_tests_every_video_once(prepared, tmp_path):
-    job = build.finetune_job(prepared, "r18", "scratch", 0)
+    job = build.finetune_job(prepared, "ss", "r18", "scratch", 0)
     run = subprocess.run(command(job, tmp_path), capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr[-3000:]
     assert len(pd.read_parquet(tmp_path / "predictions.parquet")) == 12

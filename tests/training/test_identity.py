@@ -57,7 +57,7 @@ def test_pretraining_notices_another_content_of_a_shard(kind, prepared, tmp_path
 
 
 def test_finetuning_notices_other_frames_and_other_labels(prepared, tmp_path, copied, monkeypatch):
-    job = build.finetune_job(prepared, "r18", "scratch", 0)
+    job = build.finetune_job(prepared, "ss", "r18", "scratch", 0)
     job = job.model_copy(update={"source": copied(job.source)})
     stop(monkeypatch, finetune, job, tmp_path / "run")
     rows = pd.read_parquet(job.source.manifest)

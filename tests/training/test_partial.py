@@ -32,7 +32,7 @@ class Seen:
 
 def frozen_job(prepared):
     """24 videos to train, in two batches of 16 and 8; 12 to test, in one."""
-    return build.frozen_job(prepared, "r18", "scratch", 0).model_copy(update={"clips": 2})
+    return build.frozen_job(prepared, "ss", "r18", "scratch", 0).model_copy(update={"clips": 2})
 
 
 @pytest.mark.parametrize(("number", "stop", "left"), [(signal.SIGTERM, 1, 2), (signal.SIGINT, 2, 1), (signal.SIGUSR1, 3, 0)])
@@ -75,7 +75,7 @@ def test_features_are_kept_now_and_then(prepared, tmp_path, monkeypatch):
 
 
 def test_the_test_of_a_finetuning_goes_on_where_it_was(prepared, tmp_path, monkeypatch):
-    job = build.finetune_job(prepared, "r18", "scratch", 0)
+    job = build.finetune_job(prepared, "ss", "r18", "scratch", 0)
     job = job.model_copy(update={"test": job.train})
     monkeypatch.setattr(sys.modules["mscl.training.finetune"], "TEST_BATCH", 8)
     finetune(job, tmp_path / "whole")

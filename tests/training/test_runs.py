@@ -177,7 +177,7 @@ def test_too_few_videos_for_a_batch_is_said_at_the_start(prepared, tmp_path):
 
 def test_finetuning_from_pretrained_weights_writes_everything_and_loads_back(prepared, tmp_path):
     pretrain(build.pretrain_job(prepared, "r18", "moco", 0), tmp_path / "pre")
-    job = build.finetune_job(prepared, "r18", "moco", 0)
+    job = build.finetune_job(prepared, "ss", "r18", "moco", 0)
     finetune(job.model_copy(update={"weights": tmp_path / "pre" / "weights.safetensors"}), tmp_path / "fine")
     predictions = pd.read_parquet(tmp_path / "fine" / "predictions.parquet")
     metrics = json.loads((tmp_path / "fine" / "metrics.json").read_text())
@@ -191,7 +191,7 @@ def test_finetuning_from_pretrained_weights_writes_everything_and_loads_back(pre
 
 def test_a_signal_after_the_training_ends_at_once_and_loses_nothing(prepared, tmp_path, monkeypatch):
     """The test of 25,000 videos takes long; a time limit that comes meanwhile must not cost the training."""
-    job = build.finetune_job(prepared, "r18", "scratch", 0)
+    job = build.finetune_job(prepared, "ss", "r18", "scratch", 0)
     finetune(job, tmp_path / "whole")
     module = sys.modules["mscl.training.finetune"]
     with monkeypatch.context() as patch:
@@ -207,7 +207,7 @@ def test_a_signal_after_the_training_ends_at_once_and_loses_nothing(prepared, tm
 
 def test_finetuning_really_starts_from_the_pretrained_backbone(prepared, tmp_path):
     pretrain(build.pretrain_job(prepared, "r18", "moco", 0), tmp_path / "pre")
-    job = build.finetune_job(prepared, "r18", "moco", 0)
+    job = build.finetune_job(prepared, "ss", "r18", "moco", 0)
     job = job.model_copy(update={"finetune": job.finetune.model_copy(update={"lr": 1e-12, "weight_decay": 0.0})})
     finetune(job.model_copy(update={"weights": tmp_path / "pre" / "weights.safetensors"}), tmp_path / "fine")
     before, after = (load_file(tmp_path / n / "weights.safetensors") for n in ("pre", "fine"))

@@ -36,7 +36,8 @@ def real_config(folder, videos) -> dict:
     model = config["models"]["r18"]
     model["pretrain"] |= {"batch": 32, "epochs": 1}
     model["finetune"] |= {"epochs": 1}
-    config["analysis"] = {"measures": [], "gradcam": ["Turning the camera left while filming something"]}
+    config["targets"][0]["measures"] = ["finetune"]
+    config["analysis"] = {"gradcam": ["Turning the camera left while filming something"]}
     return config
 
 

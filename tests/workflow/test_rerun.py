@@ -63,8 +63,11 @@ SETTINGS = {
     "pretraining": ({"contrast.temperature": 0.2}, PRETRAINED),
     "a part that only methods with flow have": ({"models.r18.neck": 8}, ONE_METHOD | PRETRAINED | {"pretrain": 2, "finetune": 2, "frozen": 2}),
     "motion scores": ({"mds.stride": 2}, {"flow": 2} | AFTER_FLOW),
-    "the frozen tests": ({"analysis.clips": 2}, {"frozen": 4, "report": 1}),
-    "no frozen tests": ({"analysis.measures": []}, {"report": 1}),
+    "the frozen tests": ({"targets": [{"dataset": "ss", "clips": 2}]}, {"frozen": 4, "report": 1}),
+    "no frozen tests": ({"targets": [{"dataset": "ss", "measures": ["finetune"]}]}, {"report": 1}),
+    "one more target": ({"targets": [{"dataset": "ss"}, {"name": "again", "dataset": "ss"}]}, {"finetune": 4, "frozen": 4, "analysis": 1, "report": 1}),
+    "a target without finetuning": (
+        {"targets": [{"dataset": "ss"}, {"name": "again", "dataset": "ss", "measures": ["knn"]}]}, {"frozen": 4, "report": 1}),
     "the analysis": ({"analysis.pairs": 1}, {"analysis": 1, "report": 1}),
     "one more seed": ({"seeds": [0, 1]}, TRAINED),
     "one more method": ({"methods": ["scratch", "moco", "baseline", "lmcl", "mscl"]}, ONE_METHOD | {"report": 1}),

@@ -86,12 +86,12 @@ rule analysis:
         out=stage.folder("analysis"),
         records=stage.records("analysis"),
     message:
-        "Confused pairs and GradCAM of {wildcards.model}"
+        "Confused pairs and GradCAM of {wildcards.model} on {wildcards.target}"
     shell:
         "python -m mscl analysis --job {params.job:q} --out {params.out:q} --records {params.records:q} 2>&1 | keep {log:q} {params.label:q}"
 
 
-CURVES = ["finetune_top1", *(["pretrain_loss"] if cfg.pretrained_methods else [])]
+CURVES = [*finetuning_curves(cfg).values(), *(["pretrain_loss"] if cfg.pretrained_methods else [])]
 
 
 rule report:

@@ -66,7 +66,7 @@ rule finetune:
         records=stage.records("finetune"),
         curves=stage.curves("finetune"),
     message:
-        "Finetuning {wildcards.model} from {wildcards.method}, seed {wildcards.seed}"
+        "Finetuning {wildcards.model} from {wildcards.method} on {wildcards.target}, seed {wildcards.seed}"
     shell:
         "python -m mscl finetune --job {params.job:q} --out {params.out:q} --records {params.records:q}"
         " --workers {resources.workers} --processes {resources.processes}"
@@ -99,7 +99,7 @@ rule frozen:
         out=stage.folder("frozen"),
         records=stage.records("frozen"),
     message:
-        "Evaluating frozen features of {wildcards.model} from {wildcards.method}, seed {wildcards.seed}"
+        "Evaluating frozen features of {wildcards.model} from {wildcards.method} on {wildcards.target}, seed {wildcards.seed}"
     shell:
         "python -m mscl frozen --job {params.job:q} --out {params.out:q} --records {params.records:q}"
         " --workers {resources.workers} 2>&1 | keep {log:q} {params.label:q}"
