@@ -140,6 +140,12 @@ class Dataset(Strict):
         """The row of the format in the table of formats."""
         return format_of(self.format)
 
+    def of_fold(self, fold: int) -> Dataset:
+        """The same data set with the lists of another official split. Raises ValueError for a format without folds."""
+        usual, theirs = self.row.usual(self.fold), self.row.usual(fold)
+        lists = {split: theirs.get(split, path) if path == usual.get(split) else path for split, path in self.annotations.items()}
+        return Dataset.model_validate(self.model_dump() | {"fold": fold, "annotations": lists})
+
     @property
     def annotated(self) -> list[str]:
         """The splits with an annotation file or folder."""

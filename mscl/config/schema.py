@@ -10,14 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from mscl.config.backbones import known_backbone
 from mscl.config.datasets import Dataset, Name, Positive, Share
 from mscl.config.limits import Place, Range, ShareRange, check_limits
 from mscl.config.measures import FINETUNE, distinct, known_measure
 from mscl.config.methods import METHODS, Switches
-from mscl.config.validation import Strict, did_you_mean, parse, partial, read_yaml
+from mscl.config.validation import Strict, did_you_mean, number, parse, partial, read_yaml
 
 
 class Paths(Strict):
@@ -184,10 +184,15 @@ Measures = Annotated[tuple[Annotated[str, AfterValidator(known_measure)], ...], 
 
 
 class Target(Strict):
-    """A data set on which every pretrained backbone is tested, and what is measured there."""
+    """A data set on which every pretrained backbone is tested, and what is measured there.
+
+    In a configuration, `folds: [1, 2, 3]` stands for one target per fold; the tables also show their mean.
+    """
 
     name: Name = ""  # in paths and tables; default: that of the data set
     dataset: Name
+    fold: Annotated[Literal[1, 2, 3], BeforeValidator(number)] | None = None  # official split; default: that of the data set
+    folds_of: str = ""  # set by `folds`: the name of the target that this is one fold of
     train: str = "train"
     test: str = "validation"
     measures: Measures = (FINETUNE, "probe", "retrieval")  # finetuning, and measures of the frozen features
@@ -217,6 +222,15 @@ class Target(Strict):
     def frozen(self) -> tuple[str, ...]:
         """The measures of frozen features."""
         return tuple(name for name in self.measures if name != FINETUNE)
+
+
+def each_fold(target: Any) -> list[Any]:
+    """A target as given, one per fold if it has `folds`."""
+    if not isinstance(target, dict) or not isinstance(target.get("folds"), list | tuple):
+        return [target]
+    given = {key: value for key, value in target.items() if key != "folds"}
+    name = given.get("name") or given.get("dataset")
+    return [given | {"name": f"{name}-fold{fold}", "folds_of": name, "fold": fold} for fold in target["folds"]]
 
 
 class Analysis(Strict):
@@ -300,6 +314,11 @@ class Config(Strict):
         own = self.method_settings.get(method, MethodSettings())
         return changed(self.models[model].pretrain, own.pretrain)
 
+    def folds(self, dataset: str) -> tuple[int, ...]:
+        """The folds of a data set that targets ask for, besides its own."""
+        asked = {target.fold for target in self.targets if target.dataset == dataset and target.fold}
+        return tuple(sorted(asked - {self.datasets[dataset].fold}))
+
     def target(self, name: str) -> Target:
         """The target of this name."""
         return next(target for target in self.targets if target.name == name)
@@ -336,6 +355,8 @@ class Config(Strict):
             old = values["finetune"] if isinstance(values["finetune"], dict) else {}
             now = ", ".join(f"{key}: {old[key]}" for key in ("dataset", "train", "test") if key in old)
             raise ValueError(f"finetune: there may be several targets now; write targets: [{{{now}}}] instead")
+        if isinstance(values, dict) and isinstance(values.get("targets"), list | tuple):
+            values = values | {"targets": [one for target in values["targets"] for one in each_fold(target)]}
         analysis = values.get("analysis") if isinstance(values, dict) else None
         for key in ("measures", "clips") if isinstance(analysis, dict) else ():
             if key in analysis:
@@ -379,6 +400,9 @@ class Config(Strict):
                 raise ValueError(
                     f"targets.{n}.name: '{target.name}' is the name of another target; give this one a name of its own"
                 )
+            data = self.datasets.get(target.dataset)
+            if target.fold and data and not data.row.folds:
+                raise ValueError(f"targets.{n}.fold: the {data.format} format has no folds; remove this key")
             for model in target.models:
                 if model not in self.models:
                     raise ValueError(f"targets.{n}.models: no model '{model}'{did_you_mean(model, list(self.models))}")

@@ -15,6 +15,7 @@ In a written manifest, `attrs["notes"]` holds sentences on what the table leaves
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ import pandas as pd
 from mscl.config.datasets import Dataset
 from mscl.datasets import find, formats, left_out, subset
 from mscl.machine.files import atomic_write
-from mscl.stages.jobs import ManifestJob
+from mscl.stages.jobs import FOLD, ManifestJob
 
 COLUMNS = ["clip_id", "path", "split", "label", "class_name", "start", "end", "shard", "status", "reason"]
 
@@ -42,16 +43,28 @@ def annotated_videos(name: str, dataset: Dataset) -> pd.DataFrame:
     return subset.choose(name, table, dataset)
 
 
-def build_manifest(name: str, dataset: Dataset) -> pd.DataFrame:
+def build_manifest(name: str, dataset: Dataset, folds: Sequence[int] = ()) -> pd.DataFrame:
     """Read the annotations of data set `name` and look for its videos.
 
-    A missing or empty video is a row with a status and a reason. Raises ValueError that names the file and the row and says how
+    For each of `folds` there is a further column of splits (`jobs.FOLD`); "" where a fold does not use the video. A missing or empty video is a row with a status and a reason. Raises ValueError that names the file and the row and says how
     to fix it if the annotations cannot be used or the video folder does not exist.
     """
-    table = annotated_videos(name, dataset).sort_values("clip_id", ignore_index=True)
+    table = _with_folds(name, dataset, folds).sort_values("clip_id", ignore_index=True)
     table[["path", "status", "reason"]] = find_videos(dataset, table["file"].tolist())
     table["shard"] = np.array([shard_of(c, dataset.shards) for c in table["clip_id"]], np.int32)
-    return table[COLUMNS]
+    return table[[*COLUMNS, *(f"{FOLD}{fold}" for fold in folds)]]
+
+
+def _with_folds(name: str, dataset: Dataset, folds: Sequence[int]) -> pd.DataFrame:
+    """The videos that the data set's own fold or one of `folds` uses."""
+    table = annotated_videos(name, dataset)
+    for fold in folds:
+        other = annotated_videos(name, dataset.of_fold(fold))
+        more = other[~other["clip_id"].isin(table["clip_id"])]
+        table = pd.concat([table, more.assign(split="")], ignore_index=True)
+        table[f"{FOLD}{fold}"] = table["clip_id"].map(other.set_index("clip_id")["split"]).fillna("")
+    columns = [f"{FOLD}{fold}" for fold in folds]
+    return table.fillna(dict.fromkeys(columns, ""))
 
 
 def find_videos(dataset: Dataset, files: list[str]) -> list[find.Found]:
@@ -82,7 +95,7 @@ def write_manifest(job: ManifestJob, out: Path) -> None:
 
     Raises ValueError as `build_manifest` does.
     """
-    table = build_manifest(job.name, job.dataset)
+    table = build_manifest(job.name, job.dataset, job.folds)
     table.attrs = {"notes": left_out.notes(job.dataset, table)}
     with atomic_write(out) as draft:
         table.to_parquet(draft, index=False)

@@ -131,7 +131,9 @@ def run_analysis(job: AnalysisJob, out_dir: Path) -> None:
         raise ValueError(f"analysis: {lacking[0]} is missing; run its finetune stage first")
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / FIGURES).mkdir(exist_ok=True)
-    table = pd.read_parquet(job.source.manifest)
+    from mscl.training.clips import manifest_rows
+
+    table = manifest_rows(job.source)
     names = class_names(table)
     left, right = (pairs_of(predictions[method], names) for method in job.methods)
     pairs = pairs_table(left, right, job.methods, job.analysis.pairs)

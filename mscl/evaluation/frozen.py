@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 from mscl.config.measures import measure
@@ -18,7 +17,7 @@ from mscl.stages.codehash import code_hash
 from mscl.stages.jobs import FrozenJob
 from mscl.stages.layout import METRICS
 from mscl.store.shards import Shards
-from mscl.training.clips import UniformClips
+from mscl.training.clips import UniformClips, manifest_rows
 from mscl.training.features import extract_features
 from mscl.training.hardware import prepare_device
 from mscl.training.identity import identity_of
@@ -34,7 +33,7 @@ def evaluate_frozen(job: FrozenJob, out: Path, workers: int = 0) -> None:
     ValueError for weights of another backbone, and when a measure cannot be loaded.
     """
     functions = {name: load(measure(name).function) for name in job.measures}
-    rows, store = pd.read_parquet(job.source.manifest), Shards(job.source.frame_indexes())
+    rows, store = manifest_rows(job.source), Shards(job.source.frame_indexes())
     train, test = (
         UniformClips(store, rows[(rows.split == s) & (rows.label >= 0)], job.frames, job.test_size, job.clips, stride=job.stride)
         for s in (job.train, job.test)

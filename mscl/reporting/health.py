@@ -55,6 +55,11 @@ def _seen(config: Config, target: Target, data: dict) -> list[str]:
     notes = []
     if target.dataset in config.pretrain.datasets and config.pretrain.split == target.test:
         notes.append(f"Pretraining sees all test videos, without their labels: both use split {target.test} of {target.dataset}.")
+    if target.dataset in config.pretrain.datasets and target.fold in config.folds(target.dataset):
+        notes.append(
+            f"Pretraining uses split {config.pretrain.split} of fold {config.datasets[target.dataset].fold} of {target.dataset}, so it sees "
+            f"test videos of fold {target.fold}, without their labels."
+        )
     for shared in data.get(target.dataset, {}).get("shared", []):
         if shared["split"] != target.test:
             continue

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 import pandas as pd
 
-from mscl.config.schema import Config
+from mscl.config.schema import Config, Target
 from mscl.reporting.formats import DASH, Table, mean_sd, number, table_of
 from mscl.reporting.paper import differences
 from mscl.reporting.results import Column, Results
@@ -57,12 +58,39 @@ def span(values: pd.Series) -> str:
     return "–".join(dict.fromkeys(map(str, (known[0], known[-1])))) if known else DASH
 
 
-Group = tuple[str, str, str, pd.DataFrame]  # target, model, method, rows of its runs
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ only in their seed: a row of a table. For the mean over folds, `runs` has one row per seed, too."""
+
+    shown: str  # name of the target
+    target: Target
+    model: str
+    method: str
+    runs: pd.DataFrame
 
 
 def groups(results: Results) -> list[Group]:
-    """The runs that differ only in their seed, in the order of the configuration."""
-    return [(*key, rows) for key, rows in results.runs.groupby(["target", "model", "method"], sort=False)]
+    """The rows of the tables in the order of the configuration; behind the folds of a target, their mean."""
+    found, config = [], results.config
+    tested = {key: rows for key, rows in results.runs.groupby(["target", "model", "method"], sort=False)}
+    for target in config.targets:
+        found += [Group(target.name, target, *key[1:], rows) for key, rows in tested.items() if key[0] == target.name]
+        folds = [t for t in config.targets if target.folds_of and t.folds_of == target.folds_of]
+        if folds and target is folds[-1]:
+            found += [_mean_of(folds, results, model, method) for model in config.models for method in config.methods]
+    return found
+
+
+def _mean_of(folds: list[Target], results: Results, model: str, method: str) -> Group:
+    """The mean over folds for each seed for which every fold was measured."""
+    runs = results.runs
+    runs = runs[runs["target"].isin([t.name for t in folds]) & (runs["model"] == model) & (runs["method"] == method)]
+    numbers = [*(column.key for column in results.columns), "chance", "majority"]
+    means = runs.groupby("seed", sort=False)[numbers].agg(lambda values: values.mean(skipna=False)).reset_index()
+    counts = runs.groupby("seed", sort=False)[["videos", "skipped"]].sum().reset_index(drop=True)
+    cards = runs.groupby("seed", sort=False)[["finetune_card", "frozen_card"]].agg("first").reset_index(drop=True)
+    shown = f"{folds[0].folds_of}, mean of folds {', '.join(str(t.fold) for t in folds)}"
+    return Group(shown, folds[0], model, method, pd.concat([means, counts, cards], axis=1))
 
 
 def of_table(results: Results, *begins: str) -> list[str]:
@@ -75,7 +103,7 @@ def table1(results: Results) -> Table:
     config = results.config
     papers = published()
     records = [_published_record(row) for row in papers[papers["metric"] == "SSv2 top-1"].to_dict("records")]
-    records += [_measured_record(results, *group) for group in groups(results) if config.target(group[0]).finetuned]
+    records += [_measured_record(results, group) for group in groups(results) if group.target.finetuned]
     tested = [f"split {t.test} of {t.dataset}" for t in config.finetuned_targets]
     return table_of(
         "table1",
@@ -130,9 +158,10 @@ def _published_record(row: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _measured_record(results: Results, target: str, model: str, method: str, runs: pd.DataFrame) -> dict[str, Any]:
-    """A row of Table 1 from the runs of one target, model and method."""
-    config, recipe = results.config, results.config.finetune_of(target, model)
+def _measured_record(results: Results, group: Group) -> dict[str, Any]:
+    """A row of Table 1."""
+    config, model, method, runs = results.config, group.model, group.method, group.runs
+    recipe = config.finetune_of(group.target.name, model)
     done, trained = runs[runs["top1"].notna()], config.switches(method).pretrain
     unfinished = "" if len(done) == len(runs) else f"; {len(done)} of {len(runs)} seeds finished"
     return {
@@ -146,7 +175,7 @@ def _measured_record(results: Results, target: str, model: str, method: str, run
         "clip": f"{recipe.frames}x{recipe.test_size}",
         "views": f"{recipe.test_clips}x{recipe.test_crops}",
         "epochs": str(config.pretrain_of(model, method).epochs) if trained else "",
-        "target": target,
+        "target": group.shown,
         "top1": done["top1"].mean() * 100,
         "top1_std": done["top1"].std(ddof=1) * 100,
         "seeds": len(done),
@@ -176,7 +205,7 @@ def table3(results: Results) -> Table:
     return table_of(
         "table3",
         "Table 3. All measures",
-        [_measures_record(results, *group) for group in groups(results)],
+        [_measures_record(results, group) for group in groups(results)],
         _target(config)
         | {
             "Model": lambda r: r["model"],
@@ -208,14 +237,15 @@ def _target(config: Config) -> dict[str, Callable[[dict[str, Any]], str]]:
     return {"Target": lambda r: r["target"]} if len(config.targets) > 1 else {}
 
 
-def _measures_record(results: Results, target: str, model: str, method: str, runs: pd.DataFrame) -> dict[str, Any]:
+def _measures_record(results: Results, group: Group) -> dict[str, Any]:
     """A row of Table 3: mean and sample standard deviation of each measure over the seeds, in percent."""
+    runs = group.runs
     measured = runs[[column.key for column in results.columns]].notna().any(axis=1)
     record = {
-        "target": target,
-        "model": model,
-        "method": method,
-        "title": results.config.title(method),
+        "target": group.shown,
+        "model": group.model,
+        "method": group.method,
+        "title": results.config.title(group.method),
         "kind": kind_of(results.config),
         "seeds": int(measured.sum()),
         "chance": runs["chance"].mean() * 100,

@@ -44,8 +44,8 @@ def _machine(config: Config) -> dict[str, Any]:
     return {"device": config.compute.device, "threads": config.compute.threads}
 
 
-def source(config: Config, dataset: str, *, flow: bool = False) -> Source:
-    """The paths of a prepared data set; with `flow`, also those of its optical flow."""
+def source(config: Config, dataset: str, *, flow: bool = False, fold: int | None = None) -> Source:
+    """The paths of a prepared data set; with `flow`, also those of its optical flow. `fold` as in `Target`."""
     at = Layout(config)
     return Source(
         name=dataset,
@@ -53,6 +53,7 @@ def source(config: Config, dataset: str, *, flow: bool = False) -> Source:
         frames=at.frames(dataset),
         flow=at.flow(dataset) if flow else None,
         shards=config.datasets[dataset].shards,
+        fold=fold if fold in config.folds(dataset) else None,
     )
 
 
@@ -96,7 +97,7 @@ def dataset_job(config: Config, dataset: str) -> DatasetJob:
 def manifest_job(config: Config, dataset: str) -> ManifestJob:
     """The data set and which part of it is used; not how frames are stored."""
     unused = {"frames": FramesConfig(), "download": None, "embedded": None}
-    return ManifestJob(name=dataset, dataset=config.datasets[dataset].model_copy(update=unused))
+    return ManifestJob(name=dataset, dataset=config.datasets[dataset].model_copy(update=unused), folds=config.folds(dataset))
 
 
 def frames_job(config: Config, dataset: str) -> FramesJob:
@@ -160,7 +161,7 @@ def _tested(config: Config, target: str, model: str, method: str, seed: int) -> 
         "seed": seed,
         "net": rgb_net(config.models[model]),
         "weights": f"{Layout(config).pretrain(model, method, seed)}/{WEIGHTS}" if pretrained else None,
-        "source": source(config, tested.dataset),
+        "source": source(config, tested.dataset, fold=tested.fold),
         "train": tested.train,
         "test": tested.test,
         **_machine(config),
@@ -206,7 +207,7 @@ def analysis_job(config: Config, target: str, model: str) -> AnalysisJob:
         analysis=config.analysis,
         runs={m: tuple(Layout(config).finetune(target, model, m, s) for s in config.seeds) for m in methods},
         methods=methods,
-        source=source(config, tested.dataset),
+        source=source(config, tested.dataset, fold=tested.fold),
         seeds=config.seeds,
         test=tested.test,
         **_machine(config),

@@ -19,6 +19,8 @@ from mscl.config.schema import Analysis, Augment, ClipConfig, Config, Contrast, 
 from mscl.config.validation import ConfigError, Strict, parse
 from mscl.stages.layout import PREDICTIONS, WEIGHTS, shard_paths
 
+FOLD = "split_fold"  # with a number: the manifest's column of splits of an official fold that is not the data set's own
+
 
 class Source(Strict):
     """A prepared data set: its manifest, and the folders of its shards of frames and flow (`flow` is None without flow)."""
@@ -28,6 +30,7 @@ class Source(Strict):
     frames: Path
     flow: Path | None = None
     shards: int
+    fold: int | None = None  # take the splits from the manifest's column of this fold; None: the column `split`
 
     def frame_indexes(self) -> list[Path]:
         """The index files (parquet) of the frames, one per shard."""
@@ -81,7 +84,9 @@ class DatasetJob(Job):
 
 
 class ManifestJob(DatasetJob):
-    """Lists the videos of a data set, one row per video."""
+    """Lists the videos of a data set, one row per video; `folds` are further official splits, each in a column of its own."""
+
+    folds: tuple[int, ...] = ()
 
 
 class FramesJob(Job):

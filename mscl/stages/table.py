@@ -123,7 +123,9 @@ def _annotations(config: Config, at: Layout, dataset: str) -> dict[str, list[str
     data = config.datasets[dataset]
     if data.embedded:
         return {}
-    return {"downloaded": [at.download(dataset)] if data.download else [], "brought": [str(f) for f in data.brought_files()]}
+    every = [data, *(data.of_fold(fold) for fold in config.folds(dataset))]
+    brought = dict.fromkeys(str(path) for one in every for path in one.brought_files())
+    return {"downloaded": [at.download(dataset)] if data.download else [], "brought": list(brought)}
 
 
 def _shard(folder: str, shard: str) -> dict[str, str]:

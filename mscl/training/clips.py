@@ -19,7 +19,7 @@ from mscl.config.methods import Switches
 from mscl.config.schema import Augment, ClipConfig, Finetune
 from mscl.flow.quantise import decode_planes
 from mscl.models.networks.flow_resnet import FLOW_TEMPORAL_STRIDE
-from mscl.stages.jobs import Source
+from mscl.stages.jobs import FOLD, Source
 from mscl.store.jpeg import decode_rgb
 from mscl.store.shards import Shards
 
@@ -103,6 +103,12 @@ def readable(manifest: pd.DataFrame, shards: Shards) -> tuple[pd.DataFrame, pd.D
     rows = rows.drop(columns=["frames_status", "frames_reason"]).assign(status=status, reason=reason)
     good = rows["status"] == "ok"
     return rows[good].reset_index(drop=True), rows[~good].reset_index(drop=True)
+
+
+def manifest_rows(source: Source) -> pd.DataFrame:
+    """The manifest of a data set; of a source with a fold, with the splits of this fold."""
+    rows = pd.read_parquet(source.manifest)
+    return rows if source.fold is None else rows.assign(split=rows[f"{FOLD}{source.fold}"])
 
 
 def clip_names(clips: int) -> tuple[str, ...]:
@@ -219,7 +225,7 @@ def pretrain_rows(sources: Sequence[Source], split: str) -> list[Row]:
     rows = []
     for source in sources:
         frames, flow = Shards(source.frame_indexes()), Shards(source.flow_indexes()) if source.flow else None
-        manifest = pd.read_parquet(source.manifest)
+        manifest = manifest_rows(source)
         good, _ = readable(manifest[manifest.split == split], frames)
         with_flow = None if flow is None else set(flow.clips.clip_id[flow.clips.status == "ok"])
         rows += [(frames, flow, c) for c in good.clip_id if with_flow is None or c in with_flow]

@@ -23,7 +23,7 @@ from mscl.stages.layout import HISTORY, METRICS, PREDICTIONS, WEIGHTS
 from mscl.store.shards import Shards
 from mscl.training.augment import flip, normalise
 from mscl.training.checkpoint import digest, save_weights
-from mscl.training.clips import FinetuneClips, UniformClips
+from mscl.training.clips import FinetuneClips, UniformClips, manifest_rows
 from mscl.training.draws import Draws
 from mscl.training.engine import DEFAULT, Batch, Machine, Run, Step
 from mscl.training.hardware import memory_format, place, prepare_device
@@ -111,7 +111,7 @@ def finetune(job: FinetuneJob, out: Path, machine: Machine = DEFAULT) -> None:
     """
     device = prepare_device(job.device, job.threads, job.kernels)
     torch.manual_seed(job.seed)
-    rows, store = pd.read_parquet(job.source.manifest), Shards(job.source.frame_indexes())
+    rows, store = manifest_rows(job.source), Shards(job.source.frame_indexes())
     classes = int(rows.label.max()) + 1
     labelled = rows[rows.label >= 0]
     train = FinetuneClips(store, labelled[labelled.split == job.train], job.finetune, job.net.size, job.seed)

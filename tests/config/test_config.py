@@ -238,3 +238,24 @@ def test_a_pretraining_uses_as_many_processes_as_its_groups_divide_among():
         config = load_config(values)
         used[processes] = [config.processes_of(model, "mscl") for model in ("r18", "r50")]
     assert used == {1: [1, 1], 2: [2, 2], 4: [4, 4], 8: [4, 8]}
+
+
+def test_folds_stand_for_one_target_each():
+    values = changed("datasets/ucf", {"format": "ucf101", "root": "u", "shards": 1, "fold": 2})
+    values["targets"].append({"dataset": "ucf", "folds": [1, 2, 3], "test": "test", "measures": ["retrieval"]})
+    config = load_config(values)
+    assert [(t.name, t.fold, t.folds_of) for t in config.targets] == [
+        ("ss", None, ""),
+        ("ucf-fold1", 1, "ucf"),
+        ("ucf-fold2", 2, "ucf"),
+        ("ucf-fold3", 3, "ucf"),
+    ]
+    assert load_config(config.model_dump(mode="json")) == config  # as the report's job is written
+    assert build.manifest_job(config, "ucf").folds == (1, 3) and build.manifest_job(config, "ss").folds == ()
+    sources = [build.frozen_job(config, f"ucf-fold{k}", "r18", "moco", 0).source for k in (1, 2, 3)]
+    assert [s.fold for s in sources] == [1, None, 3] and len({s.frames for s in sources}) == 1  # the frames are shared
+    other = config.datasets["ucf"].of_fold(3)
+    assert other.annotations["train"] == "ucfTrainTestlist/trainlist03.txt" and config.datasets["ucf"].fold == 2
+    values["targets"] = [{"dataset": "ss", "folds": [1, 2]}]
+    with pytest.raises(ConfigError, match="targets.0.fold: the ssv2 format has no folds; remove this key"):
+        load_config(values)

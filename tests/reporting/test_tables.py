@@ -199,3 +199,24 @@ def test_several_targets_are_columns_and_rows_of_their_own(shared_tree, job):
     assert both[both["Target"] == "toy"].drop(columns="Target").values.tolist() == table3(alone).shown.values.tolist()
     assert any("The frozen tests of r18, mscl, seed 0 on other is missing" in sentence for sentence in results.missing)
     assert not any("finetuning of r18, mscl, seed 0 on other" in sentence for sentence in results.missing)
+
+
+def test_folds_are_rows_and_so_is_their_mean(shared_tree, job):
+    """Two "folds" with the results of one target: their mean is that target's row, in Tables 1 and 3."""
+    (target,) = job.config.targets
+    folds = tuple(target.model_copy(update={"name": f"toy-fold{k}", "folds_of": "toy", "fold": k}) for k in (1, 2))
+    found, alone = read_results(job.config, shared_tree), read_results(job.config, shared_tree)
+    found.runs = pd.concat([found.runs.assign(target=fold.name) for fold in folds], ignore_index=True)
+    found.config = job.config.model_copy(update={"targets": folds})
+    for table, name in ((table1, "Top-1 %"), (table3, "R@1")):
+        shown, before = table(found).shown, table(alone).shown
+        mean = shown[shown["Target"] == "toy, mean of folds 1, 2"]
+        assert (
+            mean[name].tolist() == before[before.get("Origin", pd.Series("measured", before.index)) == "measured"][name].tolist()
+        )
+        assert mean["Seeds"].tolist() == ["2"] * len(mean) and (shown["Target"] == "toy-fold2").sum() == len(mean)
+    found.runs.loc[(found.runs.target == "toy-fold2") & (found.runs.method == "mscl") & (found.runs.seed == 1), ["top1"]] = float(
+        "nan"
+    )
+    mean = table1(found).shown.set_index(["Target", "Method"]).loc[("toy, mean of folds 1, 2", "mscl")]
+    assert mean["Seeds"] == "1"  # a seed counts only where every fold was measured

@@ -443,3 +443,24 @@ def test_what_is_left_out_is_counted(tmp_path):
         f"1 video file(s) are in no row, for example {root}/videos/other.mp4: not annotated, or not selected",
     ]
     assert notes[2].startswith("split 'train': all 1 usable videos are of one class, 'wave'; a classifier")
+
+
+def test_further_folds_are_columns_and_their_videos_are_rows(tmp_path):
+    """Fold 2 of HMDB51 uses a video that fold 1 does not, and swaps others: the frames of all are extracted once."""
+    hmdb51(
+        tmp_path,
+        **{
+            "wave_test_split2.txt": "21 _wave_u_&_0.avi 2 \nb_wave_1.avi 1 \n",
+            "cartwheel_test_split2.txt": "(Rad)Schlag_die_Bank!_cartwheel_0.avi 0 \nunused_cartwheel_1.avi 1 \nc_cartwheel_2.avi 2 \n",
+        },
+    )
+    dataset = Dataset(format="hmdb51", root=tmp_path, shards=2)
+    table = build_manifest("h", dataset, [2]).set_index("clip_id")
+    assert table[["split", "split_fold2"]].to_dict("index") == {
+        "cartwheel/(Rad)Schlag_die_Bank!_cartwheel_0": {"split": "train", "split_fold2": ""},
+        "cartwheel/c_cartwheel_2": {"split": "test", "split_fold2": "test"},
+        "cartwheel/unused_cartwheel_1": {"split": "", "split_fold2": "train"},
+        "wave/21 _wave_u_&_0": {"split": "train", "split_fold2": "test"},
+        "wave/b_wave_1": {"split": "test", "split_fold2": "train"},
+    }
+    assert table.label.to_list() == [0, 0, 0, 1, 1] and "split_fold2" not in build_manifest("h", dataset)
