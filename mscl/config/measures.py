@@ -24,6 +24,7 @@ FINETUNE = "finetune"  # stands beside these in the measures of a target: top-1 
 MEASURES: dict[str, Measure] = {
     "probe": Measure("mscl.measures.probe:linear_probe", {"top1": "Probe top-1"}),
     "retrieval": Measure("mscl.measures.retrieval:retrieval", {"1": "R@1", "5": "R@5", "10": "R@10"}),
+    "logistic": Measure("mscl.measures.logistic:logistic", {"top1": "Logistic top-1"}),
     "knn": Measure("mscl.measures.knn:knn", {"top1": "k-NN top-1"}),
 }
 

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from mscl.measures.knn import knn
+from mscl.measures.logistic import STRENGTHS, held_out, logistic
 from mscl.measures.probe import linear_probe
 from mscl.measures.retrieval import retrieval
 from mscl.measures.topk import metrics_from_predictions, top_k_accuracy
@@ -81,3 +82,27 @@ def test_knn_by_hand():
     assert knn(train, [0, 1, 1, 2], np.array([[5.0, 0.0], [-3.0, 0.0]]), [0, 2], k=3) == {"top1": 1.0}
     assert knn(train, [0, 1, 1, 2], np.array([[5.0, 0.0]]), [1], k=3) == {"top1": 0.0}
     assert knn(train[:2], [0, 1], np.array([[0.6, 0.8]]), [1]) == {"top1": 1.0}  # fewer than 20 in train
+
+
+def test_logistic_regression_finds_directions_and_says_its_strength():
+    """Two classes that differ along one of 20 noisy directions; the features of the second half of the test are their opposite."""
+    rng = np.random.default_rng(0)
+    y = np.arange(200) % 2
+    x = rng.normal(size=(200, 20))
+    x[:, 3] += 4 * y - 2
+    found = logistic(x[:120], y[:120], x[120:], y[120:])
+    assert found["top1"] > 0.8 and found["predicted_classes"] == 2 and found["C"] in STRENGTHS
+    assert logistic(x[:120], y[:120], -x[120:], y[120:])["top1"] < 0.2
+    assert logistic(x[:120], y[:120], x[120:], y[120:]) == found  # the same videos are held out each time
+    noise = logistic(rng.normal(size=(120, 20)), y[:120], rng.normal(size=(80, 20)), y[120:])
+    assert noise["top1"] < 0.7
+
+
+def test_logistic_regression_chooses_on_the_training_videos_only():
+    labels = np.repeat([0, 1, 2], 8)
+    fitted, held = held_out(labels)
+    assert len(held) == 6 and set(fitted) | set(held) == set(range(24)) and not set(fitted) & set(held)
+    assert np.bincount(labels[held]).tolist() == [2, 2, 2]
+    rare = np.array([0] * 9 + [1])  # a class of one video cannot be shared out
+    assert sum(map(len, held_out(rare))) in (10, 20)
+    assert logistic(np.arange(10.0)[:, None], rare, np.array([[9.0]]), [1])["predicted_classes"] == 1
