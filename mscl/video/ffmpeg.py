@@ -22,6 +22,9 @@ from mscl.video.log import Log, read_log
 from mscl.video.program import environment, program
 
 
+PAGE = 4096  # bytes that a file system hands out at a time
+
+
 @dataclass
 class Decoded:
     """The decoded frames of a video. `jpegs[k]` is raw frame k * step; `pts` (s, NaN if unknown) has one entry per raw frame."""
@@ -99,13 +102,26 @@ def _run(command: list[str], timeout: float, folder: Path | None) -> tuple[Spool
             )
             lines.seek(0)  # the file position is shared with the writing process
             log = read_log(lines)
+            if log.full or not _room(lines):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder or tempfile.gettempdir()))
             if done.returncode >= 0 and not (done.returncode == 255 and log.stopped):
-                if log.full:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder or tempfile.gettempdir()))
                 jpegs.adopt(jpeg_spans(jpegs.file))
                 return jpegs, log
     how = f"signal {-done.returncode}" if done.returncode < 0 else "a signal"
     raise Killed(f"ffmpeg was killed by {how}, twice; is there enough memory?")
+
+
+def _room(lines: BinaryIO) -> bool:
+    """Whether the log could be written to its end: on a full disk ffmpeg cannot even say so."""
+    try:
+        lines.seek(0, os.SEEK_END)
+        lines.write(bytes(2 * PAGE))
+        lines.flush()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return False
+    return True
 
 
 def jpeg_spans(file: BinaryIO) -> list[tuple[int, int]]:

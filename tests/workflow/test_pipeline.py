@@ -128,7 +128,7 @@ def test_too_few_gpus_are_reported_before_anything_runs(tmp_path, monkeypatch):
     run = run_snakemake(tmp_path, "pretrained", config=config)
     said = run.stdout + run.stderr
     assert run.returncode != 0 and not (tmp_path / "data").exists()
-    assert "a job needs 4 GPU(s) (compute.device: auto, compute.processes: 4), but only 3 can be used here" in said
+    assert "a job needs 4 GPU(s) (compute.device: auto, in 4 processes), but only 3 can be used here" in said
     plan = rules_planned(run_snakemake(tmp_path, "-n", "pretrained", config=config))
     assert plan["pretrain"] == 3  # a dry run may plan for another machine
 
