@@ -21,7 +21,6 @@ from mscl.video.command import arguments, seek_to
 from mscl.video.log import Log, read_log
 from mscl.video.program import environment, program
 
-
 PAGE = 4096  # bytes that a file system hands out at a time
 
 
