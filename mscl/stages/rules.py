@@ -105,10 +105,13 @@ class Rules:
         return [_parameter(stage, {key: found[name] for key, found in lines.items()}) for name in rerun.names(STAGES[stage].kind)]
 
     def code(self, stage: str) -> list[str | OfWildcards]:
-        """One rule parameter per file of code that any job of the stage uses: "path = hash"; "" for a job that does not use it."""
+        """One rule parameter per file of code that any job of the stage uses: "path = hash"; "" for a job that does not use it.
+
+        Snakemake compares the set of them, so "" is always one: a first file that one job alone uses reruns no other job.
+        """
         hashes = {key: self._hashes(stage, self._job(stage, *key).modules()) for key in self._keys(stage)}
         paths = sorted({path for files in hashes.values() for path in files})
-        return [
+        return [""] + [
             _parameter(stage, {key: f"{path} = {files[path]}" if path in files else "" for key, files in hashes.items()})
             for path in paths
         ]

@@ -117,8 +117,10 @@ def test_an_experiment_shows_in_metrics_and_plots(second):
     params = json.loads(run(second, "dvc", "params", "diff", "--json"))["config.yaml"]
     assert params == {"models.r18.finetune.epochs": {"old": 2, "new": 1, "diff": -1}}
     metrics = json.loads(run(second, "dvc", "metrics", "diff", "--json", "--all"))["results/demo/report/metrics.json"]
-    assert {"r18.mscl.top1", "r18.scratch.probe_top1", "r18.mscl.retrieval_5"} <= set(metrics)
-    assert metrics["r18.mscl.probe_top1"]["diff"] == 0  # the probe uses the backbone before finetuning, which has not changed
+    assert {f"motion_ssv2.r18.{of}" for of in ("mscl.top1", "scratch.probe_top1", "mscl.retrieval_5")} <= set(metrics)
+    assert (
+        metrics["motion_ssv2.r18.mscl.probe_top1"]["diff"] == 0
+    )  # the probe uses the backbone before finetuning, which has not changed
     run(second, "dvc", "plots", "diff", "--out", "plots")
     page = (second / "plots/index.html").read_text()
     assert all(name in page for name in ("r18-mscl-seed0", "r18-scratch-seed0", "finetune_top1.png", "Pretraining loss"))

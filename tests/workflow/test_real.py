@@ -1,11 +1,14 @@
-"""The same rules on real videos, at the smallest useful size: two formats, one missing video, both tables."""
+"""The same rules on real videos, at the smallest useful size: four formats, three targets, missing videos, all tables."""
 
 import json
+import shutil
 
 import pandas as pd
 
 from tests.conftest import tiny_config
 from tests.workflow.test_pipeline import snakemake
+
+FROZEN = ("ucf101-fold1", "ucf101-fold2", "hmdb51")
 
 
 def real_config(folder, videos) -> dict:
@@ -15,7 +18,11 @@ def real_config(folder, videos) -> dict:
         "kind": "real",
         "methods": ["scratch", "mscl"],
         "pretrain": {"datasets": ["kinetics400", "camera_ssv2"]},
-        "finetune": {"dataset": "camera_ssv2"},
+        "targets": [
+            {"dataset": "camera_ssv2", "measures": ["finetune"], "finetune": {"test_clips": 3}},
+            {"dataset": "ucf101", "folds": [1, 2], "test": "test", "measures": ["knn"], "finetune": {"stride": 2}},
+            {"dataset": "hmdb51", "test": "test", "measures": ["retrieval"]},
+        ],
     }
     config["datasets"] = {
         "kinetics400": {
@@ -32,13 +39,32 @@ def real_config(folder, videos) -> dict:
             "shards": 1,
             "frames": frames,
         },
+        "ucf101": {
+            "format": "ucf101",
+            "root": str(with_second_fold(videos / "ucf101", folder / "ucf101")),
+            "shards": 1,
+            "frames": frames,
+            "subset": {"classes": ["ApplyEyeMakeup", "BaseballPitch", "Basketball", "SoccerJuggling"]},
+        },
+        "hmdb51": {"format": "hmdb51", "root": str(videos / "hmdb51"), "shards": 1, "frames": frames},
     }
     model = config["models"]["r18"]
     model["pretrain"] |= {"batch": 32, "epochs": 1}
     model["finetune"] |= {"epochs": 1}
-    config["targets"][0]["measures"] = ["finetune"]
     config["analysis"] = {"gradcam": ["Turning the camera left while filming something"]}
     return config
+
+
+def with_second_fold(root, copy):
+    """UCF101's lists of fold 1, and a fold 2 that swaps training and test; the videos are linked."""
+    shutil.copytree(root / "ucfTrainTestlist", copy / "ucfTrainTestlist")
+    (copy / "UCF-101").symlink_to(root / "UCF-101")
+    lists = copy / "ucfTrainTestlist"
+    (lists / "testlist02.txt").write_text(
+        "\n".join(line.split()[0] for line in (lists / "trainlist01.txt").read_text().splitlines())
+    )
+    shutil.copy(lists / "testlist01.txt", lists / "trainlist02.txt")
+    return copy
 
 
 def test_real_videos_go_through_the_same_rules_to_both_tables(real_videos, tmp_path):
@@ -54,6 +80,23 @@ def test_real_videos_go_through_the_same_rules_to_both_tables(real_videos, tmp_p
     assert (
         metrics["classes"] == 169 and metrics["chance"] == 1 / 6
     )  # classes: highest listed index + 1; chance: 1 / number of classes that occur
+    frozen = {name: json.loads((tmp_path / f"results/frozen/{name}/r18/mscl/seed0/metrics.json").read_text()) for name in FROZEN}
+    assert frozen["ucf101-fold1"]["videos"] == 3 and "training videos are of 1 class" in frozen["ucf101-fold1"]["notes"][0]
+    assert frozen["ucf101-fold2"]["videos"] == 2 and frozen["ucf101-fold2"]["measures"]["knn"] == {
+        "top1": 0.0
+    }  # of a class never trained
+    assert set(frozen["hmdb51"]["measures"]["retrieval"].values()) <= {0.0, 1.0} and frozen["hmdb51"]["videos"] == 1
+    table3 = pd.read_csv(tmp_path / "results/report/tables/table3.csv")
+    assert list(dict.fromkeys(table3.target)) == [
+        "camera_ssv2",
+        "ucf101-fold1",
+        "ucf101-fold2",
+        "ucf101, mean of folds 1, 2",
+        "hmdb51",
+    ]
+    table1 = pd.read_csv(tmp_path / "results/report/tables/table1.csv")
+    assert table1[table1.origin == "measured"][["target", "views"]].values.tolist() == [["camera_ssv2", "3x1"]] * 2
     page = (tmp_path / "results/report/index.html").read_text()
     assert "cannot be counted" not in page
-    assert "0wR5jVB-WPk" in page and "Turning the camera left while filming something" in page
+    assert "0wR5jVB-WPk" in (tmp_path / "results/report/tables/unusable.csv").read_text()
+    assert "Turning the camera left while filming something" in page
