@@ -332,7 +332,7 @@ def main() -> None:
     if asked.csv:
         new = not asked.csv.exists()
         with asked.csv.open("a", newline="") as file:
-            writer = csv.DictWriter(file, found)
+            writer = csv.DictWriter(file, found, lineterminator="\n")
             if new:
                 writer.writeheader()
             writer.writerow(found | {"accuracies": " ".join(f"{k}={v}" for k, v in found["accuracies"].items())})
