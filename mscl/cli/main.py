@@ -180,7 +180,7 @@ def frames(job: Job, manifest: Path, shard: int, out: Out, workers: Workers = 1)
     leave_at_once(KEPT)
     settings, tar = jobs.loads(jobs.FramesJob, job), out.with_suffix(".tar")
     rows = read_rows(manifest, shard)  # the rows of this shard alone: it does not change when another does
-    with kept([out, tar], identity("frames", settings, [rows, stamps(rows)])) as unchanged:
+    with kept([out, tar], identity("frames", settings, [rows]), stamps(rows)) as unchanged:
         if not unchanged:
             extract_shard(settings, manifest, shard, tar, out, workers)
 
@@ -334,7 +334,7 @@ def tables(out: Annotated[Path, typer.Argument(help="The folder of a report.")])
 def carded(stage: str, job: jobs.Job, out: Path, records: Path | None) -> Iterator[bool]:
     """Write the run card of a stage when the body has ended well, to `records` or else to `out`.
 
-    True if results made from the same settings, code and inputs were kept: with their run card: then there is nothing to do.
+    True if results made from the same settings, code and inputs were kept with their run card: then there is nothing to do.
     """
     from mscl.stages.keep import identity, kept
     from mscl.stages.runcard import run_card

@@ -225,8 +225,8 @@ class Target(Strict):
 
 
 def each_fold(target: Any) -> list[Any]:
-    """A target as given, one per fold if it has `folds`."""
-    if not isinstance(target, dict) or not isinstance(target.get("folds"), list | tuple):
+    """A target as given, or one per fold if it has `folds`."""
+    if not isinstance(target, dict) or not isinstance(target.get("folds"), list | tuple) or not target["folds"]:
         return [target]
     given = {key: value for key, value in target.items() if key != "folds"}
     name = given.get("name") or given.get("dataset")

@@ -46,8 +46,8 @@ def annotated_videos(name: str, dataset: Dataset) -> pd.DataFrame:
 def build_manifest(name: str, dataset: Dataset, folds: Sequence[int] = ()) -> pd.DataFrame:
     """Read the annotations of data set `name` and look for its videos.
 
-    For each of `folds` there is a further column of splits (`jobs.FOLD`); "" where a fold does not use the video. A missing or empty video is a row with a status and a reason. Raises ValueError that names the file and the row and says how
-    to fix it if the annotations cannot be used or the video folder does not exist.
+    For each of `folds` there is a further column of splits (`jobs.FOLD`); "" where a fold does not use the video. A missing or empty
+    video is a row with a status and a reason. Raises ValueError that names the file and the row and says how to fix it if the annotations cannot be used or the video folder does not exist.
     """
     table = _with_folds(name, dataset, folds).sort_values("clip_id", ignore_index=True)
     table[["path", "status", "reason"]] = find_videos(dataset, table["file"].tolist())

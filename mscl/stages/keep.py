@@ -13,12 +13,14 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mscl.machine.files import sha256, write_json
 from mscl.stages.jobs import Job, dumps
 from mscl.stages.table import STAGES
+
+Stamp = list[int] | None  # size and time of a file; None if it is missing
 
 
 def identity(stage: str, job: Job, inputs: Iterable[Path | list]) -> str:
@@ -34,15 +36,16 @@ def _content(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def kept(outputs: list[Path], made_from: str) -> Iterator[bool]:
+def kept(outputs: list[Path], made_from: str, stamps: Sequence[Stamp] = ()) -> Iterator[bool]:
     """True if the outputs of an earlier run with the same settings, code and inputs were put back: then nothing is left to do.
 
-    Otherwise the body makes the outputs, which are kept when it ends well. On a file system without hard links nothing is kept.
+    `stamps` are of files that may be deleted after use, such as videos: one that is gone is no change, one that differs is. Otherwise
+    the body makes the outputs, which are kept when it ends well. On a file system without hard links nothing is kept.
     Of several processes the first moves files.
     """
     first = int(os.environ.get("RANK", 0)) == 0
     record = _kept(outputs[0]).with_suffix(".kept.json")
-    if _is_of(record, made_from) and all(_kept(path).is_file() for path in outputs):
+    if _is_of(record, made_from, stamps) and all(_kept(path).is_file() for path in outputs):
         if first:
             for path in outputs:
                 _link(_kept(path), path)
@@ -59,17 +62,19 @@ def kept(outputs: list[Path], made_from: str) -> Iterator[bool]:
         record.unlink(missing_ok=True)
         for path in outputs:
             _link(path, _kept(path))
-        write_json(record, {"made from": made_from})
+        write_json(record, {"made from": made_from, "stamps": list(stamps)})
 
 
 def _kept(path: Path) -> Path:
     return path.with_name(f".{path.name}.kept")
 
 
-def _is_of(record: Path, made_from: str) -> bool:
+def _is_of(record: Path, made_from: str, stamps: Sequence[Stamp]) -> bool:
     try:
-        return json.loads(record.read_text())["made from"] == made_from
-    except (OSError, ValueError, KeyError, TypeError):
+        made = json.loads(record.read_text())
+        before = made.get("stamps", [])
+        return made["made from"] == made_from and all(now in (None, then) for now, then in zip(stamps, before, strict=True))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 

@@ -305,7 +305,9 @@ STAGES: dict[str, Stage] = {
 def by_hand(config: Config, stage: str, model: str, method: str, seed: int, target: str = "") -> tuple[str, str, str]:
     """For a training run started by hand: the folder of its results, the folder of its run card, and its job as JSON.
 
-    `target` is that of a finetuning; without it the first. Raises ValueError when `stage` is not a training stage or the configuration has no such run.
+    `target` is that of a finetuning; without it the first.
+
+    Raises ValueError when `stage` is not a training stage or the configuration has no such run.
     """
     if stage not in ("pretrain", "finetune"):
         raise ValueError(f"unknown training stage '{stage}'; use pretrain or finetune")

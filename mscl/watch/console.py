@@ -67,7 +67,7 @@ def short_reason(reason: str) -> str:
 
 
 def last_error(log: Path) -> str:
-    """The last line of a log that begins with `error:`, with what follows it; "" if there is none."""
+    """The last `error:` line of the last attempt in a log; "" if there is none."""
     try:
         with open(log, "rb") as file:
             file.seek(max(0, log.stat().st_size - TAIL))

@@ -256,6 +256,9 @@ def test_folds_stand_for_one_target_each():
     assert [s.fold for s in sources] == [1, None, 3] and len({s.frames for s in sources}) == 1  # the frames are shared
     other = config.datasets["ucf"].of_fold(3)
     assert other.annotations["train"] == "ucfTrainTestlist/trainlist03.txt" and config.datasets["ucf"].fold == 2
+    values["targets"] = [{"dataset": "ss"}, {"dataset": "ucf", "folds": [], "test": "test"}]
+    with pytest.raises(ConfigError, match="targets.1.folds: unknown key"):  # no target disappears without a word
+        load_config(values)
     values["targets"] = [{"dataset": "ss", "folds": [1, 2]}]
     with pytest.raises(ConfigError, match="targets.0.fold: the ssv2 format has no folds; remove this key"):
         load_config(values)

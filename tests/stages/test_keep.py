@@ -6,9 +6,9 @@ from mscl.stages.keep import identity, kept
 from mscl.stages.table import STAGES
 
 
-def made(outputs, made_from, text="made") -> bool:
+def made(outputs, made_from, text="made", stamps=()) -> bool:
     """Whether the body ran."""
-    with kept(outputs, made_from) as unchanged:
+    with kept(outputs, made_from, stamps) as unchanged:
         if not unchanged:
             for path in outputs:
                 path.write_text(text)
@@ -33,6 +33,16 @@ def test_other_settings_code_or_inputs_make_it_again(outputs):
     made(outputs, "x")
     assert made(outputs, "y", text="other") and outputs[0].read_text() == "other"
     assert made(outputs, "x") and outputs[0].read_text() == "made"  # only the last results are kept
+
+
+def test_videos_may_be_deleted_after_use_but_not_replaced(outputs):
+    """The second video was missing when the frames were extracted."""
+    assert made(outputs, "x", stamps=[[10, 7], None])
+    assert not made(outputs, "x", stamps=[[10, 7], None])
+    assert not made(outputs, "x", stamps=[None, None])  # deleted to save space: the frames stay
+    assert made(outputs, "x", stamps=[[10, 8], None])  # replaced
+    assert made(outputs, "x", stamps=[[10, 8], [5, 5]])  # arrived
+    assert made(outputs, "x", stamps=[[10, 8]])  # another list
 
 
 def test_a_failure_leaves_what_was_kept(outputs):
