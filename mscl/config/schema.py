@@ -241,8 +241,9 @@ class Analysis(Strict):
 
 
 class Kernels(Strict):
-    """Which kernels training uses. Kernels round differently, so these settings change the last bits of a result."""
+    """Which kernels the networks use. Kernels round differently, so these settings change the last bits of a result."""
 
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the networks; auto: bfloat16 on a GPU, float32 on a CPU
     channels_last: bool = True  # memory format of clips and 3D weights
     compile: bool = False  # compile the backbones with torch.compile
     cudnn_benchmark: bool = False  # on a GPU: try all algorithms and keep the fastest; the choice may differ from run to run

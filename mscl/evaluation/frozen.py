@@ -87,14 +87,14 @@ def _measure(
     job: FrozenJob, functions: dict[str, Callable], train: UniformClips, test: UniformClips, out: Path, workers: int
 ) -> tuple[dict[str, dict[str, float]], list[Partial]]:
     """{measure: {column: value}} of the features of both splits, and where these are kept for the case of an interruption."""
-    device = prepare_device(job.device, job.threads)
+    device = prepare_device(job.device, job.threads, job.kernels)
     torch.manual_seed(job.seed)
     backbone = build_backbone(job.net)
     if job.weights is not None:
         load_backbone_weights(backbone, job.weights)
     backbone = backbone.to(device, memory_format=torch.channels_last_3d)
     partials = [_partial(job, out / f".features.{name}.part", c, backbone) for name, c in (("train", train), ("test", test))]
-    train_x, test_x = (extract_features(backbone, c, device, workers, p) for c, p in zip((train, test), partials))
+    train_x, test_x = (extract_features(backbone, c, device, workers, p, job.kernels) for c, p in zip((train, test), partials))
     train_y, test_y = train.rows.label.to_numpy(), test.rows.label.to_numpy()
     found = {name: _columns(name, function(train_x, train_y, test_x, test_y)) for name, function in functions.items()}
     return found, partials

@@ -164,6 +164,7 @@ def _tested(config: Config, target: str, model: str, method: str, seed: int) -> 
         "source": source(config, tested.dataset, fold=tested.fold),
         "train": tested.train,
         "test": tested.test,
+        "kernels": config.compute.kernels,
         **_machine(config),
     }
 
@@ -171,7 +172,7 @@ def _tested(config: Config, target: str, model: str, method: str, seed: int) -> 
 def finetune_job(config: Config, target: str, model: str, method: str, seed: int) -> FinetuneJob:
     """One finetuning run with its test."""
     recipe = config.finetune_of(target, model)
-    return FinetuneJob(finetune=recipe, kernels=config.compute.kernels, **_tested(config, target, model, method, seed))
+    return FinetuneJob(finetune=recipe, **_tested(config, target, model, method, seed))
 
 
 def frozen_job(config: Config, target: str, model: str, method: str, seed: int) -> FrozenJob:

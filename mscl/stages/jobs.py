@@ -194,6 +194,7 @@ class TestedJob(Job):
     test: str
     device: str
     threads: int
+    kernels: Kernels = Kernels()
 
     def reads(self) -> dict[str, list[Path]]:
         return reads_of(self.source) | {"weights": [self.weights] if self.weights else []}
@@ -206,7 +207,6 @@ class FinetuneJob(TestedJob):
     """Finetunes a backbone with a linear classifier, and tests it."""
 
     finetune: Finetune
-    kernels: Kernels = Kernels()
 
 
 class FrozenJob(TestedJob):

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from mscl.config.schema import Optim
+from mscl.config.schema import Kernels, Optim
 from mscl.machine.files import remove_leftovers
 from mscl.machine.signals import StopSignal
 from mscl.models import distributed
@@ -53,6 +53,7 @@ class Step:
     """What pretraining and finetuning do differently within a step, which has several calls where its batch comes in parts."""
 
     model: nn.Module
+    kernels: Kernels
 
     def begin(self, progress: float, step: float) -> None:
         """Before the first part; `progress` of the whole training in [0, 1), of which the step is the share `step`."""
@@ -272,7 +273,7 @@ def _backward(step: Step, batch: Batch, parts: int, seed: int, number: int) -> d
     for part, rows in enumerate(_parts(own, parts)):
         draws = Draws(seed, number, own * distributed.size(), slice(first + rows.start, first + rows.stop), part)
         share = (rows.stop - rows.start) / own
-        with autocast(any_tensor.device):
+        with autocast(any_tensor.device, step.kernels):
             terms = step({name: value[rows] for name, value in batch.items()}, draws)
         (terms["loss"] * share).backward()
         for name, value in terms.items():

@@ -5,13 +5,20 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from mscl.config.schema import Kernels
 from mscl.training.clips import UniformClips
+from mscl.training.hardware import DEFAULT
 from mscl.training.partial import Partial, over_videos
 
 
 def extract_features(
-    backbone: torch.nn.Module, clips: UniformClips, device: torch.device, workers: int = 0, partial: Partial | None = None
+    backbone: torch.nn.Module,
+    clips: UniformClips,
+    device: torch.device,
+    workers: int = 0,
+    partial: Partial | None = None,
+    kernels: Kernels = DEFAULT,
 ) -> np.ndarray:
     """Mean over each video's clips: (videos, feature_dim) float32, in the order of `clips.rows`."""
     backbone.eval()
-    return over_videos(backbone, clips, max(1, 32 // clips.views), device, workers, partial).numpy()
+    return over_videos(backbone, clips, max(1, 32 // clips.views), device, workers, partial, kernels).numpy()

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mscl.config.schema import Finetune
+from mscl.config.schema import Finetune, Kernels
 from mscl.machine.files import atomic_write, sha256, write_json
 from mscl.measures.topk import majority_share, metrics_from_predictions, with_prediction
 from mscl.models import distributed
@@ -26,6 +26,7 @@ from mscl.training.checkpoint import digest, save_weights
 from mscl.training.clips import FinetuneClips, UniformClips, manifest_rows
 from mscl.training.draws import Draws
 from mscl.training.engine import DEFAULT, Batch, Machine, Run, Step
+from mscl.training.hardware import DEFAULT as KERNELS
 from mscl.training.hardware import memory_format, place, prepare_device
 from mscl.training.identity import identity_of
 from mscl.training.partial import Partial, fingerprint, over_videos
@@ -67,7 +68,7 @@ def load_classifier(path: Path, net: RGBNet, finetune: Finetune, classes: int) -
 
 class FinetuneStep(Step):
     def __init__(self, model: Classifier, job: FinetuneJob):
-        self.model, self.job = model, job
+        self.model, self.job, self.kernels = model, job, job.kernels
 
     def __call__(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         x = normalise(batch["clip"])
@@ -82,11 +83,17 @@ class FinetuneStep(Step):
 
 
 def predict(
-    model: Classifier, clips: UniformClips, device: torch.device, workers: int, partial: Partial | None = None
+    model: Classifier,
+    clips: UniformClips,
+    device: torch.device,
+    workers: int,
+    partial: Partial | None = None,
+    kernels: Kernels = KERNELS,
 ) -> pd.DataFrame:
     """One row per test video: the five best classes and their probabilities; skipped videos are rows too."""
     model.eval()
-    p = over_videos(lambda x: model(x).float().softmax(1), clips, max(1, TEST_BATCH // clips.views), device, workers, partial)
+    at_once = max(1, TEST_BATCH // clips.views)
+    p = over_videos(lambda x: model(x).float().softmax(1), clips, at_once, device, workers, partial, kernels)
     best = p.topk(min(5, p.shape[1]), dim=1)
     rows = [
         {"clip_id": clip, "label": label, "top": top, "probability": probability, "status": "ok", "reason": ""}
@@ -138,7 +145,7 @@ def finetune(job: FinetuneJob, out: Path, machine: Machine = DEFAULT) -> None:
         return
     identity |= {"weights": fingerprint(model.state_dict()), "list of tested videos": digest(*test.rows.clip_id)}
     partial = Partial(out / ".predictions.part", identity, machine.checkpoint_minutes)
-    predictions = predict(model, test, device, machine.workers, partial)
+    predictions = predict(model, test, device, machine.workers, partial, job.kernels)
     write_finetuned(model, history, predictions, train.rows.label.nunique(), job, out)
     partial.done()
     run.done()

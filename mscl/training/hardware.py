@@ -28,6 +28,7 @@ def prepare_device(device: str, threads: int, kernels: Kernels = DEFAULT) -> tor
         _warn_of_half_precision(chosen)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products on a GPU need
     torch.backends.cudnn.benchmark = kernels.cudnn_benchmark
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32: by default cuDNN rounds its inputs to 10 bits
     torch.use_deterministic_algorithms(True, warn_only=True)
     return chosen
 
@@ -41,9 +42,10 @@ def _warn_of_half_precision(device: torch.device) -> None:
         )
 
 
-def autocast(device: torch.device):
-    """bf16 on a GPU, nothing on a CPU."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+def autocast(device: torch.device, kernels: Kernels = DEFAULT) -> torch.autocast:
+    """The networks in the body compute in the precision of `kernels`: by default bfloat16 on a GPU, float32 on a CPU."""
+    half = kernels.precision == "bfloat16" or (kernels.precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=half)
 
 
 def memory_format(kernels: Kernels) -> torch.memory_format:

@@ -42,6 +42,7 @@ class Monitor:
 
     def __init__(self, job: PretrainJob, encoder: Encoder, device: torch.device, workers: int = 0):
         self.every, self.encoder, self.device, self.workers = job.monitor.every, encoder, device, workers
+        self.kernels = job.kernels
         source = job.monitor.source
         rows = choose(pd.read_parquet(source.manifest), job.monitor.split, job.monitor.videos)
         self.clips = UniformClips(Shards(source.frame_indexes()), rows, job.clip.frames, job.net.size)
@@ -55,7 +56,7 @@ class Monitor:
     def measure(self, epoch: int, last: bool) -> dict[str, float]:
         if (epoch % self.every and not last) or distributed.rank():
             return {}
-        features = extract_features(self.encoder.backbone, self.clips, self.device, self.workers)
+        features = extract_features(self.encoder.backbone, self.clips, self.device, self.workers, kernels=self.kernels)
         self.encoder.eval()  # a head may have batch norms, too
         with torch.no_grad():
             z = F.normalize(self.encoder.head(torch.from_numpy(features).to(self.device)).float(), dim=1).cpu()

@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mscl.config.schema import Kernels
 from mscl.machine.files import remove_leftovers
 from mscl.machine.signals import StopSignal
 from mscl.training.augment import normalise
 from mscl.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from mscl.training.clips import UniformClips
-from mscl.training.hardware import autocast
+from mscl.training.hardware import DEFAULT, autocast
 from mscl.training.loader import loading
 
 MINUTES = 10.0  # between partial results, where nothing else is asked for
@@ -64,6 +65,7 @@ def over_videos(
     device: torch.device,
     workers: int = 0,
     partial: Partial | None = None,
+    kernels: Kernels = DEFAULT,
 ) -> Tensor:
     """The mean of `per_clip` over each video's clips: (videos, D) float32 on the CPU, in the order of `clips.rows`.
 
@@ -79,7 +81,9 @@ def over_videos(
     with loading(clips, batches, workers) as loader:
         for loaded in loader:
             B, K = loaded["clip_KTHWC"].shape[:2]
-            found = [_of_views(per_clip, views, device) for views in loaded["clip_KTHWC"].flatten(0, 1).split(max(B, AT_ONCE))]
+            found = [
+                _of_views(per_clip, views, device, kernels) for views in loaded["clip_KTHWC"].flatten(0, 1).split(max(B, AT_ONCE))
+            ]
             rows.append(torch.cat(found).view(B, K, -1).mean(1).cpu())
             if partial and (stop.number or partial.due()):
                 partial.save(rows)
@@ -94,9 +98,9 @@ def over_videos(
     return torch.cat(rows)
 
 
-def _of_views(per_clip: Callable[[Tensor], Tensor], views_BTHWC: Tensor, device: torch.device) -> Tensor:
+def _of_views(per_clip: Callable[[Tensor], Tensor], views_BTHWC: Tensor, device: torch.device, kernels: Kernels) -> Tensor:
     x = normalise(views_BTHWC.to(device)).contiguous(memory_format=torch.channels_last_3d)
-    with autocast(device):
+    with autocast(device, kernels):
         return per_clip(x).float()
 
 

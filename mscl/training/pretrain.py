@@ -61,7 +61,7 @@ class PretrainStep(Step):
     """One step of the method: move the key encoders, look at the views, sum the terms, let the keys into their queues."""
 
     def __init__(self, model: Method, job: PretrainJob):
-        self.model, self.job = model, job
+        self.model, self.job, self.kernels = model, job, job.kernels
 
     def begin(self, progress: float, step: float) -> None:
         self.momentum = key_momentum(progress, self.job.contrast.momentum)

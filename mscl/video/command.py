@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import ffmpeg
-
 from mscl.config.datasets import FramesConfig
 
 # Container formats (names of ffmpeg's demuxers) that may be opened. Lists of other files (dash, hls, concat, imf) and numbered
@@ -43,6 +41,8 @@ def arguments(
     video stream that is not a cover picture. The encoder refuses a time stamp that is not later than the one before, as some
     videos have, so it is given the frame number as its time; the real times are those that showinfo lists.
     """
+    import ffmpeg  # not at the top: the schema of the store is also used where there is no ffmpeg
+
     seek = seek_to(start)
     seeking = {"noaccurate_seek": None, "ss": seek} if seek else {}
     only = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}

@@ -12,8 +12,6 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-import imageio_ffmpeg
-
 from mscl.config.datasets import FramesConfig
 from mscl.video.command import arguments
 
@@ -45,6 +43,8 @@ def program() -> Program:
         if found:
             return found
         print(f"{system}: this ffmpeg cannot be used ({why}); the one of imageio-ffmpeg is used instead", file=sys.stderr)
+    import imageio_ffmpeg  # not at the top: the schema of the store is also used where there is no ffmpeg
+
     try:
         carried = imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:

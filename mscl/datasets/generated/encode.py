@@ -6,8 +6,6 @@ import os
 import subprocess
 from pathlib import Path
 
-import ffmpeg
-import imageio_ffmpeg
 import numpy as np
 
 FPS = 12  # frames per second, as in Something-Something
@@ -24,6 +22,9 @@ def encode(frames_THWC: np.ndarray, path: Path, fps: int = FPS) -> None:
 
     Raises ValueError that names the file if the width or height is odd or ffmpeg fails.
     """
+    import ffmpeg  # not at the top: scenes are also rendered where there is no ffmpeg
+    import imageio_ffmpeg
+
     _, height, width, _ = frames_THWC.shape
     if height % 2 or width % 2:
         raise ValueError(f"{path}: {width}x{height} pixels cannot be stored as yuv420p video; choose an even width and height")
