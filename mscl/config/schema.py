@@ -10,14 +10,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from mscl.config.backbones import known_backbone
 from mscl.config.datasets import Dataset, Name, Positive, Share
 from mscl.config.limits import Place, Range, ShareRange, check_limits
-from mscl.config.measures import FINETUNE, distinct, known_measure
 from mscl.config.methods import METHODS, Switches
-from mscl.config.validation import Strict, did_you_mean, number, parse, partial, read_yaml
+from mscl.config.recipes import Finetune, FinetuneChanges, Optim, OptimChanges
+from mscl.config.targets import Target, each_fold
+from mscl.config.validation import Strict, did_you_mean, parse, partial, read_yaml
 
 
 class Paths(Strict):
@@ -93,40 +94,8 @@ class Contrast(Strict):
     bn_groups: Positive = 1  # number of shuffled batch-norm groups: shuffle-BN on one device
 
 
-class Optim(Strict):
-    """A training recipe."""
-
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: Annotated[float, Field(gt=0)]
-    momentum: Share = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = 1.0e-4
-    batch: Annotated[int, Field(ge=2)]  # videos per step, in total over processes and parts
-    base_batch: Positive | None = None  # the batch that `lr` is given for; lr is then scaled linearly to `batch`
-    accumulate: Positive = 1  # gradient accumulation: number of parts of a batch
-    epochs: Positive
-    warmup: Annotated[float, Field(ge=0)] = 0  # epochs, may be a fraction: lr rises linearly to the value of the schedule
-    steps: tuple[Positive, ...] = ()  # multiply lr by 0.1 at these epochs; empty: cosine schedule to 0
-    clip_grad: Annotated[float, Field(gt=0)] = 40.0
-
-
-class Finetune(Optim):
-    """The recipe of finetuning and its test."""
-
-    frames: Positive = 16  # uniform over the video
-    area: ShareRange = (0.08, 1.0)
-    ratio: Range = (3 / 4, 4 / 3)
-    flip: bool = False  # off by default: SSv2 has classes that differ in left and right
-    dropout: Share = 0.5
-    stride: Positive | None = None  # frames apart, as stored frames allow; default: uniform over the video
-    test_size: Positive = 128  # pixels; short side and centre crop at test time
-    test_clips: Positive = 1  # clips of a video whose softmax is averaged in the test
-    test_crops: Literal[1, 3] = 1  # of each clip: the centre, or both ends of the longer side as well
-
-
 # The same keys, all optional: what a model or a method changes in the shared settings.
 ContrastChanges = partial(Contrast)
-OptimChanges = partial(Optim)
-FinetuneChanges = partial(Finetune)
 AugmentChanges = partial(Augment)
 
 
@@ -178,59 +147,6 @@ class Use(Strict):
     datasets: tuple[Name, ...] = Field(min_length=1)
     split: str = "train"
     monitor: Monitor | None = None
-
-
-Measures = Annotated[tuple[Annotated[str, AfterValidator(known_measure)], ...], AfterValidator(distinct)]
-
-
-class Target(Strict):
-    """A data set on which every pretrained backbone is tested, and what is measured there.
-
-    In a configuration, `folds: [1, 2, 3]` stands for one target per fold; the tables also show their mean.
-    """
-
-    name: Name = ""  # in paths and tables; default: that of the data set
-    dataset: Name
-    fold: Annotated[Literal[1, 2, 3], BeforeValidator(number)] | None = None  # official split; default: that of the data set
-    folds_of: str = ""  # set by `folds`: the name of the target that this is one fold of
-    train: str = "train"
-    test: str = "validation"
-    measures: Measures = (FINETUNE, "probe", "retrieval")  # finetuning, and measures of the frozen features
-    clips: Positive = 1  # uniform clips per video whose features are averaged for the measures of the frozen features
-    finetune: FinetuneChanges = FinetuneChanges()  # changes to the recipe of every model
-    models: dict[Name, FinetuneChanges] = {}  # model -> further changes
-
-    @model_validator(mode="before")
-    @classmethod
-    def named(cls, values: Any) -> Any:
-        return {"name": values.get("dataset")} | values if isinstance(values, dict) else values
-
-    @model_validator(mode="after")
-    def possible(self) -> Target:
-        if not self.measures:
-            raise ValueError("measures: name at least one, such as finetune or probe, or remove the target")
-        if self.train == self.test:
-            raise ValueError(f"test: '{self.test}' is also train; test on another split, or add one by holdout")
-        return self
-
-    @property
-    def finetuned(self) -> bool:
-        """Whether backbones are finetuned on it."""
-        return FINETUNE in self.measures
-
-    @property
-    def frozen(self) -> tuple[str, ...]:
-        """The measures of frozen features."""
-        return tuple(name for name in self.measures if name != FINETUNE)
-
-
-def each_fold(target: Any) -> list[Any]:
-    """A target as given, or one per fold if it has `folds`."""
-    if not isinstance(target, dict) or not isinstance(target.get("folds"), list | tuple) or not target["folds"]:
-        return [target]
-    given = {key: value for key, value in target.items() if key != "folds"}
-    name = given.get("name") or given.get("dataset")
-    return [given | {"name": f"{name}-fold{fold}", "folds_of": name, "fold": fold} for fold in target["folds"]]
 
 
 class Analysis(Strict):
