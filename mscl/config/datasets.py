@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -58,6 +59,19 @@ class Download(Strict):
     keep_archives: bool = False  # false: delete each archive after its videos are unpacked
 
 
+def one_group(pattern: str) -> str:
+    """Return `pattern` if it is a regular expression with exactly one group; else raise ValueError."""
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"'{pattern}' is not a regular expression ({error}); correct it") from None
+    if groups != 1:
+        raise ValueError(
+            f"'{pattern}' has {groups} groups; put the part that names the recording, and nothing else, into (…); other brackets are (?:…)"
+        )
+    return pattern
+
+
 class Dataset(Strict):
     """One data set."""
 
@@ -66,6 +80,7 @@ class Dataset(Strict):
     videos: str = ""  # folder of the videos below root; the default depends on the format
     annotations: dict[str, str] = {}  # split (or "labels") -> file or folder below root; ucf101, hmdb51 and folder have defaults
     fold: Annotated[Literal[1, 2, 3], BeforeValidator(number)] = 1  # which of the three official splits (UCF101, HMDB51)
+    group: Annotated[str, AfterValidator(one_group)] | None = None  # an expression that finds the recording in a path or clip_id
     holdout: dict[Name, Annotated[float, Field(gt=0, lt=1)]] = {}  # new split -> share of videos, chosen by hash
     holdout_from: str = ""  # the split that they are taken from; default: the first annotated split
     shards: Annotated[int, Field(ge=1, le=9999)]

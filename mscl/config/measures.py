@@ -1,7 +1,8 @@
 """The table of built-in measures of frozen features. The frozen tests and the report's tables read it.
 
 A measure is a function (train features (N, D), train labels (N,), test features (M, D), test labels (M,)) -> {column: share in
-[0, 1]}. docs/extending.md explains how to add one.
+[0, 1]}. If it has a parameter `groups`, it gets the recordings of the train videos, (N,) numbers, so that it can keep them together
+where it splits these videos. docs/extending.md explains how to add one.
 """
 
 from __future__ import annotations

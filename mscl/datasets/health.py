@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from mscl.datasets.left_out import one_class
+from mscl.datasets.shared import shared_videos
 from mscl.machine.files import write_json
 from mscl.stages.jobs import DataJob, Source
 from mscl.store.shards import Shards
@@ -50,25 +49,8 @@ def _notes(manifest: pd.DataFrame, status: np.ndarray) -> list[str]:
 
 
 def write_health(job: DataJob, out: Path) -> None:
-    """Write {data set: its health} to the JSON file `out`; `shared` lists the splits that have video files in common."""
+    """Write {data set: its health} to the JSON file `out`; `shared` lists the splits that have videos or recordings in common."""
     found = {source.name: health(source) for source in job.sources}
-    for name, shared in shared_files(job.sources).items():
+    for name, shared in shared_videos(job.sources).items():
         found[name]["shared"] = shared
     write_json(out, found)
-
-
-def shared_files(sources: Sequence[Source]) -> dict[str, list[dict]]:
-    """Data set -> {split, dataset, other, videos} for each pair of its splits and splits of the same or other data sets, with
-    `videos` files in common; `other` is the split of `dataset`. Files are compared by their absolute paths.
-    """
-    parts = {}
-    for source in sources:
-        manifest = pd.read_parquet(source.manifest, columns=["path", "split"])
-        for split, rows in manifest.groupby("split"):
-            parts[source.name, split] = {os.path.abspath(path) for path in rows["path"]}
-    found: dict[str, list[dict]] = {source.name: [] for source in sources}
-    for (name, split), paths in parts.items():
-        for (dataset, other), theirs in parts.items():
-            if (name, split) != (dataset, other) and (videos := len(paths & theirs)):
-                found[name].append({"split": split, "dataset": dataset, "other": other, "videos": videos})
-    return found

@@ -8,6 +8,7 @@ start, end: float64, in seconds; NaN: the start or end of the file
 shard: int32
 status: ok, missing or empty
 reason: why the video cannot be used; "" if status is ok
+group: text, the recording that the clip is cut from (`mscl.datasets.groups`); only where a recording has several clips
 
 In a written manifest, `attrs["notes"]` holds sentences on what the table leaves out (`mscl.datasets.left_out`).
 """
@@ -24,7 +25,7 @@ import pandas as pd
 from mscl.config.datasets import Dataset
 from mscl.datasets import find, formats, left_out, subset
 from mscl.machine.files import atomic_write
-from mscl.stages.jobs import FOLD, ManifestJob
+from mscl.stages.jobs import FOLD, GROUP, ManifestJob
 
 COLUMNS = ["clip_id", "path", "split", "label", "class_name", "start", "end", "shard", "status", "reason"]
 
@@ -32,7 +33,7 @@ COLUMNS = ["clip_id", "path", "split", "label", "class_name", "start", "end", "s
 def annotated_videos(name: str, dataset: Dataset) -> pd.DataFrame:
     """The selected videos of data set `name`, after holdout and subset. The video files are not looked for.
 
-    One row per video (columns: `annotations.COLUMNS`). Raises ValueError that names the file and the row and says how to fix it
+    One row per video (columns: `annotations.COLUMNS` and `group`). Raises ValueError that names the file and the row and says how to fix it
     if the annotations cannot be used.
     """
     table = formats.reader_of(dataset).read_annotations(dataset)
@@ -52,7 +53,8 @@ def build_manifest(name: str, dataset: Dataset, folds: Sequence[int] = ()) -> pd
     table = _with_folds(name, dataset, folds).sort_values("clip_id", ignore_index=True)
     table[["path", "status", "reason"]] = find_videos(dataset, table["file"].tolist())
     table["shard"] = np.array([shard_of(c, dataset.shards) for c in table["clip_id"]], np.int32)
-    return table[[*COLUMNS, *(f"{FOLD}{fold}" for fold in folds)]]
+    group = [GROUP] if table[GROUP].duplicated().any() else []
+    return table[[*COLUMNS, *group, *(f"{FOLD}{fold}" for fold in folds)]]
 
 
 def _with_folds(name: str, dataset: Dataset, folds: Sequence[int]) -> pd.DataFrame:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-import os
-import re
 
 import numpy as np
 import pandas as pd
@@ -20,13 +18,15 @@ from mscl.config.datasets import Dataset
 from mscl.datasets.find import one_form
 from mscl.datasets.formats import reader_of
 from mscl.datasets.formats.annotations import annotation_file, hint, read_lines
+from mscl.datasets.groups import recordings
 
 
 def choose(name: str, table: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
-    """The selected rows of data set `name`, with their splits; labels do not change.
+    """The selected rows of data set `name`, with their splits, and in the column `group` their recordings; labels do not change.
 
-    Raises ValueError that names the setting if a class or an id is unknown, or if a split becomes empty.
+    Raises ValueError that names the setting if a class or an id is unknown, if a split becomes empty, or as `groups.recordings`.
     """
+    table = table.assign(group=recordings(name, table, dataset))
     return _filter(name, _hold_out(name, table, dataset), dataset)
 
 
@@ -34,28 +34,6 @@ def position(clip_ids: pd.Series, salt: str) -> np.ndarray:
     """A uniform hash in [0, 1) per clip, (N,) float64, the same on every machine. A clip is selected if below the share."""
     digests = (hashlib.sha1(f"{salt}\0{clip_id}".encode(), usedforsecurity=False).digest() for clip_id in clip_ids)
     return np.array([int.from_bytes(digest[:6], "big") / 2**48 for digest in digests])
-
-
-# Ends of file names that number the clips of one recording.
-_UCF101 = re.compile(r"(.*_g\d+)_c\d+")  # v_Archery_g08_c03: group 8
-_KINETICS = re.compile(r"(?:.*/)?(.+)_\d{6}_\d{6}")  # <youtube_id>_000042_000052
-_HMDB51 = re.compile(r"(.*)_[hulf]_[nc]m_np\d_(?:fr|ba|le|ri)_(?:goo|med|bad)_\d+")  # <recording>_<class>_f_cm_np1_ba_med_3
-
-
-def recordings(table: pd.DataFrame, dataset: Dataset) -> pd.Series:
-    """The recording that each clip is cut from, (N,) text: its video file, or what the names of UCF101, HMDB51 and Kinetics say."""
-    folder = str(dataset.root / dataset.videos) + os.sep
-
-    def recording(file: str, class_name: str) -> str:
-        name = os.path.splitext(os.path.normpath(file))[0].removeprefix(folder)
-        if match := _KINETICS.fullmatch(name) or _UCF101.fullmatch(name):
-            return match[1]
-        if match := _HMDB51.fullmatch(name):
-            return os.path.basename(match[1]).removesuffix(f"_{class_name}")
-        return name
-
-    pairs = zip(table["file"], table["class_name"], strict=True)
-    return pd.Series([recording(os.fsencode(f).decode(errors="replace"), c) for f, c in pairs], table.index, dtype=object)
 
 
 def _drawn(recording: pd.Series, split: str, share: float) -> np.ndarray:
@@ -82,7 +60,7 @@ def _hold_out(name: str, table: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
     if not dataset.holdout:
         return table
     table, source = table.copy(), dataset.holdout_from
-    from_recording = recordings(table, dataset)
+    from_recording = table["group"]
     before, left = int((table["split"] == source).sum()), 1.0
     for split, share in sorted(dataset.holdout.items()):
         rows = table.index[table["split"] == source]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from mscl.stages.codehash import code_hash
 from mscl.stages.jobs import FrozenJob
 from mscl.stages.layout import METRICS
 from mscl.store.shards import Shards
-from mscl.training.clips import UniformClips, manifest_rows
+from mscl.training.clips import UniformClips, group_numbers, manifest_rows
 from mscl.training.features import extract_features
 from mscl.training.hardware import prepare_device
 from mscl.training.identity import identity_of
@@ -96,8 +97,14 @@ def _measure(
     partials = [_partial(job, out / f".features.{name}.part", c, backbone) for name, c in (("train", train), ("test", test))]
     train_x, test_x = (extract_features(backbone, c, device, workers, p, job.kernels) for c, p in zip((train, test), partials))
     train_y, test_y = train.rows.label.to_numpy(), test.rows.label.to_numpy()
-    found = {name: _columns(name, function(train_x, train_y, test_x, test_y)) for name, function in functions.items()}
+    videos, groups = (train_x, train_y, test_x, test_y), group_numbers(train.rows)
+    found = {name: _columns(name, function(*videos, **_groups(function, groups))) for name, function in functions.items()}
     return found, partials
+
+
+def _groups(function: Callable, groups_N: np.ndarray) -> dict[str, np.ndarray]:
+    """The groups of the training videos, for a measure that asks for them."""
+    return {"groups": groups_N} if "groups" in inspect.signature(function).parameters else {}
 
 
 def _columns(name: str, returned: object) -> dict[str, float]:

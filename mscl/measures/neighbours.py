@@ -24,13 +24,16 @@ def votes(
     return found
 
 
-def leave_one_out(features_ND: np.ndarray, labels_N: np.ndarray, k: int = 5) -> float:
+def leave_one_out(features_ND: np.ndarray, labels_N: np.ndarray, k: int = 5, groups_N: np.ndarray | None = None) -> float:
     """Leave-one-out k-NN accuracy in [0, 1] of features (N, D) with labels (N,).
 
-    Each video is classified by its k nearest neighbours among the others; the weight of a vote is its cosine similarity + 1.
+    Each video is classified by its k nearest neighbours among the others; the weight of a vote is its cosine similarity + 1. With
+    groups (N,), only videos of other groups vote. NaN if all videos are of one group.
     """
     z, labels = unit(features_ND), np.asarray(labels_N)
-    similarity = z @ z.T
-    np.fill_diagonal(similarity, -np.inf)
-    found = votes(similarity, labels, min(k, len(z) - 1), int(labels.max()) + 1, lambda s: s + 1)
-    return float((found.argmax(1) == labels).mean())
+    groups = np.arange(len(z)) if groups_N is None else np.asarray(groups_N)
+    own = groups[:, None] == groups[None]
+    similarity = np.where(own, -np.inf, z @ z.T)
+    found = votes(similarity, labels, min(k, len(z) - 1), int(labels.max()) + 1, lambda s: np.where(np.isneginf(s), 0, s + 1))
+    classified = ~own.all(1)
+    return float((found.argmax(1) == labels)[classified].mean()) if classified.any() else float("nan")

@@ -47,8 +47,10 @@ def data_table(results: Results) -> Table:
 
 
 def _overlap(results: Results) -> list[str]:
-    """Sentences on test videos that a training also sees."""
-    return [note for target in results.config.targets for note in _seen(results.config, target, results.data or {})]
+    """Sentences on test videos, and videos of the monitor, that a training also sees."""
+    config, data = results.config, results.data or {}
+    found = [note for target in config.targets for note in _seen(config, target, data)]
+    return list(dict.fromkeys([*found, *_watched(config, data)]))
 
 
 def _seen(config: Config, target: Target, data: dict) -> list[str]:
@@ -61,18 +63,51 @@ def _seen(config: Config, target: Target, data: dict) -> list[str]:
             f"test videos of fold {target.fold}, without their labels."
         )
     for shared in data.get(target.dataset, {}).get("shared", []):
-        if shared["split"] != target.test:
+        if (shared["split"], shared.get("fold")) != (target.test, _other_fold(config, target)):
             continue
-        other = (shared["dataset"], shared["other"])
-        if other[1] == config.pretrain.split and other[0] in config.pretrain.datasets:
-            notes.append(
-                f"{shared['videos']} test video files are also pretraining videos (split {other[1]} of {other[0]}), without their labels."
-            )
-        if other == (target.dataset, target.train):
-            notes.append(
-                f"{shared['videos']} video files have clips in both the training and the test split of {target.dataset}."
-            )
+        videos = f"Test videos of {target.name}"
+        if _pretrains(config, shared):
+            notes += _leaks(shared, videos, _pretraining(shared), ", without their labels")
+        if (shared["dataset"], shared["other"]) == (target.dataset, target.train):
+            notes += _leaks(shared, videos, f"its training split {shared['other']}", "")
     return notes
+
+
+def _other_fold(config: Config, target: Target) -> int | None:
+    """The fold of a target; None if it is the data set's own."""
+    return target.fold if target.fold in config.folds(target.dataset) else None
+
+
+def _watched(config: Config, data: dict) -> list[str]:
+    """Sentences on videos of the k-NN monitor that pretraining sees."""
+    if (monitor := config.pretrain.monitor) is None:
+        return []
+    return [
+        sentence
+        for shared in data.get(monitor.dataset, {}).get("shared", [])
+        if shared["split"] == monitor.split and "fold" not in shared and _pretrains(config, shared)
+        for sentence in _leaks(shared, "Videos of the k-NN monitor", _pretraining(shared), "")
+    ]
+
+
+def _pretrains(config: Config, shared: dict) -> bool:
+    """Whether pretraining uses the other split of an entry of `mscl.datasets.shared`."""
+    return shared["other"] == config.pretrain.split and shared["dataset"] in config.pretrain.datasets
+
+
+def _pretraining(shared: dict) -> str:
+    return f"pretraining (split {shared['other']} of {shared['dataset']})"
+
+
+def _leaks(shared: dict, videos: str, where: str, how: str) -> list[str]:
+    """One sentence per kind of what two splits have in common (an entry of `mscl.datasets.shared`), with examples."""
+    of_recordings = f"of {shared.get('recordings', 0)} recordings with clips in"
+    kinds = {"videos": "whose files are also in", "copies": "that are exact copies of videos in", "clips": of_recordings}
+    return [
+        f"{videos} {what} {where}{how}: {shared[kind]}, for example {'; '.join(shared['examples'][kind])}."
+        for kind, what in kinds.items()
+        if kind in shared
+    ]
 
 
 def unusable_table(results: Results) -> Table:

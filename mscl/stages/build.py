@@ -90,7 +90,7 @@ def dataset_job(config: Config, dataset: str) -> DatasetJob:
     """Where the files are and how they are generated; not which part of them is used, nor how frames are stored."""
     data = config.datasets[dataset]
     unused = {"frames": FramesConfig(), "shards": 1, "subset": Subset(), "download": None}
-    unused |= {"holdout": {}, "holdout_from": data.annotated[0]}
+    unused |= {"holdout": {}, "holdout_from": data.annotated[0], "group": None}
     return DatasetJob(name=dataset, dataset=data.model_copy(update=unused))
 
 

@@ -19,6 +19,7 @@ from mscl.config.schema import Analysis, Augment, ClipConfig, Config, Contrast, 
 from mscl.config.validation import ConfigError, Strict, parse
 from mscl.stages.layout import PREDICTIONS, WEIGHTS, shard_paths
 
+GROUP = "group"  # the manifest's column of recordings; absent where every clip is a recording of its own
 FOLD = "split_fold"  # with a number: the manifest's column of splits of an official fold that is not the data set's own
 
 

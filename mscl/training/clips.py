@@ -19,7 +19,7 @@ from mscl.config.methods import Switches
 from mscl.config.schema import Augment, ClipConfig, Finetune
 from mscl.flow.quantise import decode_planes
 from mscl.models.networks.flow_resnet import FLOW_TEMPORAL_STRIDE
-from mscl.stages.jobs import FOLD, Source
+from mscl.stages.jobs import FOLD, GROUP, Source
 from mscl.store.jpeg import decode_rgb
 from mscl.store.shards import Shards
 
@@ -109,6 +109,11 @@ def manifest_rows(source: Source) -> pd.DataFrame:
     """The manifest of a data set; of a source with a fold, with the splits of this fold."""
     rows = pd.read_parquet(source.manifest)
     return rows if source.fold is None else rows.assign(split=rows[f"{FOLD}{source.fold}"])
+
+
+def group_numbers(rows: pd.DataFrame) -> np.ndarray:
+    """A number (N,) per recording of manifest rows: equal for clips of one recording (`mscl.datasets.groups`)."""
+    return pd.factorize(rows[GROUP] if GROUP in rows else rows["clip_id"])[0]
 
 
 def clip_names(clips: int) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from mscl.models import distributed
 from mscl.models.moco import Encoder
 from mscl.stages.jobs import PretrainJob
 from mscl.store.shards import Shards
-from mscl.training.clips import UniformClips
+from mscl.training.clips import UniformClips, group_numbers
 from mscl.training.features import extract_features
 
 COLLAPSED = 0.1
@@ -51,7 +51,7 @@ class Monitor:
                 f"pretrain.monitor: {Path(source.manifest)} has {len(self.clips)} usable labelled videos in split "
                 f"'{job.monitor.split}'; name another split, or leave monitor out"
             )
-        self.labels = self.clips.rows.label.to_numpy(np.int64)
+        self.labels, self.groups = self.clips.rows.label.to_numpy(np.int64), group_numbers(self.clips.rows)
 
     def measure(self, epoch: int, last: bool) -> dict[str, float]:
         if (epoch % self.every and not last) or distributed.rank():
@@ -61,7 +61,7 @@ class Monitor:
         with torch.no_grad():
             z = F.normalize(self.encoder.head(torch.from_numpy(features).to(self.device)).float(), dim=1).cpu()
         self.encoder.train()
-        found = {"knn_top1": leave_one_out(features, self.labels), "spread": spread(z)}
+        found = {"knn_top1": leave_one_out(features, self.labels, groups_N=self.groups), "spread": spread(z)}
         found["knn_chance"] = np.bincount(self.labels).max() / len(self.labels)
         if found["spread"] < COLLAPSED:
             print(

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mscl.config.schema import load_config
-from mscl.datasets.health import health, shared_files
+from mscl.datasets.health import health
 from mscl.evaluation.analysis import run_analysis
 from mscl.evaluation.frozen import _constant, evaluate_frozen, nothing_to_measure
 from mscl.reporting.report import build_report
@@ -97,17 +97,3 @@ def test_the_health_of_the_data_names_a_class_whose_videos_are_all_broken(tmp_pa
     assert notes[0] == frame.attrs["notes"][0] and notes[1].startswith(
         "split 'train': all 1 usable videos are of one class, 'bow'"
     )
-
-
-def test_files_in_two_splits_are_counted(tmp_path):
-    for name, rows in (
-        ("a", [("v/1", "train"), ("v/2", "test"), ("v/1", "test")]),
-        ("b", [("v/./2", "train"), ("v/3", "train")]),
-    ):
-        pd.DataFrame(rows, columns=["path", "split"]).to_parquet(tmp_path / f"{name}.parquet")
-    sources = [Source(name=n, manifest=tmp_path / f"{n}.parquet", frames=tmp_path, shards=1) for n in ("a", "b")]
-    assert shared_files(sources)["a"] == [
-        {"split": "test", "dataset": "a", "other": "train", "videos": 1},
-        {"split": "test", "dataset": "b", "other": "train", "videos": 1},
-        {"split": "train", "dataset": "a", "other": "test", "videos": 1},
-    ]

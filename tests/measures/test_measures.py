@@ -106,3 +106,44 @@ def test_logistic_regression_chooses_on_the_training_videos_only():
     rare = np.array([0] * 9 + [1])  # a class of one video cannot be shared out
     assert sum(map(len, held_out(rare))) in (10, 20)
     assert logistic(np.arange(10.0)[:, None], rare, np.array([[9.0]]), [1])["predicted_classes"] == 1
+
+
+def test_the_strength_is_chosen_on_recordings_that_are_not_fitted():
+    """Eight recordings of three clips for each of two classes: a quarter of the recordings of each class is held out, whole."""
+    labels, groups = np.repeat([0, 1], 24), np.repeat(np.arange(16), 3)
+    fitted, held = held_out(labels, groups)
+    assert sorted([*fitted, *held]) == list(range(48)) and not set(groups[fitted]) & set(groups[held])
+    assert np.bincount(labels[held]).tolist() == [6, 6]
+    few = np.array([0] * 6 + [1] * 6)  # two recordings of a class: too few for a quarter of each class
+    fitted, held = held_out(few, np.repeat([0, 1, 2, 3], 3))
+    assert set(fitted) | set(held) == set(range(12)) and (len(held) == 3 or len(held) == 12)
+    assert [len(part) for part in held_out(few, np.zeros(12))] == [12, 12]  # one recording cannot be divided
+    alone = held_out(labels, np.arange(48))
+    assert all(np.array_equal(a, b) for a, b in zip(alone, held_out(labels)))  # no recording has two clips: as without groups
+
+
+def recordings(copies: int = 4):
+    """40 recordings of two classes, each of `copies` nearly equal clips: of 60 features one tells the class, poorly."""
+    rng = np.random.default_rng(1)
+    y = np.arange(40) % 2
+    x = rng.normal(size=(40, 60))
+    x[:, 0] += y - 0.5
+    x, y, groups = np.repeat(x, copies, 0), np.repeat(y, copies), np.repeat(np.arange(40), copies)
+    return x + 0.01 * rng.normal(size=x.shape), y, groups
+
+
+def test_copies_of_a_clip_do_not_deceive_the_choice_of_strength():
+    """A left-out clip whose copies are fitted is recognised without any penalty; left out with its copies it needs a strong one."""
+    x, y, groups = recordings()
+    alone, whole = linear_probe(x, y, x[:8], y[:8]), linear_probe(x, y, x[:8], y[:8], groups)
+    assert alone["alpha"] < 1 and whole["alpha"] > 30
+    alone, whole = logistic(x, y, x[:8], y[:8]), logistic(x, y, x[:8], y[:8], groups)
+    assert whole["C"] < alone["C"]
+
+
+def test_without_recordings_of_several_clips_measures_are_as_without_groups():
+    x, y, _ = recordings(copies=1)
+    for function in (linear_probe, logistic):
+        assert function(x, y, x[:8], y[:8], np.arange(40)) == function(x, y, x[:8], y[:8])
+    one = np.zeros(40)  # one recording only: nothing else to choose by
+    assert linear_probe(x, y, x[:8], y[:8], one) == linear_probe(x, y, x[:8], y[:8])

@@ -86,16 +86,23 @@ def test_the_notes_of_the_frozen_tests_stand_under_the_table(shared_tree, job, t
 
 def test_test_videos_that_a_training_sees_are_noted(shared_tree, job):
     results = read_results(job.config, shared_tree)
+    examples = {"videos": ["a1 and a2", "b1 and b2"], "copies": ["c1 and c2"], "clips": ["d1 and d2", "e1 and e2"]}
+    both = {"videos": 7, "copies": 1, "clips": 5, "recordings": 2, "examples": examples}
     shared = [
-        {"split": "validation", "dataset": "toy", "other": "train", "videos": 7},
-        {"split": "train", "dataset": "toy", "other": "validation", "videos": 7},
+        {"split": "validation", "dataset": "toy", "other": "train"} | both,
+        {"split": "train", "dataset": "toy", "other": "validation"} | both,
+        {"split": "validation", "dataset": "toy", "other": "train", "fold": 2} | both | {"videos": 99},
     ]
     results.data = {"toy": results.data["toy"] | {"shared": shared, "notes": ["2 files ignored"]}}
     notes = data_table(results).notes
-    assert "7 test video files are also pretraining videos (split train of toy), without their labels." in notes
-    assert (
-        "7 video files have clips in both the training and the test split of toy." in notes and "toy: 2 files ignored." in notes
-    )
+    assert "toy: 2 files ignored." in notes and notes[-6:] == [
+        "Test videos of toy whose files are also in pretraining (split train of toy), without their labels: 7, for example a1 and a2; b1 and b2.",
+        "Test videos of toy that are exact copies of videos in pretraining (split train of toy), without their labels: 1, for example c1 and c2.",
+        "Test videos of toy of 2 recordings with clips in pretraining (split train of toy), without their labels: 5, for example d1 and d2; e1 and e2.",
+        "Test videos of toy whose files are also in its training split train: 7, for example a1 and a2; b1 and b2.",
+        "Test videos of toy that are exact copies of videos in its training split train: 1, for example c1 and c2.",
+        "Test videos of toy of 2 recordings with clips in its training split train: 5, for example d1 and d2; e1 and e2.",
+    ]
     results.config = results.config.model_copy(
         update={"pretrain": results.config.pretrain.model_copy(update={"split": "validation"})}
     )

@@ -20,6 +20,31 @@ def test_nearest_others_vote():
     assert leave_one_out(features.numpy(), np.array([0, 1, 0, 1, 2]), k=1) == 0.0
 
 
+def test_videos_of_the_same_recording_do_not_vote():
+    """Two pairs of equal clips, each pair one recording: alone, each finds its copy; by other recordings, all take the other's class."""
+    features, labels = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), np.array([0, 0, 1, 1])
+    assert leave_one_out(features, labels, k=1) == 1.0
+    assert leave_one_out(features, labels, k=1, groups_N=[0, 0, 1, 1]) == 0.0
+    assert leave_one_out(features, labels, k=3, groups_N=[0, 0, 1, 1]) == 0.0  # only two of the three others may vote
+    assert leave_one_out(features, labels, k=1, groups_N=[0, 1, 2, 3]) == 1.0
+    assert np.isnan(leave_one_out(features, labels, groups_N=[0, 0, 0, 0]))
+    # the fifth clip's three nearest are its own recording's (class 1); the next is of class 0
+    features = np.array([[1.0, 0.0], [0.9, 0.1], [0.9, 0.2], [0.9, 0.3], [0.9, 0.15]])
+    assert leave_one_out(features, np.array([0, 1, 1, 1, 0]), k=1, groups_N=[0, 1, 1, 1, 1]) == pytest.approx(1 / 5)
+
+
+def test_the_monitor_keeps_recordings_apart(prepared, tmp_path):
+    """Its groups are those of the manifest, in the order of its videos."""
+    job = watched(prepared)[1]
+    rows = pd.read_parquet(job.monitor.source.manifest)
+    rows.assign(group=rows.clip_id.str[-1]).to_parquet(tmp_path / "m.parquet")
+    source = job.monitor.source.model_copy(update={"manifest": tmp_path / "m.parquet"})
+    job = job.model_copy(update={"monitor": job.monitor.model_copy(update={"source": source})})
+    monitor = Monitor(job, torch.nn.Identity(), torch.device("cpu"))
+    same = np.array([a[-1] == b[-1] for a in monitor.clips.rows.clip_id for b in monitor.clips.rows.clip_id])
+    assert ((monitor.groups[:, None] == monitor.groups[None]).ravel() == same).all() and 20 < same.sum() < 400
+
+
 def test_spread_is_one_on_the_sphere_and_zero_in_a_point():
     torch.manual_seed(0)
     everywhere = torch.nn.functional.normalize(torch.randn(4000, 16), dim=1)

@@ -139,7 +139,7 @@ def hint(word: str, known: list[str]) -> str:
 
 
 def checked(table: pd.DataFrame, files: dict[str, Path]) -> pd.DataFrame:
-    """The COLUMNS of a reader's table. Missing `start` and `end` are NaN: the whole file.
+    """The COLUMNS of a reader's table, and `group` if it has it. Missing `start` and `end` are NaN: the whole file.
 
     Raises ValueError for an invalid clip_id, and for a clip that is listed twice, in one file or in two.
     """
@@ -155,4 +155,5 @@ def checked(table: pd.DataFrame, files: dict[str, Path]) -> pd.DataFrame:
         where = [files[split].name for split in table.loc[table["clip_id"] == twice.iloc[0], "split"]]
         path = files[table.at[twice.index[0], "split"]]
         raise ValueError(f"{path}: clip '{twice.iloc[0]}' is listed more than once ({', '.join(where)}); keep one row of it")
-    return table.reindex(columns=COLUMNS).astype({"start": float, "end": float, "label": np.int32})
+    columns = [*COLUMNS, "group"] if "group" in table else COLUMNS
+    return table.reindex(columns=columns).astype({"start": float, "end": float, "label": np.int32})

@@ -1,6 +1,7 @@
-"""A CSV file of paths: the column `path`, and optionally `label`, `clip_id`, `split`, and `start` and `end` in seconds.
+"""A CSV file of paths: the column `path`, and optionally `label`, `clip_id`, `split`, `group`, and `start` and `end` in seconds.
 
-With the column `split` one file can serve several splits. With `start` and `end` several rows can be parts of one video.
+With the column `split` one file can serve several splits. With `start` and `end` several rows can be parts of one video. Rows of
+one `group` are of one recording (`mscl.datasets.groups`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from mscl.datasets.formats.annotations import annotation_files, checked, class_l
 
 _NUMBER = re.compile(r"(-?[0-9]+)(?:\.0*)?")  # pandas and spreadsheets write whole numbers as 10.0
 _FRACTION = re.compile(r"-?[0-9]*\.[0-9]+|-?[0-9]+\.?[0-9]*[eE][-+]?[0-9]+")
-KNOWN = ("path", "label", "clip_id", "split", "start", "end")
+KNOWN = ("path", "label", "clip_id", "split", "start", "end", "group")
 HIGHEST = 99_999  # highest allowed label: a classifier has one output per number up to the highest label
 
 HOW = "write one row per video there (see docs/datasets.md)"
@@ -35,6 +36,8 @@ def read_annotations(dataset: Dataset) -> pd.DataFrame:
     folder = dataset.root / dataset.videos
     chosen = {split: _rows_of(sheets[path], path, split) for split, path in files.items()}
     table = pd.concat([_split(chosen[split], path, split, folder) for split, path in files.items()], ignore_index=True)
+    if "group" in table:
+        table["group"] = table["group"].fillna("")  # another split's file may not have the column
     table["label"], table["class_name"] = _labels(table["class_name"], dataset)
     table = checked(table, files)
     written = pd.concat([rows["path"] for rows in chosen.values()])
@@ -115,7 +118,8 @@ def _split(rows: pd.DataFrame, path: Path, split: str, folder: Path) -> pd.DataF
     start, end = (_seconds(rows, path, name) for name in ("start", "end"))
     if (start.notna() | end.notna()).any():
         refuse(path, rows, "end", ~(end > start.fillna(0)) & end.notna(), "is not after the start; correct one of the two")
-    return pd.DataFrame({"clip_id": named, "split": split, "class_name": text, "start": start, "end": end, "file": rows["path"]})
+    table = {"clip_id": named, "split": split, "class_name": text, "start": start, "end": end, "file": rows["path"]}
+    return pd.DataFrame(table | ({"group": rows["group"]} if "group" in rows else {}))
 
 
 def default_id(path: str, folder: Path) -> str:
