@@ -25,10 +25,10 @@ from mscl.machine.device import memory_gb
 from mscl.machine.torchvision import torchvision
 from mscl.models.build import build_method
 from mscl.stages import build, jobs
-from mscl.training.engine import train_step
 from mscl.training.hardware import autocast, place, prepare_device
 from mscl.training.pretrain import PretrainStep
 from mscl.training.recipe import make_optimizer
+from mscl.training.step import train_step
 from mscl.watch.flops import mfu, pretrain_flops
 
 WAYS = {"as shipped": {}, "contiguous": {"channels_last": False}, "compiled": {"compile": True}}

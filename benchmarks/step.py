@@ -27,10 +27,10 @@ from mscl.models.methods.mscl import MSCL
 from mscl.stages import build, jobs
 from mscl.training.clips import random_batch
 from mscl.training.draws import Draws
-from mscl.training.engine import train_step
 from mscl.training.hardware import autocast, place, prepare_device
 from mscl.training.pretrain import PretrainStep, make_views
 from mscl.training.recipe import make_optimizer
+from mscl.training.step import train_step
 
 STEPS = 10**6  # pretended length of the training
 
@@ -43,7 +43,7 @@ def synthetic(job: jobs.PretrainJob, batch: int, device: torch.device) -> dict[s
 
 def bare(model: MSCL, job: jobs.PretrainJob, data: dict) -> Callable[[], None]:
     """The encoder passes of one step of the method, on tensors made once."""
-    draws = Draws(0, 0, len(data["query_rgb"]))
+    draws = Draws(0, 0, len(data["query_rgb"]), device=data["query_rgb"].device)
     query, key = make_views(data, job, draws)
     flow = job.switches.flow
     rotated = flow and (job.switches.rotated or job.switches.fra != "none")

@@ -12,9 +12,9 @@ from mscl.config.schema import Augment, ClipConfig, Contrast, Optim
 from mscl.models.build import build_method
 from mscl.stages.jobs import Net, PretrainJob
 from mscl.training.clips import random_batch
-from mscl.training.engine import train_step
 from mscl.training.pretrain import PretrainStep
 from mscl.training.recipe import make_optimizer
+from mscl.training.step import train_step
 
 # A job holds every setting that pretraining uses and nothing else. The workflow makes it from a configuration; here it is
 # written out. `sources` are the prepared data sets: none, since the clips of this example are random numbers.

@@ -16,10 +16,11 @@ from mscl.machine.device import half_precision_error
 from mscl.models.build import build_method
 from mscl.stages import jobs
 from mscl.training.clips import random_batch
-from mscl.training.engine import Machine, Run, train_step
+from mscl.training.engine import Machine, Run
 from mscl.training.hardware import CANARY, place
 from mscl.training.pretrain import PretrainStep
 from mscl.training.recipe import make_optimizer
+from mscl.training.step import train_step
 
 # Largest relative differences to the CPU's float32 that are still taken for rounding: of a loss term, of the gradient.
 TOLERANCE = {"float32": (1e-4, 1e-2), "bfloat16": (5e-2, 0.5)}

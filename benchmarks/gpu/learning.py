@@ -25,10 +25,10 @@ from mscl.training.finetune import finetune
 from mscl.training.pretrain import pretrain
 
 DEMO = Path(__file__).parents[2] / "config.yaml"
-CLIPS = {"motion_kinetics": {"train": 1536}, "motion_ssv2": {"train": 720, "validation": 360}}
+CLIPS = {"motion_kinetics": {"train": 512}, "motion_ssv2": {"train": 360, "validation": 180}}
 TINY_CLIPS = {"motion_kinetics": {"train": 8}, "motion_ssv2": {"train": 12, "validation": 12}}
 FULL = {"width": 64, "flow_width": 16, "neck": 128, "size": 64}
-PRETRAIN, FINETUNE = (60, 64), (30, 32)  # epochs, batch
+PRETRAIN, FINETUNE = (24, 32), (16, 32)  # epochs, batch
 
 
 def learning(bench: Bench) -> None:
@@ -37,7 +37,7 @@ def learning(bench: Bench) -> None:
     for name, counts in (CLIPS if bench.gpu else TINY_CLIPS).items():
         _store(bench, config, name, counts)
     bench.note("learning", f"making frames and DIS flow of the clips took {time.perf_counter() - began:.0f} s")
-    workers = max(1, len(os.sched_getaffinity(0)) - 2) if bench.gpu else 0
+    workers = min(6, len(os.sched_getaffinity(0))) if bench.gpu else 0
     out, began = bench.folder / "pretrain", time.perf_counter()
     out.mkdir()
     pretrain(_pretrain_job(bench, config), out, Machine(workers))

@@ -11,10 +11,10 @@ from benchmarks.gpu.bench import Bench
 from benchmarks.step import bare, synthetic
 from mscl.models.build import build_method
 from mscl.stages import jobs
-from mscl.training.engine import train_step
 from mscl.training.hardware import place
 from mscl.training.pretrain import PretrainStep
 from mscl.training.recipe import make_optimizer
+from mscl.training.step import begin_step
 from mscl.watch.flops import mfu, pretrain_flops
 
 METHODS = ("moco", "baseline", "mscl")
@@ -64,7 +64,7 @@ def ways(bench: Bench, job: jobs.PretrainJob) -> tuple[Callable[[], Any], Callab
     model = place(build_method(job.net, job.contrast, job.switches), bench.device, job.kernels).train()
     data, step, optimizer = synthetic(job, batch, bench.device), PretrainStep(model, job), make_optimizer(model, job.optim)
     number = iter(range(STEPS))
-    return lambda: train_step(step, data, optimizer, job.optim, 0, next(number), STEPS), bare(model, job, data)
+    return lambda: begin_step(step, data, optimizer, job.optim, 0, next(number), STEPS), bare(model, job, data)
 
 
 def kernels(bench: Bench) -> None:

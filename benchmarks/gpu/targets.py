@@ -8,10 +8,10 @@ from benchmarks.gpu.bench import Bench
 from mscl.config.schema import Kernels
 from mscl.stages import build
 from mscl.training.augment import normalise
-from mscl.training.engine import train_step
 from mscl.training.finetune import Classifier, FinetuneStep
 from mscl.training.hardware import autocast, memory_format, place
 from mscl.training.recipe import make_optimizer
+from mscl.training.step import begin_step
 from mscl.watch.flops import finetune_flops, mfu
 
 CLASSES = 174  # of Something-Something v2
@@ -36,7 +36,7 @@ def _measure(bench: Bench, target: str, model: str) -> None:
     clip = torch.randint(0, 256, (batch, recipe.frames, job.net.size, job.net.size, 3), dtype=torch.uint8)
     data = {"clip": clip.to(bench.device), "label": torch.arange(batch, device=bench.device) % CLASSES}
     step, optimizer = FinetuneStep(classifier, job), make_optimizer(classifier, recipe)
-    took = bench.seconds(lambda: train_step(step, data, optimizer, recipe, 0, 0, 10))
+    took = bench.seconds(lambda: begin_step(step, data, optimizer, recipe, 0, 0, 10))
     share = mfu(finetune_flops(job, CLASSES), bench.device)
     bench.add(
         "targets",

@@ -108,12 +108,12 @@ def _same_everywhere(parameters: dict[str, torch.nn.Parameter]) -> None:
         )
 
 
-def mean(values: list[Tensor]) -> list[float]:
-    """Average scalars over the processes, in one message; one copy from the device."""
+def mean(values: list[Tensor]) -> Tensor:
+    """Average scalars over the processes, in one message: (values,) float64 on their device."""
     stacked = torch.stack([v.detach().double() for v in values])
     if size() > 1:
         dist.all_reduce(stacked)
-    return (stacked / size()).tolist()
+    return stacked / size()
 
 
 def largest(values: list[int], device: torch.device) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,7 @@ class Queue(nn.Module):
         self.register_buffer("keys_KD", F.normalize(torch.randn(size, dim), dim=1))
         self.register_buffer("age_K", torch.zeros(size, dtype=torch.long))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
+        self._start: int | None = None  # what `pointer` holds; unknown until it is read
 
     def negatives(self) -> Tensor:
         """Keys scaled by decay^age, (K, D)."""
@@ -47,11 +49,16 @@ class Queue(nn.Module):
         size, batch = len(self.keys_KD), len(k_BD)
         if size % batch:
             raise ValueError(f"the queue's length {size} is not a multiple of the batch {batch}")
-        start = int(self.pointer)
+        start = int(self.pointer) if self._start is None else self._start  # to read it from a GPU waits for the step
         self.age_K += 1
         self.keys_KD[start : start + batch] = k_BD.to(self.keys_KD.dtype)
         self.age_K[start : start + batch] = 0
-        self.pointer.fill_((start + batch) % size)
+        self._start = (start + batch) % size
+        self.pointer.fill_(self._start)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self._start = None
 
 
 def in_groups(encoder: Encoder, x_BCTHW: Tensor, groups: int) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -100,7 +107,9 @@ class MoCo(nn.Module):
         if max(self.groups, distributed.size()) == 1:
             return self.key(x_BCTHW)[1]
         own = distributed.rows(len(x_BCTHW) * distributed.size())
-        order = torch.randperm(len(x_BCTHW) * distributed.size()).to(x_BCTHW.device)  # the same in every process
+        order = torch.randperm(len(x_BCTHW) * distributed.size()).to(
+            x_BCTHW.device, non_blocking=True
+        )  # the same in every process
         shuffled = torch.empty_like(x_BCTHW).copy_(distributed.gather(x_BCTHW)[order[own]])  # in the same memory format
         z_BD = distributed.gather(in_groups(self.key, shuffled, own_groups(self.groups))[1])
         return z_BD[order.argsort()[own]]

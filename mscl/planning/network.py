@@ -15,11 +15,11 @@ from mscl.models.networks.build import build_backbone
 from mscl.planning.rates import CPU_TFLOPS
 from mscl.stages import build, jobs
 from mscl.training.clips import random_batch
-from mscl.training.engine import Step, train_step
 from mscl.training.finetune import Classifier, FinetuneStep
 from mscl.training.hardware import place, prepare_device
 from mscl.training.pretrain import PretrainStep
 from mscl.training.recipe import make_optimizer
+from mscl.training.step import Step, train_step
 from mscl.watch.flops import PAIR, counted, finetune_flops, on_meta, pretrain_flops
 
 

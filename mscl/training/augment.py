@@ -7,6 +7,7 @@ fixed order (hue is a rotation about the grey axis, the linear form of the YIQ h
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -20,8 +21,14 @@ STD = (0.229, 0.224, 0.225)
 GREY = (0.299, 0.587, 0.114)
 
 
+@functools.lru_cache(maxsize=32)
+def _constant(values: tuple, device: torch.device) -> Tensor:
+    """Values as float32 on a device, copied there once: a copy from the CPU waits until the device is idle."""
+    return torch.tensor(values, device=device)
+
+
 def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
-    return like.new_tensor(values)[None, :, None, None, None]
+    return _constant(values, like.device)[None, :, None, None, None]
 
 
 def to_float(clip_BTHWC: Tensor) -> Tensor:
@@ -49,11 +56,11 @@ def flip_flow(flow_B2THW: Tensor, mask_B: Tensor) -> Tensor:
 
 def _hue_matrices(turns_BT: Tensor) -> Tensor:
     """Rotations about the grey axis by `turns` of the circle, (B, T, 3, 3)."""
-    angle = turns_BT * 2 * math.pi
+    angle, device = turns_BT * 2 * math.pi, turns_BT.device
     cos, sin = torch.cos(angle)[..., None, None], torch.sin(angle)[..., None, None]
     third, root = 1 / 3, math.sqrt(1 / 3)
-    cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]])
-    return cos * torch.eye(3) + (1 - cos) * third * torch.ones(3, 3) + sin * root * cross
+    cross = _constant(((0.0, -1.0, 1.0), (1.0, 0.0, -1.0), (-1.0, 1.0, 0.0)), device)
+    return cos * torch.eye(3, device=device) + (1 - cos) * third * torch.ones(3, 3, device=device) + sin * root * cross
 
 
 def colour_matrices(mean_BT3: Tensor, cfg: Augment, draws: Draws) -> tuple[Tensor, Tensor]:
@@ -62,13 +69,13 @@ def colour_matrices(mean_BT3: Tensor, cfg: Augment, draws: Draws) -> tuple[Tenso
     Brightness and contrast in 1±j, saturation in 1±j, hue in ±j turns, with probability `jitter_p` for a clip; grey with `gray_p`.
     `mean_BT3` is the mean colour of each clip (T = 1) or frame, which contrast pivots on.
     """
-    frames = mean_BT3.shape[1]
+    frames, device = mean_BT3.shape[1], mean_BT3.device
     brightness, contrast, saturation = (draws.uniform(1 - j, 1 + j, frames) for j in cfg.jitter[:3])
     hue = draws.uniform(-cfg.jitter[3], cfg.jitter[3], frames)
     jittered_B1, greyed_B1 = draws.chance(cfg.jitter_p)[:, None], draws.chance(cfg.gray_p)[:, None]
-    eye, grey = torch.eye(3), torch.tensor(GREY).expand(3, 3)
+    eye, grey = torch.eye(3, device=device), _constant(GREY, device).expand(3, 3)
     b, c, s = (torch.where(jittered_B1, v, 1.0)[..., None, None] for v in (brightness, contrast, saturation))
-    pivot_BT1 = (b[..., 0] * mean_BT3 * torch.tensor(GREY)).sum(-1, keepdim=True)
+    pivot_BT1 = (b[..., 0] * mean_BT3 * _constant(GREY, device)).sum(-1, keepdim=True)
     matrix, offset = b * c * eye, ((1 - c[..., 0]) * pivot_BT1).expand(-1, -1, 3)
     turned = _hue_matrices(torch.where(jittered_B1, hue, 0.0))
     for step in (s * eye + (1 - s) * grey, turned, torch.where(greyed_B1[..., None, None], grey, eye)):
@@ -78,27 +85,29 @@ def colour_matrices(mean_BT3: Tensor, cfg: Augment, draws: Draws) -> tuple[Tenso
 
 def blur_matrices(size: int, sigma_B: Tensor, apply_B: Tensor) -> Tensor:
     """Row-normalised Gaussian band matrices, (B, size, size); the identity where not applied."""
-    distance = (torch.arange(size)[:, None] - torch.arange(size)[None, :]).float()
+    device = sigma_B.device
+    places = torch.arange(size, device=device)
+    distance = (places[:, None] - places[None, :]).float()
     kernel = torch.exp(-0.5 * (distance[None] / sigma_B[:, None, None]) ** 2)
     kernel = kernel / kernel.sum(2, keepdim=True)
-    return torch.where(apply_B[:, None, None], kernel, torch.eye(size))
+    return torch.where(apply_B[:, None, None], kernel, torch.eye(size, device=device))
 
 
 def augment_rgb(clip_BTHWC: Tensor, flip_B: Tensor, cfg: Augment, draws: Draws) -> Tensor:
-    """uint8 clips -> augmented, normalised (B, 3, T, H, W); parameters are drawn from `draws`."""
-    x = flip(to_float(clip_BTHWC), flip_B.to(clip_BTHWC.device))
+    """uint8 clips -> augmented, normalised (B, 3, T, H, W); parameters are drawn from `draws`, all on the same device."""
+    x = flip(to_float(clip_BTHWC), flip_B)
     B, _, T, H, W = x.shape
     mean_BT3 = x.mean((3, 4)).transpose(1, 2)
     if cfg.colours == "clip":
         mean_BT3 = mean_BT3.mean(1, keepdim=True)
-    matrix, offset = (part.to(x.device) for part in colour_matrices(mean_BT3.cpu(), cfg, draws))
+    matrix, offset = colour_matrices(mean_BT3, cfg, draws)
     sigma, blurred = draws.uniform(*cfg.blur_sigma), draws.chance(cfg.blur_p)
     if cfg.colours == "clip":
         x = torch.baddbmm(offset[:, 0, :, None], matrix[:, 0], x.flatten(2))
     else:
         x = torch.einsum("btij,bjtp->bitp", matrix, x.flatten(3)) + offset.transpose(1, 2)[..., None]
     x = x.clamp_(0, 1)
-    rows, columns = (blur_matrices(n, sigma, blurred).to(x.device) for n in (H, W))
+    rows, columns = (blur_matrices(n, sigma, blurred) for n in (H, W))
     x = torch.bmm(x.reshape(B, 3 * T * H, W), columns.transpose(1, 2))
     x = torch.matmul(rows[:, None], x.view(B, 3 * T, H, W)).view(B, 3, T, H, W)
     return (x - _channels(MEAN, x)) / _channels(STD, x)

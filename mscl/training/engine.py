@@ -7,36 +7,28 @@ choice of a step from (seed, step), so that a run which is killed and started ag
 from __future__ import annotations
 
 import errno
-import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import pandas as pd
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from mscl.config.schema import Kernels, Optim
+from mscl.config.schema import Optim
 from mscl.machine.files import remove_leftovers
 from mscl.machine.signals import StopSignal
 from mscl.models import distributed
 from mscl.models.finite import non_finite
 from mscl.training.checkpoint import CheckpointError, load_checkpoint, previous, save_checkpoint
-from mscl.training.draws import Draws
-from mscl.training.hardware import autocast
 from mscl.training.loader import loading
 from mscl.training.recipe import epoch_batches, learning_rate, load_moments, make_optimizer
+from mscl.training.step import Batch, Scalars, Step, TrainingError, begin_step
 from mscl.watch.curves import Watch
 
-Batch = dict[str, Tensor]
 Monitor = Callable[[int, bool], dict[str, float]]  # (epoch, is it the last) -> further columns of its row
-
-
-class TrainingError(ValueError):
-    """Training cannot go on; the text names the step and the terms."""
 
 
 class Clips(Protocol):
@@ -47,23 +39,6 @@ class Clips(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int) -> dict: ...
-
-
-class Step:
-    """What pretraining and finetuning do differently within a step, which has several calls where its batch comes in parts."""
-
-    model: nn.Module
-    kernels: Kernels
-
-    def begin(self, progress: float, step: float) -> None:
-        """Before the first part; `progress` of the whole training in [0, 1), of which the step is the share `step`."""
-
-    def __call__(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        """Scalars of one part of the batch: `loss`, with gradient, and whatever is to be watched."""
-        raise NotImplementedError
-
-    def end(self) -> None:
-        """After the optimiser has moved."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +61,15 @@ class Progress:
     step: int = 0
     history: list[dict] = field(default_factory=list)
     sums: dict[str, float] = field(default_factory=dict)  # of the current epoch
+
+
+@dataclass(frozen=True)
+class Started:
+    """A step whose scalars have not been looked at: how many clips it has, and how many seconds it waited for them."""
+
+    scalars: Scalars
+    clips: int
+    waited: float
 
 
 class Run:
@@ -112,6 +96,7 @@ class Run:
         self.total = self.steps_per_epoch * recipe.epochs
         self.at = Progress()
         self._saved = time.monotonic()
+        self._started: Started | None = None
 
     def fit(self, step: Step, monitor: Monitor | None = None, gpu_share: Callable[[float], float] | None = None) -> pd.DataFrame:
         """Train from where the run stands; returns one row per epoch with mean losses and accuracies.
@@ -123,20 +108,20 @@ class Run:
         stop = StopSignal()
         self.model.train()
         quiet = distributed.rank() > 0
-        watch = Watch(self.total, self.at.step, self.device, self.machine.curves, gpu_share, quiet)
+        self.watch = watch = Watch(self.total, self.at.step, self.device, self.machine.curves, gpu_share, quiet)
         try:
             epochs, within = divmod(self.at.step, self.steps_per_epoch)
             if self.at.sums and not within:  # the checkpoint was written between an epoch's last step and its row
                 watch.epoch(self.at.step, self._close_epoch(epochs - 1))
             while self.at.step < self.total:
-                self._epoch(step, stop, watch)
+                self._epoch(step, stop)
         finally:
             watch.close()
         self.save()  # what comes after the training may be interrupted, too
         stop.release()
         return pd.DataFrame(self.at.history)
 
-    def _epoch(self, step: Step, stop: StopSignal, watch: Watch) -> None:
+    def _epoch(self, step: Step, stop: StopSignal) -> None:
         """The steps of an epoch that are still to be done; a checkpoint now and then, and when the process is told to stop."""
         epoch, done = divmod(self.at.step, self.steps_per_epoch)
         self.dataset.set_epoch(epoch)
@@ -147,10 +132,10 @@ class Run:
                 asked = time.monotonic()
                 batch = {k: v.to(self.device, non_blocking=True) for k, v in next(loader).items()}
                 waited = time.monotonic() - asked
-                values = self._step(step, batch)
-                watch.step(self.at.step, values, clips, waited)
+                self._step(step, batch, clips, waited)
                 self._save_if_due(stop)
-        watch.epoch(self.at.step, self._close_epoch(epoch))
+        self._settle()
+        self.watch.epoch(self.at.step, self._close_epoch(epoch))
 
     def _save_if_due(self, stop: StopSignal) -> None:
         """A checkpoint now and then; and when any process is told to stop, after which all leave."""
@@ -161,19 +146,33 @@ class Run:
         if stopped_by:
             raise SystemExit(128 + stopped_by)
 
-    def _step(self, step: Step, batch: Batch) -> dict[str, float]:
-        """One step at the rate that the recipe has for it; its scalars enter the sums of the epoch."""
+    def _step(self, step: Step, batch: Batch, clips: int, waited: float) -> None:
+        """One step at the rate that the recipe has for it. Its scalars are looked at when the next one runs, on a CPU at once."""
         rate = learning_rate(self.recipe, self.at.step, self.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         try:
-            values = train_step(step, batch, self.optimizer, self.recipe, self.seed, self.at.step, self.total)
+            scalars = begin_step(step, batch, self.optimizer, self.recipe, self.seed, self.at.step, self.total)
+        except TrainingError as error:
+            raise self._failed(str(error)) from None
+        self.at.step += 1
+        self._settle()
+        self._started = Started(scalars, clips, waited)
+        if self.device.type == "cpu":
+            self._settle()
+
+    def _settle(self) -> None:
+        """Let the scalars of the last step enter the sums of the epoch; raise TrainingError where they are not finite."""
+        started, self._started = self._started, None
+        if started is None:
+            return
+        try:
+            values = started.scalars.values()
         except TrainingError as error:
             raise self._failed(str(error)) from None
         for name, value in values.items():
             self.at.sums[name] = self.at.sums.get(name, 0.0) + value
-        self.at.step += 1
-        return values
+        self.watch.step(started.scalars.number + 1, values, started.clips, started.waited)
 
     def _close_epoch(self, epoch: int) -> dict[str, float]:
         """The row of the history of an epoch whose last step is done."""
@@ -213,6 +212,7 @@ class Run:
         Raises TrainingError, and writes nothing, when a weight or a moment of the optimiser is not finite.
         """
         self._saved = time.monotonic()
+        self._settle()
         state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "at": vars(self.at)}
         name = non_finite(state)
         if any(distributed.largest([int(bool(name))], self.device)):
@@ -236,51 +236,3 @@ class Run:
         """Remove the checkpoints: the results are written."""
         self.checkpoint.unlink(missing_ok=True)
         previous(self.checkpoint).unlink(missing_ok=True)
-
-
-def train_step(
-    step: Step, batch: Batch, optimizer: torch.optim.Optimizer, recipe: Optim, seed: int, number: int, total: int
-) -> dict[str, float]:
-    """Step `number` of `total`: forward, backward, one move of the optimiser. `batch` holds this process's rows of the whole batch.
-
-    Returns the means of the step's scalars over parts and processes. Raises TrainingError, before the optimiser has moved, when
-    the loss or the gradient is not finite, in every process alike.
-    """
-    step.begin(number / total, 1 / total)
-    optimizer.zero_grad(set_to_none=True)
-    sums = _backward(step, batch, recipe.accumulate, seed, number)
-    trained = {name: p for name, p in step.model.named_parameters() if p.requires_grad}
-    distributed.mean_gradients(trained)
-    norm = nn.utils.clip_grad_norm_(trained.values(), recipe.clip_grad)
-    *means, norm = distributed.mean([*sums.values(), norm])  # not finite in one process: not finite in all
-    values = dict(zip(sums, means))
-    wrong = [what for what, value in (("loss", values["loss"]), ("gradient", norm)) if not math.isfinite(value)]
-    if wrong:
-        terms = ", ".join(f"{k}={v:.4g}" for k, v in [*values.items(), ("gradient norm", norm)])
-        raise TrainingError(
-            f"the {' and the '.join(wrong)} of step {number} {'is' if len(wrong) == 1 else 'are'} not finite ({terms})"
-        )
-    optimizer.step()
-    step.end()
-    return values
-
-
-def _backward(step: Step, batch: Batch, parts: int, seed: int, number: int) -> dict[str, Tensor]:
-    """Forward and backward of a batch in parts, whose gradients add up; the means of its scalars."""
-    any_tensor = next(iter(batch.values()))
-    own, sums = len(any_tensor), {}
-    first = distributed.rank() * own
-    for part, rows in enumerate(_parts(own, parts)):
-        draws = Draws(seed, number, own * distributed.size(), slice(first + rows.start, first + rows.stop), part)
-        share = (rows.stop - rows.start) / own
-        with autocast(any_tensor.device, step.kernels):
-            terms = step({name: value[rows] for name, value in batch.items()}, draws)
-        (terms["loss"] * share).backward()
-        for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + value.detach() * share
-    return sums
-
-
-def _parts(own: int, count: int) -> Iterator[slice]:
-    size = -(-own // count)
-    return (slice(at, min(at + size, own)) for at in range(0, own, size))

@@ -25,11 +25,12 @@ from mscl.training.augment import flip, normalise
 from mscl.training.checkpoint import digest, save_weights
 from mscl.training.clips import FinetuneClips, UniformClips, manifest_rows
 from mscl.training.draws import Draws
-from mscl.training.engine import DEFAULT, Batch, Machine, Run, Step
+from mscl.training.engine import DEFAULT, Machine, Run
 from mscl.training.hardware import DEFAULT as KERNELS
 from mscl.training.hardware import memory_format, place, prepare_device
 from mscl.training.identity import identity_of
 from mscl.training.partial import Partial, fingerprint, over_videos
+from mscl.training.step import Batch, Step
 from mscl.watch.flops import finetune_flops, mfu
 
 TEST_BATCH = 32  # views at a time
@@ -73,7 +74,7 @@ class FinetuneStep(Step):
     def __call__(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
         x = normalise(batch["clip"])
         if self.job.finetune.flip:
-            x = flip(x, draws.chance(0.5).to(x.device))
+            x = flip(x, draws.chance(0.5))
         if distributed.rank():  # or every process would drop the same features
             # far from the seeds of the parts of a batch, which count up by 1
             torch.manual_seed((torch.initial_seed() + (distributed.rank() << 32)) % 2**63)

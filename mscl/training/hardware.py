@@ -30,6 +30,7 @@ def prepare_device(device: str, threads: int, kernels: Kernels = DEFAULT) -> tor
     torch.backends.cudnn.benchmark = kernels.cudnn_benchmark
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32: by default cuDNN rounds its inputs to 10 bits
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a search aid that launches thousands of kernels a step
     return chosen
 
 

@@ -25,17 +25,18 @@ from mscl.training.augment import augment_rgb, flip_flow, flow_from_planes
 from mscl.training.checkpoint import save_weights
 from mscl.training.clips import PretrainClips, clip_names, pretrain_rows
 from mscl.training.draws import Draws
-from mscl.training.engine import DEFAULT, Batch, Machine, Run, Step
+from mscl.training.engine import DEFAULT, Machine, Run
 from mscl.training.hardware import memory_format, place, prepare_device
 from mscl.training.identity import identity_of
 from mscl.training.monitor import Monitor
+from mscl.training.step import Batch, Step
 from mscl.watch.flops import mfu, pretrain_flops
 
 
 def make_views(batch: Batch, job: PretrainJob, draws: Draws) -> list[View]:
     """Augment every clip of every video; a flip is shared by a clip's frames and its flow, FRA's angle by a video's clips."""
-    names, device = clip_names(job.switches.clips), batch["query_rgb"].device
-    angle_B = angles(draws.integers(8)).to(device)  # drawn for every method: it moves no other draw
+    names = clip_names(job.switches.clips)
+    angle_B = angles(draws.integers(8))  # drawn for every method: it moves no other draw
     flips = {name: draws.chance(job.augment.flip) for name in names}
     views = {}
     for name in names:
@@ -54,7 +55,7 @@ def make_views(batch: Batch, job: PretrainJob, draws: Draws) -> list[View]:
 def _flow(batch: Batch, planes: str, name: str, flipped_B: Tensor) -> Tensor:
     """The fields of clip `name`, cropped as in `planes`, flipped: (B, 2, T, H, W) of radius at most 1."""
     flow = flow_from_planes(batch[f"{planes}_flow"], batch[f"{name}_factor"])
-    return flip_flow(flow, flipped_B.to(flow.device))
+    return flip_flow(flow, flipped_B)
 
 
 class PretrainStep(Step):

@@ -4,12 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mscl.machine.torchvision import torchvision
-from mscl.models.networks.blocks import Bottleneck
+from mscl.models.networks.blocks import Bottleneck, SpatialMaxPool
 from mscl.models.networks.build import build_backbone, load_backbone_weights
 from mscl.models.networks.flow_resnet import FlowResNet
-from mscl.models.networks.neck import Neck
+from mscl.models.networks.neck import Neck, copied, weighted
 from mscl.models.networks.r2plus1d_18 import R2Plus1D18
 from mscl.models.networks.r3d_18 import R3D18
 from mscl.models.networks.slow_r50 import SlowR50
@@ -91,3 +92,25 @@ def test_r2plus1d_18_is_torchvisions():
     with torch.no_grad():
         assert torch.allclose(ours(x), theirs(x), atol=1e-5)
     assert tuple(m.shape[2] for m in R2Plus1D18(width=8).maps(x)) == (4, 2, 1)
+
+
+@pytest.mark.parametrize(
+    "old, new", [((1, 4, 5), (2, 8, 10)), ((2, 3, 3), (4, 6, 6)), ((2, 3, 4), (2, 5, 7)), ((4, 7, 7), (4, 7, 7))]
+)
+def test_enlarging_a_map_as_on_a_gpu_gives_what_torch_gives(old: tuple, new: tuple):
+    """Values and gradients, also for sizes that are no whole multiple, as odd crops have them."""
+    x, weight = torch.randn(2, 3, *old), torch.randn(2, 3, *new)
+    for ours, theirs in ((copied, {"mode": "nearest"}), (weighted, {"mode": "trilinear", "align_corners": False})):
+        found = []
+        for grow in (ours, lambda y, size, how=theirs: F.interpolate(y, size=size, **how)):
+            leaf = x.clone().requires_grad_()
+            y = grow(leaf, new)
+            (y * weight).sum().backward()
+            found.append((y.detach(), leaf.grad))
+        (y, gradient), (expected, expected_gradient) = found
+        assert torch.allclose(y, expected, atol=1e-6) and torch.allclose(gradient, expected_gradient, atol=1e-5)
+
+
+def test_pooling_picture_by_picture_is_pooling_in_space():
+    x = torch.randn(2, 3, 4, 9, 8)
+    assert torch.equal(SpatialMaxPool()(x), F.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1)))

@@ -25,8 +25,9 @@ from mscl.models.moco import Encoder, MoCo, Queue, key_momentum
 from mscl.models.networks.blocks import Bottleneck
 from mscl.training import pretrain
 from mscl.training.augment import MEAN, STD, flip_flow
-from mscl.training.engine import DEFAULT, Run, Step
+from mscl.training.engine import DEFAULT, Run
 from mscl.training.recipe import learning_rate
+from mscl.training.step import Step
 from tests.models import reference
 
 R18 = SimpleNamespace(backbone="r3d_18", width=4, flow_width=4, neck=16, neck_blocks=2, size=32)

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from mscl.models.networks.build import build_backbone, load_backbone_weights
 from mscl.stages import build, jobs
-from mscl.training import engine
+from mscl.training import engine, step
 from mscl.training.checkpoint import CheckpointError, load_checkpoint, previous, save_checkpoint
 from mscl.training.pretrain import PretrainStep, pretrain
 
@@ -40,7 +40,7 @@ def test_a_gradient_that_is_not_finite_moves_and_saves_nothing(minutes, prepared
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_terms(prepared, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine.math, "isfinite", lambda _: False)
+    monkeypatch.setattr(step.math, "isfinite", lambda _: False)
     with pytest.raises(
         engine.TrainingError, match=r"loss and the gradient of step 0 are not finite \(loss=.*loss_rgb=.*\); there is no"
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -27,6 +28,15 @@ class Bottleneck(nn.Module):
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
         return self.relu(self.bn3(self.conv3(x)) + skip)
+
+
+class SpatialMaxPool(nn.Module):
+    """A 3x3 max pool of stride 2 in every picture: on a GPU its gradient is the same at every run, unlike that of MaxPool3d."""
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        B, _, T = x_BCTHW.shape[:3]
+        pictures = F.max_pool2d(x_BCTHW.transpose(1, 2).flatten(0, 1), 3, 2, 1)
+        return pictures.unflatten(0, (B, T)).transpose(1, 2)
 
 
 def conv(cin: int, cout: int, kernel: tuple[int, int, int], stride: tuple[int, int, int] = (1, 1, 1)) -> nn.Conv3d:

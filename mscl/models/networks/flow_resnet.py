@@ -13,7 +13,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from mscl.machine.torchvision import video_resnet
-from mscl.models.networks.blocks import Bottleneck, conv, initialise, stage
+from mscl.models.networks.blocks import Bottleneck, SpatialMaxPool, conv, initialise, stage
 
 FLOW_TEMPORAL_STRIDE = 2  # of a clip's fields, which the network looks at
 
@@ -27,7 +27,7 @@ class FlowResNet(nn.Module):
         deep = blocks == "bottleneck"
         block = Bottleneck if deep else partial(video_resnet.BasicBlock, conv_builder=video_resnet.Conv3DNoTemporal)
         depths, expansion = ((3, 4, 6, 3), 4) if deep else ((2, 2, 2, 2), 1)
-        pool = [nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))] if deep else []
+        pool = [SpatialMaxPool()] if deep else []
         self.stem = nn.Sequential(conv(3, width, (1, 7, 7), (1, 2, 2)), nn.BatchNorm3d(width), nn.ReLU(inplace=True), *pool)
         inplanes = [width, *(expansion * c for c in w[:3])]
         strides = [(1, 1, 1), (1, 2, 2), (1, 2, 2), (1, 2, 2)]

@@ -7,7 +7,7 @@ from functools import partial
 from torch import nn
 
 from mscl.models.networks.backbone import ResidualBackbone
-from mscl.models.networks.blocks import Bottleneck, conv, initialise, stage
+from mscl.models.networks.blocks import Bottleneck, SpatialMaxPool, conv, initialise, stage
 
 
 class SlowR50(ResidualBackbone):
@@ -19,8 +19,9 @@ class SlowR50(ResidualBackbone):
     def __init__(self, width: int = 64):
         super().__init__()
         w = [width, 2 * width, 4 * width, 8 * width]
-        pool = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
-        self.stem = nn.Sequential(conv(3, width, (5, 7, 7), (2, 2, 2)), nn.BatchNorm3d(width), nn.ReLU(inplace=True), pool)
+        self.stem = nn.Sequential(
+            conv(3, width, (5, 7, 7), (2, 2, 2)), nn.BatchNorm3d(width), nn.ReLU(inplace=True), SpatialMaxPool()
+        )
         flat, deep = Bottleneck, partial(Bottleneck, temporal=3)  # temporal kernels in the last two stages only
         self.layer1 = stage(flat, width, w[0], 3, (1, 1, 1), 4)
         self.layer2 = stage(flat, 4 * w[0], w[1], 4, (1, 2, 2), 4)

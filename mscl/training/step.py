@@ -1,0 +1,130 @@
+"""One step of a training: forward, backward, one move of the optimiser. On a GPU nothing in it waits for the device.
+
+So the next step's kernels are launched while those of this step run. Its scalars arrive one step later; a loss or gradient that is
+not finite does not wait for them: the optimiser sees it on the device and does not move.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mscl.config.schema import Kernels, Optim
+from mscl.models import distributed
+from mscl.training.draws import Draws
+from mscl.training.hardware import DEFAULT, autocast
+
+Batch = dict[str, Tensor]
+
+
+class TrainingError(ValueError):
+    """Training cannot go on; the text names the step and the terms."""
+
+
+class Step:
+    """What pretraining and finetuning do differently within a step, which has several calls where its batch comes in parts."""
+
+    model: nn.Module
+    kernels: Kernels = DEFAULT
+
+    def begin(self, progress: float, step: float) -> None:
+        """Before the first part; `progress` of the whole training in [0, 1), of which the step is the share `step`."""
+
+    def __call__(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+        """Scalars of one part of the batch: `loss`, with gradient, and whatever is to be watched."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """After the optimiser has moved."""
+
+
+@dataclass(frozen=True)
+class Scalars:
+    """The scalars of step `number`, means over parts and processes, on their way from the device; the last is the gradient's norm."""
+
+    number: int
+    names: tuple[str, ...]
+    copied: Tensor  # (names + 1,) float64 in memory, which a GPU writes until `done`
+    done: torch.cuda.Event | None
+
+    def values(self) -> dict[str, float]:
+        """Wait for them. Raises TrainingError when the loss or the gradient was not finite, in every process alike."""
+        if self.done:
+            self.done.synchronize()
+        *means, norm = self.copied.tolist()
+        values = dict(zip(self.names, means))
+        wrong = [what for what, value in (("loss", values["loss"]), ("gradient", norm)) if not math.isfinite(value)]
+        if wrong:
+            terms = ", ".join(f"{k}={v:.4g}" for k, v in [*values.items(), ("gradient norm", norm)])
+            raise TrainingError(
+                f"the {' and the '.join(wrong)} of step {self.number} {'is' if len(wrong) == 1 else 'are'} not finite ({terms})"
+            )
+        return values
+
+
+def train_step(
+    step: Step, batch: Batch, optimizer: torch.optim.Optimizer, recipe: Optim, seed: int, number: int, total: int
+) -> dict[str, float]:
+    """Step `number` of `total`, waited for: see `begin_step`. Raises TrainingError when the loss or the gradient is not finite."""
+    return begin_step(step, batch, optimizer, recipe, seed, number, total).values()
+
+
+def begin_step(
+    step: Step, batch: Batch, optimizer: torch.optim.Optimizer, recipe: Optim, seed: int, number: int, total: int
+) -> Scalars:
+    """Step `number` of `total`: forward, backward, one move of the optimiser. `batch` holds this process's rows of the whole batch.
+
+    The optimiser does not move when the loss or the gradient is not finite, in no process: on a CPU TrainingError is raised before it
+    would, on a GPU by `values()` of what is returned.
+    """
+    step.begin(number / total, 1 / total)
+    optimizer.zero_grad(set_to_none=True)
+    sums = _backward(step, batch, recipe.accumulate, seed, number)
+    trained = {name: p for name, p in step.model.named_parameters() if p.requires_grad}
+    distributed.mean_gradients(trained)
+    norm = nn.utils.clip_grad_norm_(trained.values(), recipe.clip_grad)
+    means = distributed.mean([*sums.values(), norm])  # not finite in one process: not finite in all
+    scalars = _on_their_way(number, tuple(sums), means)
+    if means.is_cuda:  # a fused optimiser (`make_optimizer`) reads this on the device
+        both = means[[tuple(sums).index("loss"), -1]]
+        optimizer.found_inf = (~torch.isfinite(both)).any().float()
+    else:
+        scalars.values()
+    optimizer.step()
+    step.end()
+    return scalars
+
+
+def _on_their_way(number: int, names: tuple[str, ...], means: Tensor) -> Scalars:
+    if not means.is_cuda:
+        return Scalars(number, names, means, None)
+    copied = torch.empty(means.shape, dtype=means.dtype, pin_memory=True).copy_(means, non_blocking=True)
+    done = torch.cuda.Event()
+    done.record()
+    return Scalars(number, names, copied, done)
+
+
+def _backward(step: Step, batch: Batch, parts: int, seed: int, number: int) -> dict[str, Tensor]:
+    """Forward and backward of a batch in parts, whose gradients add up; the means of its scalars."""
+    any_tensor = next(iter(batch.values()))
+    own, sums = len(any_tensor), {}
+    first, device = distributed.rank() * own, any_tensor.device
+    for part, rows in enumerate(_parts(own, parts)):
+        mine = slice(first + rows.start, first + rows.stop)
+        draws = Draws(seed, number, own * distributed.size(), mine, part, device)
+        share = (rows.stop - rows.start) / own
+        with autocast(device, step.kernels):
+            terms = step({name: value[rows] for name, value in batch.items()}, draws)
+        (terms["loss"] * share).backward()
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + value.detach() * share
+    return sums
+
+
+def _parts(own: int, count: int) -> Iterator[slice]:
+    size = -(-own // count)
+    return (slice(at, min(at + size, own)) for at in range(0, own, size))
