@@ -77,7 +77,8 @@ def groups(results: Results) -> list[Group]:
         found += [Group(target.name, target, *key[1:], rows) for key, rows in tested.items() if key[0] == target.name]
         folds = [t for t in config.targets if target.folds_of and t.folds_of == target.folds_of]
         if folds and target is folds[-1]:
-            found += [_mean_of(folds, results, model, method) for model in config.models for method in config.methods]
+            run = dict.fromkeys(key[1:] for key in tested if key[0] == target.name)
+            found += [_mean_of(folds, results, model, method) for model, method in run]
     return found
 
 

@@ -163,7 +163,7 @@ def write_frozen(root: Path, below: Path, seed: int, skill: float) -> None:
 
 
 def analysis(folder: Path, config, paths) -> None:
-    left, right = compared(config)
+    left, right = compared(config, folder.name)
     folder.mkdir(parents=True)
     pairs_table(pairs_of(paths[left], NAMES), pairs_of(paths[right], NAMES), (left, right), 3).to_csv(
         folder / "pairs.csv", index=False

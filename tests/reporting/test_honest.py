@@ -48,7 +48,8 @@ def test_only_the_papers_experiment_is_of_kind_paper():
     ]
     assert changed(models__r18__backbone="r2plus1d_18") == ["models.r18.backbone: r2plus1d_18 (paper: r3d_18, slow_r50)"]
     assert changed(pretrain__datasets=["ssv2"], pretrain__monitor=None)[0] == "pretrain.datasets: [ssv2] (paper: [kinetics])"
-    assert changed(method_settings={"mscl": {"contrast": {"queue": 128}}}) == ["models.r18.contrast.queue: 128 (paper: 65536)",
+    own = PAPER["method_settings"] | {"mscl": {"contrast": {"queue": 128}}}
+    assert changed(method_settings=own) == ["models.r18.contrast.queue: 128 (paper: 65536)",
                                                                              "models.r50.contrast.queue: 128 (paper: 65536)"]  # fmt: skip
 
 
