@@ -58,7 +58,7 @@ def test_another_experiment_of_kind_paper_says_what_differs(shared_tree):
     assert banner(config).startswith("Configured as kind: paper, but not the paper's experiment. Real videos, but not")
     assert "models.r18.pretrain.epochs: 6 (paper: 400)" in banner(config)
     table = table1(read_results(config, shared_tree))
-    assert banner(config) in table.caption and set(table.data["kind"]) == {"", "real"}
+    assert banner(config) in table.caption and set(table.data["kind"]) == {"real"}
 
 
 def test_the_share_of_the_most_frequent_class_stands_beside_chance(shared_tree, job):
