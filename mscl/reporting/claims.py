@@ -43,7 +43,7 @@ class Claim:
 
 
 CLAIMS = (
-    Claim("MSCL > baseline", "mscl", "baseline", "supplement, section 2"),
+    Claim("MSCL > baseline", "mscl", "baseline", "supplement §2"),
     Claim("baseline > MoCo", "baseline", "moco", DESIGN),
     Claim("MSCL > MoCo", "mscl", "moco", DESIGN),
     Claim("MSCL > scratch", "mscl", "scratch", DESIGN),
@@ -97,7 +97,7 @@ def claims_table(results: Results) -> Table | None:
         (),
         caption=RULE + (RULE_ONE if one else ""),
         notes=["One seed: no error bar over seeds. None of these claims can be decided."] if _all_single(long) else [],
-        wide=tuple(c.title for c in titles.values()),
+        wide=(*(c.title for c in titles.values()), "Stated in"),
     )
     table.data, table.groups = pd.DataFrame(long, columns=list(LONG)), []
     return table

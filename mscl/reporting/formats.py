@@ -54,7 +54,7 @@ class Table:
     @property
     def right(self) -> list[str]:
         """The columns of numbers, which are aligned right."""
-        number = re.compile(r"^[-–]?$|^(\d+ h )?[\d.,]+( ± [\d.,]+)?( min| s)?$")
+        number = re.compile(r"^[-–]?$|^[-+]?(\d+ h )?[\d.,]+( ± [\d.,]+)?( min| s)?$")
         return [c for c in self.shown.columns if c not in self.wide and all(number.match(str(v)) for v in self.shown[c])]
 
     def csv(self) -> str:
