@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -38,23 +39,34 @@ def flow_pictures(frames_THWC: np.ndarray) -> np.ndarray:
 def choose_pair(pairs: pd.DataFrame, tested: Sequence[str]) -> tuple[str, str, str] | None:
     """Two of the `tested` classes to show, and the reason; None with fewer than two.
 
-    Preferred are a confused pair whose names have the same words in another order ("from left to right", "from right to left"), as such
-    classes differ only in the order of their motion; then the first confused pair of `pairs`, which is sorted as Table 2 is; then two
-    tested classes with the same words; then the first two.
+    Preferred are classes whose names have the same words in another order ("from left to right", "from right to left"), since such classes
+    differ only in the order of their motion; then those whose names differ in one word; then any. Each of these is looked for first among
+    the confused pairs, in the order of `pairs`, which is that of Table 2.
     """
-    confused = pairs[(pairs["left_confused"] + pairs["right_confused"] > 0) & pairs["a"].isin(tested) & pairs["b"].isin(tested)]
-    mixed = [(a, b) for a, b in zip(confused["a"], confused["b"], strict=True)]
-    if same := next((pair for pair in mixed if _same_words(*pair)), None):
-        return *same, "a confused pair whose names have the same words in another order"
-    if mixed:
-        return *mixed[0], "the first pair of the table of confused pairs"
-    if same := next(((a, b) for n, a in enumerate(tested) for b in tested[n + 1 :] if _same_words(a, b)), None):
-        return *same, "no pair is confused; the names of these two have the same words in another order"
-    return (tested[0], tested[1], "no pair is confused; these are the first two classes") if len(tested) > 1 else None
+    known = pairs[(pairs["left_confused"] + pairs["right_confused"] > 0) & pairs["a"].isin(tested) & pairs["b"].isin(tested)]
+    confused, every = list(zip(known["a"], known["b"], strict=True)), list(combinations(tested, 2))
+    for alike, names in (
+        (_same_words, "the names have the same words in another order"),
+        (_one_word, "the names differ in one word"),
+    ):
+        for among, what in ((confused, "a confused pair"), (every, "not confused, but")):
+            if found := next((pair for pair in among if alike(*map(_words, pair))), None):
+                return *found, f"{what}, {names}" if among is confused else f"{what} {names}"
+    if confused:
+        return *confused[0], "the first of the confused pairs"
+    return (*every[0], "no pair is confused; these are the first two classes") if every else None
 
 
-def _same_words(one: str, other: str) -> bool:
-    return one != other and sorted(re.findall(r"\w+", one.lower())) == sorted(re.findall(r"\w+", other.lower()))
+def _words(name: str) -> list[str]:
+    return re.findall(r"\w+", name.lower())
+
+
+def _same_words(one: list[str], other: list[str]) -> bool:
+    return one != other and sorted(one) == sorted(other)
+
+
+def _one_word(one: list[str], other: list[str]) -> bool:
+    return len(one) == len(other) > 1 and sum(a != b for a, b in zip(one, other, strict=True)) == 1
 
 
 def draw_strip(clips: Sequence[tuple[str, np.ndarray]], path: Path) -> None:

@@ -33,9 +33,14 @@ def test_two_classes_that_differ_in_the_order_of_words_are_preferred():
     rows = [(names[0], names[3], 9, 2), (names[1], names[2], 3, 1)]
     assert choose_pair(table(rows), names)[:2] == (names[1], names[2])
     first = choose_pair(table(rows[:1]), names)
-    assert first == (names[0], names[3], "the first pair of the table of confused pairs")
-    assert choose_pair(table(rows[:1]), names[:3])[:2] == (names[1], names[2])  # not among the tested ones; same words
-    assert choose_pair(table([(names[0], names[3], 0, 0)]), [names[0], names[3]])[2].startswith("no pair is confused; these")
+    assert first == (names[1], names[2], "not confused, but the names have the same words in another order")
+    turns = ["Turning left now", "Turning right now", "Falling"]
+    mixed = [(turns[0], turns[2], 5, 0), (turns[0], turns[1], 1, 0)]
+    assert choose_pair(table(mixed), turns) == (*turns[:2], "a confused pair, the names differ in one word")
+    assert choose_pair(table([("Falling", "Lifting", 1, 0)]), ["Falling", "Lifting"])[2] == "the first of the confused pairs"
+    assert choose_pair(table([("Falling", "Going up", 0, 0)]), ["Falling", "Going up"])[2].startswith(
+        "no pair is confused; these"
+    )
     assert choose_pair(table([]), names[:1]) is None
 
 
