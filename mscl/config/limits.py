@@ -53,12 +53,12 @@ def check_limits(config: Config) -> None:
             f"flow.size: [{height}, {width}] is too small for OpenCV's DIS; use at least {SMALLEST_FLOW} pixels per side"
         )
     for name, model in config.models.items():
-        for method in config.pretrained_methods:
+        for method in config.pretrained_of(name):
             recipe, groups = config.pretrain_of(name, method), config.contrast_of(name, method).bn_groups
             _check_steps(f"models.{name}.pretrain", recipe)
             parts = max(groups, recipe.accumulate * config.processes_of(name, method))
             _check_values(f"models.{name}.pretrain", model.backbone, recipe.batch // parts, config.clip.frames, model.size)
-        for target in config.finetuned_targets:
+        for target in (target for target in config.targets_of(name) if target.finetuned):
             recipe = config.finetune_of(target.name, name)
             _check_steps(f"models.{name}.finetune", recipe)
             videos = recipe.batch // (recipe.accumulate * config.compute.processes)

@@ -111,6 +111,8 @@ class Model(Strict):
     pretrain: Optim
     finetune: Finetune
     contrast: ContrastChanges = ContrastChanges()  # changes to `contrast` for this model, such as bn_groups
+    methods: tuple[Name, ...] = ()  # the methods that run with this model; default: all
+    targets: tuple[Name, ...] = ()  # the targets that it is tested on, folds by their common name; default: all
 
 
 class MethodSettings(Strict):
@@ -264,6 +266,20 @@ class Config(Strict):
         """The methods with pretraining, in the order of the configuration."""
         return [m for m in self.methods if self.switches(m).pretrain]
 
+    def methods_of(self, model: str) -> list[str]:
+        """The methods that run with a model, in the order of the configuration."""
+        chosen = self.models[model].methods
+        return [method for method in self.methods if not chosen or method in chosen]
+
+    def pretrained_of(self, model: str) -> list[str]:
+        """The methods of a model that have a pretraining."""
+        return [method for method in self.methods_of(model) if self.switches(method).pretrain]
+
+    def targets_of(self, model: str) -> list[Target]:
+        """The targets on which a model is tested, in the order of the configuration."""
+        chosen = self.models[model].targets
+        return [target for target in self.targets if not chosen or target.name in chosen or target.folds_of in chosen]
+
     @model_validator(mode="before")
     @classmethod
     def renamed(cls, values: Any) -> Any:
@@ -289,6 +305,7 @@ class Config(Strict):
                 raise ValueError(f"{key}: {list(getattr(self, key))} contains a duplicate")
         self._check_methods()
         self._check_targets()
+        self._check_models()
         self._check_datasets()
         self._check_splits()
         self._check_strides()
@@ -324,6 +341,26 @@ class Config(Strict):
                 if model not in self.models:
                     raise ValueError(f"targets.{n}.models: no model '{model}'{did_you_mean(model, list(self.models))}")
 
+    def _check_models(self) -> None:
+        """Check the methods and targets that models choose: each exists, and each one of the configuration is used."""
+        methods = [*METHODS, *self.method_settings]
+        targets = list(dict.fromkeys(name for target in self.targets for name in (target.name, target.folds_of) if name))
+        for name, model in self.models.items():
+            for key, chosen, known in (("methods", model.methods, methods), ("targets", model.targets, targets)):
+                for one in chosen:
+                    if one not in known:
+                        raise ValueError(f"models.{name}.{key}: no '{one}'{did_you_mean(one, known)}")
+            if not self.methods_of(name):
+                raise ValueError(f"models.{name}.methods: none of them is under methods; add one there, or remove this model")
+        for method in self.methods:
+            if not any(method in self.methods_of(name) for name in self.models):
+                raise ValueError(f"methods: no model runs '{method}'; add it to models.*.methods, or remove it here")
+        for n, target in enumerate(self.targets):
+            if not any(target in self.targets_of(name) for name in self.models):
+                raise ValueError(
+                    f"targets.{n}: no model is tested on '{target.name}'; add it to models.*.targets, or remove it here"
+                )
+
     def _check_datasets(self) -> None:
         watched = [self.pretrain.monitor.dataset] if self.pretrain.monitor else []
         for key, names in (
@@ -337,7 +374,7 @@ class Config(Strict):
 
     def _check_batches(self, name: str) -> None:
         """Check that batches can be divided among processes, parts and batch-norm groups, and the queue into batches."""
-        for method in self.pretrained_methods:
+        for method in self.pretrained_of(name):
             recipe, contrast = self.pretrain_of(name, method), self.contrast_of(name, method)
             if contrast.queue % recipe.batch:
                 raise ValueError(
@@ -355,7 +392,7 @@ class Config(Strict):
                 raise ValueError(
                     "clip.frames: LMCL needs 8 frames, since it pairs 4 time steps of the neck with 4 of the flow network; set 8"
                 )
-        for target in self.finetuned_targets:
+        for target in (target for target in self.targets_of(name) if target.finetuned):
             self._check_parts(f"models.{name}.finetune", self.finetune_of(target.name, name), self.compute.processes)
 
     def _check_accumulate(self, name: str, method: str, recipe: Optim, contrast: Contrast) -> None:

@@ -20,6 +20,7 @@ from mscl.stages.layout import FIGURES, GRADCAM, PAIRS
 if TYPE_CHECKING:
     import torch
 
+STRIP = f"{FIGURES}/strip.png"
 DRAWN = 2  # number of figures when the configuration names no template
 
 
@@ -158,7 +159,8 @@ def run_analysis(job: AnalysisJob, out_dir: Path) -> None:
     if not _draw(job, table, weights, figures, out_dir):
         notes.append(f"No figure: backbone {job.net.backbone} has no layer with a map over time and space for GradCAM.")
         figures = []
-    document = {"methods": list(job.methods), "seed": job.seeds[0], "figures": figures, "notes": notes}
+    strip = _strip(job, table, pairs, both, names, out_dir)
+    document = {"methods": list(job.methods), "seed": job.seeds[0], "figures": figures, "strip": strip, "notes": notes}
     write_json(out_dir / GRADCAM, document)
 
 
@@ -194,22 +196,46 @@ def _draw(
     """
     if not figures:
         return True
-    from mscl.store.shards import Shards
-    from mscl.training.clips import UniformClips
     from mscl.training.hardware import prepare_device
 
     device = prepare_device(job.device, job.threads)
     models = _classifiers(job, weights, len(class_names(manifest)), device)
     if any(model.backbone.gradcam_layer is None for model in models.values()):
         return False
-    ids = [figure["clip_id"] for figure in figures]
+    items = _items(job, manifest, [figure["clip_id"] for figure in figures])
+    for figure in figures:
+        _draw_figure(figure, items[figure["clip_id"]], models, device, out_dir / figure["file"])
+    return True
+
+
+def _items(job: AnalysisJob, manifest: pd.DataFrame, ids: Sequence[str]) -> dict[str, dict]:
+    """clip_id -> one clip of the test video, read as in the test."""
+    from mscl.store.shards import Shards
+    from mscl.training.clips import UniformClips
+
     rows = manifest[(manifest["split"] == job.test) & manifest["clip_id"].isin(ids)]
     recipe = job.finetune
     clips = UniformClips(Shards(job.source.frame_indexes()), rows, recipe.frames, recipe.test_size, stride=recipe.stride)
-    place = {str(clip): number for number, clip in enumerate(clips.rows["clip_id"])}
-    for figure in figures:
-        _draw_figure(figure, clips[place[figure["clip_id"]]], models, device, out_dir / figure["file"])
-    return True
+    return {str(clip): clips[number] for number, clip in enumerate(clips.rows["clip_id"])}
+
+
+def _strip(
+    job: AnalysisJob, manifest: pd.DataFrame, pairs: pd.DataFrame, both: pd.DataFrame, names: Sequence[str], out_dir: Path
+) -> dict | None:
+    """Draw one test video of each of two classes (`mscl.evaluation.strip`). Its entry in gradcam.json; None with fewer than two classes."""
+    from mscl.evaluation.strip import choose_pair, draw_strip
+
+    (out_dir / STRIP).unlink(missing_ok=True)
+    chosen = choose_pair(pairs, [names[label] for label in sorted(set(both["label"]))])
+    if chosen is None:
+        return None
+    *classes, reason = chosen
+    ids = [str(choose_example(both, names.index(name))[0]["clip_id"]) for name in classes]
+    items = _items(job, manifest, ids)
+    draw_strip(
+        [(name, np.asarray(items[clip]["clip_KTHWC"][0])) for name, clip in zip(classes, ids, strict=True)], out_dir / STRIP
+    )
+    return {"file": STRIP, "classes": classes, "clip_ids": ids, "reason": reason}
 
 
 def _classifiers(job: AnalysisJob, weights: Mapping[str, Path], classes: int, device: torch.device) -> dict[str, torch.nn.Module]:
@@ -221,19 +247,21 @@ def _classifiers(job: AnalysisJob, weights: Mapping[str, Path], classes: int, de
 
 
 def _draw_figure(figure: dict, item: Mapping, models: Mapping[str, torch.nn.Module], device: torch.device, path: Path) -> None:
-    """Compute GradCAM of one video for each model, for the true class, and draw it; adds "grid" to `figure`."""
+    """Compute GradCAM of one video for each model, for the true class, and draw it; adds "grid" and "flow" to `figure`."""
     import torch
 
     from mscl.evaluation.gradcam import draw_rows, gradcam, stage_grid
+    from mscl.evaluation.strip import flow_pictures
     from mscl.training.augment import normalise
 
     frames_THWC = np.asarray(item["clip_KTHWC"][0])
     clip_BCTHW = normalise(torch.from_numpy(frames_THWC)[None].to(device))
     heats = {m: gradcam(model, clip_BCTHW, int(item["label"]))[0] for m, model in models.items()}
+    figure["flow"] = True  # is drawn beneath
     figure["grid"] = list(stage_grid(next(iter(models.values())), clip_BCTHW))
     title = f"“{figure['template']}”  ({figure['clip_id']})"
     captions = {m: _caption(figure["predictions"][m], bool(h.any())) for m, h in heats.items()}
-    draw_rows(frames_THWC, heats, title, path, captions)
+    draw_rows(frames_THWC, heats, title, path, captions, flow_pictures(frames_THWC))
 
 
 def _caption(prediction: Mapping, heat: bool = True) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,22 +65,35 @@ def draw_rows(
     title: str,
     path: Path,
     captions: Mapping[str, str] | None = None,
+    flow_THWC: np.ndarray | None = None,
 ) -> None:
     """Write a PNG: the frames of a clip in the first row, then one row per method with its heat on top of the frames.
 
-    `frames_THWC` is uint8 RGB; each heat is (T, H, W) in [0, 1], in the order of `heats`. At most 8 evenly spaced frames are
-    shown. `captions` gives a text below the name of a method, such as its prediction. The same input gives the same bytes. Raises
-    ValueError when a heat does not have the T, H and W of the frames.
+    `frames_THWC` is uint8 RGB; each heat is (T, H, W) in [0, 1], in the order of `heats`. `captions` gives a text below the name of a
+    method, such as its prediction. `flow_THWC`, colours in [0, 1] and of any height and width, is drawn beneath. The same input gives the
+    same bytes. Raises ValueError when a heat does not have the T, H and W of the frames.
     """
-    count, height, width = frames_THWC.shape[:3]
     for method, heat in heats.items():
-        if heat.shape != (count, height, width):
+        if heat.shape != frames_THWC.shape[:3]:
             raise ValueError(
-                f"draw_rows: heat of '{method}' has shape {heat.shape}, but the frames have {(count, height, width)}; "
+                f"draw_rows: heat of '{method}' has shape {heat.shape}, but the frames have {frames_THWC.shape[:3]}; "
                 "compute both from the same clip"
             )
+    rows = [("Clip", "", frames_THWC / 255.0)]
+    for method, heat in heats.items():
+        rows.append((method, (captions or {}).get(method, ""), [overlay(f, h) for f, h in zip(frames_THWC, heat, strict=True)]))
+    if flow_THWC is not None:
+        rows.append(("Flow", "to the next frame", flow_THWC))
+    draw_pictures(rows, title, path)
+
+
+def draw_pictures(rows: Sequence[tuple[str, str, Sequence[np.ndarray]]], title: str, path: Path) -> None:
+    """Write a PNG of rows of pictures; each row is (name, caption, T pictures (H, W, 3), RGB in [0, 1]).
+
+    At most 8 evenly spaced times are shown. The shape of the first row's pictures is that of all. The same input gives the same bytes.
+    """
+    count, (height, width) = len(rows[0][2]), rows[0][2][0].shape[:2]
     shown = np.unique(np.linspace(0, count - 1, min(FRAMES_SHOWN, count)).round().astype(int))
-    rows = [("Clip", "", None), *((m, (captions or {}).get(m, ""), h) for m, h in heats.items())]
     size = (LABEL + INCH * len(shown) + 0.15, 0.62 + (INCH * height / width + 0.06) * len(rows) + 0.1)  # inches
     figure = Figure(figsize=size, dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
@@ -95,11 +108,10 @@ def draw_rows(
         hspace=0.04,
     )
     figure.text(0.1 / size[0], 1 - 0.2 / size[1], title, fontsize=13, weight="bold", va="center", parse_math=False)
-    for row, (name, caption, heat) in enumerate(rows):
+    for row, (name, caption, pictures) in enumerate(rows):
         for column, time in enumerate(shown):
             axes = figure.add_subplot(grid[row, column])
-            picture = frames_THWC[time] / 255.0 if heat is None else overlay(frames_THWC[time], heat[time])
-            axes.imshow(np.clip(picture, 0, 1), interpolation="bicubic", aspect="auto")
+            axes.imshow(np.clip(pictures[time], 0, 1), interpolation="bicubic", aspect="auto")
             axes.set_axis_off()
             if row == 0:
                 axes.set_title(f"frame {time + 1}", fontsize=9, color="#666666", pad=3)

@@ -129,14 +129,14 @@ def _batches(config: Config, counted: dict[str, Counted | None]) -> Iterator[str
     sources = [counted[name] for name in config.pretrain.datasets]
     seen = set()
     for name in config.models:
-        for target in config.finetuned_targets:
+        for target in (target for target in config.targets_of(name) if target.finetuned):
             found, batch = counted[target.dataset], config.finetune_of(target.name, name).batch
             if found is not None and batch > (there := found.usable[target.train]):
                 seen.add(_too_few(f"models.{name}.finetune.batch", batch, there, target.train))
         if None in sources:
             continue
         there = sum(found.usable[config.pretrain.split] for found in sources)
-        for method in config.pretrained_methods:
+        for method in config.pretrained_of(name):
             if (batch := config.pretrain_of(name, method).batch) > there:
                 seen.add(_too_few(f"models.{name}.pretrain.batch", batch, there, config.pretrain.split))
     yield from sorted(seen)

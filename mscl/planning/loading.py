@@ -48,10 +48,10 @@ def measured_loading(config: Config, stores: dict[str, jobs.Source], seconds: fl
 
     A network is left out if none of the available videos is long enough for it.
     """
-    methods = config.pretrained_methods
-    each, found = seconds / (len(config.models) * (len(methods) + len(config.targets))), {}
+    networks = sum(len(config.pretrained_of(name)) + len(config.targets_of(name)) for name in config.models)
+    each, found = seconds / networks, {}
     for name, model in config.models.items():
-        for method in methods:
+        for method in config.pretrained_of(name):
             job = build.pretrain_job(config, name, method, config.seeds[0])
             sources = [stores[d] for d in config.pretrain.datasets]
             sources = [s if job.switches.flow else s.model_copy(update={"flow": None}) for s in sources]
@@ -59,7 +59,7 @@ def measured_loading(config: Config, stores: dict[str, jobs.Source], seconds: fl
                 found[f"{name}/{method}"] = _timed(
                     PretrainClips(rows, job.clip, job.augment, job.switches, job.net.size, job.seed), each
                 )
-        for target in config.targets:
+        for target in config.targets_of(name):
             store = Shards(stores[target.dataset].frame_indexes())
             rows = pd.read_parquet(stores[target.dataset].manifest)
             clips = FinetuneClips(store, rows, config.finetune_of(target.name, name), model.size, 0)

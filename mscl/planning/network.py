@@ -84,16 +84,16 @@ def measured_steps(config: Config, classes: int, device: str, seconds: float) ->
     Raises ValueError if even the smallest batch does not fit into the GPU memory.
     """
     chosen = prepare_device("cuda" if device == "gpu" else "cpu", config.compute.threads, config.compute.kernels)
-    methods = config.pretrained_methods
-    each, found = seconds / (len(config.models) * (len(methods) + len(config.targets))), {}
+    networks = sum(len(config.pretrained_of(name)) + len(config.targets_of(name)) for name in config.models)
+    each, found = seconds / networks, {}
     bearable = float("inf") if device == "gpu" else each * CPU_TFLOPS * 1e12 * config.compute.threads
     for name in config.models:
-        for method in methods:
+        for method in config.pretrained_of(name):
             job = build.pretrain_job(config, name, method, config.seeds[0])
             if batch := _batch(job.optim.batch, job.contrast.bn_groups, pretrain_flops(job), bearable):
                 found[f"{name}/{method}"] = _fitting(_timed_pretrain, job, batch, job.contrast.bn_groups, chosen, each)
-        for target in config.targets:
-            job = build.finetune_job(config, target.name, name, config.methods[0], config.seeds[0])
+        for target in config.targets_of(name):
+            job = build.finetune_job(config, target.name, name, config.methods_of(name)[0], config.seeds[0])
             if batch := _batch(job.finetune.batch, 1, finetune_flops(job, classes), bearable):
                 timed = partial(_timed_finetune, classes)
                 found[f"{name}/finetune/{target.name}"] = _fitting(timed, job, batch, 1, chosen, each)

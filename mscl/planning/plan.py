@@ -213,7 +213,7 @@ def _warnings(config: Config, counts: dict[str, Counts], plan: dict) -> list[str
     found = []
     many = sum(counts[d].videos[config.pretrain.split] for d in config.pretrain.datasets)
     for name in config.models:
-        largest = max((config.pretrain_of(name, method).batch for method in config.pretrained_methods), default=0)
+        largest = max((config.pretrain_of(name, method).batch for method in config.pretrained_of(name)), default=0)
         if many < largest:
             found.append(
                 f"models.{name}.pretrain.batch: {many} videos are fewer than one batch of {largest}; pretraining will not start"

@@ -104,10 +104,10 @@ def _runs(plan: dict) -> Table:
     hours = f"{plan['device'].upper()} hours"
     table = _table("run", "method ", "runs", "steps", "videos seen", "GFLOP/video", f"{hours} each", "total", "origin ")
     for key, runs in groupby(sorted(plan["runs"], key=_row), key=_row):
-        kind, model, same = key[1], key[2], list(runs)
+        same = list(runs)
         first, total = same[0], sum(r["hours"]["value"] for r in same)
         table.add_row(
-            f"{kind} {model}",
+            " ".join(name for name in key[1:4] if name),
             ", ".join(dict.fromkeys(r["method"] for r in same)),
             str(len(same)),
             f"{first['steps']:,}" if first["steps"] else "",

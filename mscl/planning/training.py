@@ -43,9 +43,10 @@ def training(config: Config, planned: list[Training], rates: Rates, classes: int
         usual = Rate(value=CPU_TFLOPS * threads, origin="assumed", note=f"{CPU_TFLOPS} TFLOP/s on each of {threads} core(s)")
     speed, costs, found = rates.tflops or usual, {}, []
     for run in planned:
-        if run.key not in costs:
-            costs[run.key] = _costs(config, run, classes)
-        flops, forward, weights, checkpoint = costs[run.key]
+        same = run.key if run.kind == "pretrain" else (run.model, config.finetune_of(run.target, run.model))
+        if same not in costs:
+            costs[same] = _costs(config, run, classes)
+        flops, forward, weights, checkpoint = costs[same]
         load = rates.loading.get(run.key) or _loading(config, run)
         step = rates.steps.get(run.key) or speed.model_copy(update={"value": flops / speed.value / 1e12, "note": ""})
         each, test = (_seconds(value, load.value, config) for value in (step.value, step.value * forward / flops))

@@ -24,6 +24,9 @@ _LATEX = {
     "→": r"$\to$",
     "†": r"$^{\dagger}$",
     "²": r"$^2$",
+    "Δ": r"$\Delta$",
+    "√": r"$\surd$",
+    "−": "$-$",
     "…": r"\dots{}",
 }
 
@@ -51,7 +54,7 @@ class Table:
     @property
     def right(self) -> list[str]:
         """The columns of numbers, which are aligned right."""
-        number = re.compile(r"^[-–]?$|^(\d+ h )?[\d.,]+( ± [\d.,]+)?( min| s)?$")
+        number = re.compile(r"^[-–]?$|^[-+]?(\d+ h )?[\d.,]+( ± [\d.,]+)?( min| s)?$")
         return [c for c in self.shown.columns if c not in self.wide and all(number.match(str(v)) for v in self.shown[c])]
 
     def csv(self) -> str:
@@ -163,6 +166,11 @@ def mean_sd(mean: float, deviation: float) -> str:
     if pd.isna(mean):
         return DASH
     return f"{100 * mean:.1f}" if pd.isna(deviation) else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
+
+
+def seeds(count: int) -> str:
+    """The number of seeds of a row; with one, the words that there is no error bar."""
+    return "1, no error bar" if count == 1 else str(count)
 
 
 def latex_escape(text: object) -> str:

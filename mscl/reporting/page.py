@@ -85,7 +85,10 @@ def summary(results: Results) -> list[tuple[str, str]]:
             f"pretraining {pre.epochs} epochs, batch {pre.batch}, {pre.optimizer}, learning rate {pre.lr:g}; "
             f"finetuning {fine.epochs} epochs, batch {fine.batch}, {fine.optimizer}, learning rate {fine.lr:g}, {fine.frames} frames"
         )
-        rows.append((f"Model {name}", recipe))
+        chosen = [
+            f"; only {key} {', '.join(names)}" for key, names in (("methods", model.methods), ("targets", model.targets)) if names
+        ]
+        rows.append((f"Model {name}", recipe + "".join(chosen)))
     rows += [
         ("Methods", ", ".join(config.methods)),
         *((f"Only {config.title(method)}", text) for method in config.methods if (text := _own(config, method))),

@@ -17,7 +17,10 @@ SIDES = ("left", "right")  # the columns of Table 2: baseline, MSCL
 def table2(results: Results) -> Table:
     """The measured confusing pairs of every model. When only one method was run, it has a single column of counts."""
     config = results.config
-    titles = dict(zip(SIDES, map(config.title, _methods(results))))
+    methods = {model: _methods(results, model) for model in dict.fromkeys(model for _, model in results.pairs)}
+    same = len(set(methods.values())) < 2
+    own = next(iter(methods.values()), None) or _methods(results, next(iter(config.models)))
+    titles = dict(zip(SIDES, map(config.title, own) if same else ("First method", "Second method")))
     records = [
         _record(results, target, model, row, titles)
         for (target, model), pairs in results.pairs.items()
@@ -28,6 +31,7 @@ def table2(results: Results) -> Table:
     shown = {
         "Target": lambda r: r["target"],
         "Model": lambda r: r["model"],
+        **({} if same else {"Methods": lambda r: " and ".join(map(config.title, methods[r["model"]]))}),
         "Most confusing to": lambda r: titles[r["block"]],
         "Confusing pair": lambda r: f"{r['a']} | {r['b']}",
         **counts,
@@ -62,12 +66,12 @@ def _count(side: str, record: dict[str, Any]) -> str:
     return str(record[f"{side}_confused"])
 
 
-def _methods(results: Results) -> tuple[str, str]:
-    """The two compared methods: those of pairs.csv, else those that the configuration gives."""
-    for pairs in results.pairs.values():
-        if len(pairs):
+def _methods(results: Results, model: str) -> tuple[str, str]:
+    """The two compared methods of a model: those of its pairs.csv, else those that the configuration gives."""
+    for (_, of), pairs in results.pairs.items():
+        if of == model and len(pairs):
             return str(pairs["left_method"].iloc[0]), str(pairs["right_method"].iloc[0])
-    return compared(results.config)
+    return compared(results.config, model)
 
 
 def _record(results: Results, target: str, model: str, row: dict[str, Any], titles: dict[str, str]) -> dict[str, Any]:

@@ -11,15 +11,9 @@ from mscl.config.schema import Config, Target, load_config
 
 PAPER = "config/paper.yaml"  # below the repository; the report stage names it among its files
 SECTIONS = ("flow", "mds", "clip", "augment")
-DATA = (
-    "format",
-    "fold",
-    "frames",
-    "subset",
-    "group",
-    "holdout",
-    "embedded",
-)  # keys of a data set that decide which frames are seen
+# Keys of a data set that decide which frames are seen.
+DATA = ("format", "fold", "frames", "subset", "group", "holdout", "embedded")
+PARTS = ("contrast", "pretrain", "finetune", "methods", "targets")  # of a model: compared one by one, or no setting of a run
 IGNORED = {"weights", "sha256", "batch", "precision"}  # of `flow`: where its file is, and how fast it runs
 
 
@@ -40,14 +34,14 @@ def differences(config: Config) -> list[str]:
             known = ", ".join(m.backbone for m in paper.models.values())
             found.append(f"models.{name}.backbone: {model.backbone} (paper: {known})")
             continue
-        found += _differ(f"models.{name}", model, paper.models[same], ("contrast", "pretrain", "finetune"))
-        for target in config.targets:
+        found += _differ(f"models.{name}", model, paper.models[same], PARTS)
+        for target in config.targets_of(name):
             if (theirs := _same_target(config, paper, target)) is not None:
                 ours = config.finetune_of(target.name, name)
                 found += _differ(f"models.{name}.finetune on {target.name}", ours, paper.finetune_of(theirs.name, same))
-        for method in config.pretrained_methods:
-            found += _differ(f"models.{name}.pretrain", config.pretrain_of(name, method), paper.models[same].pretrain)
-            found += _differ(f"models.{name}.contrast", config.contrast_of(name, method), paper.contrast_of(same, "mscl"))
+        for method in config.pretrained_of(name):
+            found += _differ(f"models.{name}.pretrain", config.pretrain_of(name, method), paper.pretrain_of(same, method))
+            found += _differ(f"models.{name}.contrast", config.contrast_of(name, method), paper.contrast_of(same, method))
     return list(dict.fromkeys(found))
 
 

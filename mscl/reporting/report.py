@@ -11,19 +11,27 @@ from typing import Any
 import pandas as pd
 
 from mscl.reporting import health, pairs, tables
+from mscl.reporting.ablation import ablation_table
+from mscl.reporting.claims import claims_table
 from mscl.reporting.curves import curves
 from mscl.reporting.formats import Table, write, write_table
 from mscl.reporting.page import Picture, render, summary
+from mscl.reporting.published import orientation_table, table1_published
 from mscl.reporting.results import Results, Run, read_results
 from mscl.reporting.used import used_table
 from mscl.stages.jobs import ReportJob
 from mscl.stages.layout import finetuning_curves
 
 VOLATILE = ("compute", "used")  # tables of times, which differ from run to run: stored in cards/, not in tables/
+FLOW = (
+    "Beneath: the optical flow from each shown frame to the next frame of the clip, by DIS; colour is direction (right red, down yellow, left blue), white is no "
+    "motion, and the largest motion of the clip has the full colour."
+)
 STAGES = ("pretrain", "finetune")  # the stages with a training history
-PRINTED = ("table1", "table2", "table3")
+PRINTED = ("table1", "table1_published", "table2", "table3")
 NARROW = {
-    "table1": ("Method", "Origin", "Backbone", "Target", "Top-1 %", "Seeds", "Chance %")
+    "table1": ("Method", "Origin", "Backbone", "Target", "Top-1 %", "Seeds", "Chance %"),
+    "table1_published": ("Method", "Origin", "Backbone", "Target", "Top-1 %"),
 }  # the columns that fit a terminal 80 characters wide
 
 
@@ -36,7 +44,7 @@ def build_report(job: ReportJob, results: Path, out: Path) -> None:
     """
     found = read_results(job.config, Path(results))
     made = make_tables(found, Path(results))
-    pictures = {"gradcam": _gradcam(found), "curves": _curves(found)}
+    pictures = {"strip": _strip(found), "gradcam": _gradcam(found), "curves": _curves(found)}
     out = Path(out)
     for table in made.values():
         write_table(table, out / ("cards" if table.name in VOLATILE else "tables"))
@@ -88,10 +96,14 @@ def _courses(found: Results) -> dict[str, pd.DataFrame]:
 def make_tables(found: Results, results: Path) -> dict[str, Table]:
     """Every table of the report by name, in the order of report.md. `results` is the folder of the results."""
     every = [
+        claims_table(found),
         tables.table1(found),
+        table1_published(),
         pairs.table2(found),
         pairs.table2_published(),
         tables.table3(found),
+        ablation_table(found),
+        orientation_table(),
         tables.runs_table(found),
         health.data_table(found),
         health.unusable_table(found),
@@ -100,6 +112,18 @@ def make_tables(found: Results, results: Path) -> dict[str, Table]:
         used_table(found, results),
     ]
     return {table.name: table for table in every if table is not None}
+
+
+def _strip(found: Results) -> list[Picture]:
+    """The first analysis's frames and flow of two classes, as a list of one picture; empty without one."""
+    for (target, _), drawn in found.gradcam.items():
+        strip = drawn.get("strip")
+        if strip and (path := Path(drawn["folder"]) / strip["file"]).exists():
+            named = f" of {target}" if len(found.config.targets) > 1 else ""
+            title = f"“{strip['classes'][0]}” and “{strip['classes'][1]}”"
+            caption = f"Two test videos{named} ({' and '.join(strip['clip_ids'])}), as the models see them. {FLOW} Why these classes: {strip['reason']}."
+            return [Picture(path.name, title, caption, path.read_bytes())]
+    return []
 
 
 def _gradcam(found: Results) -> list[Picture]:
@@ -131,10 +155,11 @@ def _gradcam_caption(figure: Mapping[str, Any], seed: int | None) -> str:
     )
     grid = figure.get("grid") or []
     own = f" from its own grid of {' x '.join(map(str, grid))} (T x H x W)" if grid else ""
+    beneath = f"{FLOW} " if figure.get("flow") else ""
     still = "; with a single time step the heat is the same in all frames" if grid and grid[0] == 1 else ""
     return (
         f"GradCAM for the true class at the last residual stage, upsampled over time and space{own}. "
-        f"Each clip is scaled to its own maximum{still}. "
+        f"Each clip is scaled to its own maximum{still}. {beneath}"
         f"Video {figure['clip_id']}: {predicted}. Seed {seed}. Reason for this video: {figure['reason']}."
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from mscl.config.measures import MEASURES, measure, short_name
-from mscl.config.schema import Config
+from mscl.config.schema import Config, Target
 from mscl.measures.topk import majority_share, metrics_from_predictions, with_prediction
 from mscl.stages.layout import GRADCAM, HISTORY, METRICS, PAIRS, PREDICTIONS, Layout
 from mscl.stages.table import TESTED, Planned, planned
@@ -58,6 +58,9 @@ class Results:
     data: dict | None  # data.json
     flow_error: dict | None  # flow_error.json
     cards: dict[str, Card]
+    right: dict[Key, pd.Series] = field(
+        default_factory=dict
+    )  # clip_id -> whether the finetuned model is right about that test video
     missing: list[str] = field(default_factory=list)  # one sentence per missing or unreadable file
     notes: list[str] = field(default_factory=list)  # sentences of the frozen tests on their own values
 
@@ -110,7 +113,7 @@ class Reader:
 def read_results(config: Config, root: Path) -> Results:
     """Read all results below `root`. A missing or unreadable file becomes a sentence in `.missing` and never an error."""
     reader = Reader(config, root)
-    found = Results(config, _columns(config), pd.DataFrame(), {}, {}, {}, {}, None, None, reader.cards, reader.missing)
+    found = Results(config, _columns(config), pd.DataFrame(), {}, {}, {}, {}, None, None, reader.cards, missing=reader.missing)
     pretrained = {tuple(job.values.values()): _read_pretraining(reader, found, job) for job in planned(config, "pretrain")}
     rows: dict[Key, dict] = {}
     for job in planned(config, *READERS):
@@ -141,6 +144,15 @@ def _columns(config: Config) -> list[Column]:
     return [
         *(FINETUNED if config.finetuned_targets else ()),
         *(Column(_key(name, c), title, "frozen") for name, columns in named for c, title in columns.items()),
+    ]
+
+
+def main_columns(target: Target) -> list[Column]:
+    """One column per measure of a target: top-1 after finetuning, and the first column of each built-in measure of frozen features."""
+    first = {name: next(iter(MEASURES[name].columns.items())) for name in target.frozen if name in MEASURES}
+    return [
+        *(FINETUNED[:1] if target.finetuned else ()),
+        *(Column(_key(name, column), title, "frozen") for name, (column, title) in first.items()),
     ]
 
 
@@ -178,7 +190,7 @@ def _read_finetuning(reader: Reader, found: Results, key: Key, row: dict) -> Non
     metrics = reader.json(Path(folder, METRICS), f"The finetuning of {_label(reader, key)}")
     if metrics is None:
         return
-    row |= {"chance": metrics.get("chance", NAN)} | _accuracies(reader, Path(folder), metrics, _label(reader, key))
+    row |= {"chance": metrics.get("chance", NAN)} | _accuracies(reader, found, key, metrics)
     row["finetune_card"] = reader.card(folder, **_where("finetune", dict(zip(TESTED, key))))
     history = reader.table(Path(folder, HISTORY), f"The finetuning history of {_label(reader, key)}")
     if history is not None:
@@ -215,9 +227,10 @@ def columns_of(name: str, measured: dict[str, float]) -> dict[str, str]:
     return {column: f"{short_name(name)} {column}" for column in measured}
 
 
-def _accuracies(reader: Reader, folder: Path, metrics: dict, label: str) -> dict:
+def _accuracies(reader: Reader, found: Results, key: Key, metrics: dict) -> dict:
     """Top-1, top-5 and the share of the most frequent class, recomputed from the predictions. A difference from metrics.json is reported."""
-    predictions = reader.table(folder / PREDICTIONS, f"The predictions of {label}")
+    label = _label(reader, key)
+    predictions = reader.table(Path(reader.at.finetune(*key), PREDICTIONS), f"The predictions of {label}")
     kept = {k: metrics.get(k, NAN) for k in ("top1", "top5", "majority")} | {k: metrics.get(k, 0) for k in ("videos", "skipped")}
     if predictions is None:
         return kept
@@ -231,7 +244,10 @@ def _accuracies(reader: Reader, folder: Path, metrics: dict, label: str) -> dict
             f"{METRICS} of {label} has top-1 {kept['top1']:.4f}, but its predictions give {counted['top1']:.4f}; "
             "the tables show the latter. Run finetuning again."
         )
-    return counted | {"majority": majority_share(with_prediction(predictions)["label"])}
+    answered = with_prediction(predictions)
+    right = [int(top[0]) == true for top, true in zip(answered["top"], answered["label"], strict=True)]
+    found.right[key] = pd.Series(right, index=answered["clip_id"], dtype=bool)
+    return counted | {"majority": majority_share(answered["label"])}
 
 
 def _read_analysis(reader: Reader, found: Results, job: Planned) -> None:

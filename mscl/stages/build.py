@@ -188,20 +188,21 @@ def frozen_job(config: Config, target: str, model: str, method: str, seed: int) 
     )
 
 
-def compared(config: Config) -> tuple[str, str]:
-    """The two methods compared in Table 2 and the GradCAM figures, as (left, right).
+def compared(config: Config, model: str) -> tuple[str, str]:
+    """The two methods of a model that are compared in Table 2 and the GradCAM figures, as (left, right).
 
     Right is mscl, else the last method. Left is baseline, else moco, else the first other method. Both are the same when there is
     only one method.
     """
-    last = "mscl" if "mscl" in config.methods else config.methods[-1]
-    rivals = [m for m in ("baseline", "moco", *config.methods) if m in config.methods and m != last]
+    run = config.methods_of(model)
+    last = "mscl" if "mscl" in run else run[-1]
+    rivals = [m for m in ("baseline", "moco", *run) if m in run and m != last]
     return (rivals[0] if rivals else last, last)
 
 
 def analysis_job(config: Config, target: str, model: str) -> AnalysisJob:
     """The analysis of one model on a target: confused pairs and GradCAM of the two compared methods."""
-    methods, tested = compared(config), config.target(target)
+    methods, tested = compared(config, model), config.target(target)
     return AnalysisJob(
         net=rgb_net(config.models[model]),
         finetune=config.finetune_of(target, model),

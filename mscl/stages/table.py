@@ -103,12 +103,17 @@ def _shards(config: Config, datasets: Iterable[str]) -> Iterator[tuple]:
     return ((d, f"{n:04d}") for d in datasets for n in range(config.datasets[d].shards))
 
 
-def _runs(config: Config, methods: Iterable[str]) -> Iterator[tuple]:
-    return product(config.models, methods, config.seeds)
+def _pretrained(config: Config) -> Iterator[tuple]:
+    return ((model, *run) for model in config.models for run in product(config.pretrained_of(model), config.seeds))
 
 
 def _tested(config: Config, targets: Iterable[Target]) -> Iterator[tuple]:
-    return product((target.name for target in targets), config.models, config.methods, config.seeds)
+    return ((*one, *run) for one in _models(config, targets) for run in product(config.methods_of(one[1]), config.seeds))
+
+
+def _models(config: Config, targets: Iterable[Target]) -> Iterator[tuple]:
+    """(target, model) for each model that is tested on a target."""
+    return ((target.name, model) for target in targets for model in config.models if target in config.targets_of(model))
 
 
 # Inputs that the settings do not name, and outputs.
@@ -242,7 +247,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "pretrain",
             per=RUN,
-            jobs=lambda config: _runs(config, config.pretrained_methods),
+            jobs=_pretrained,
             kind=jobs.PretrainJob,
             job=build.pretrain_job,
             makes=_results("pretrain"),
@@ -278,7 +283,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "analysis",
             per=("target", "model"),
-            jobs=lambda config: product((target.name for target in config.finetuned_targets), config.models),
+            jobs=lambda config: _models(config, config.finetuned_targets),
             kind=jobs.AnalysisJob,
             job=build.analysis_job,
             makes=_results("analysis"),
@@ -318,6 +323,10 @@ def by_hand(config: Config, stage: str, model: str, method: str, seed: int, targ
     for key, (value, known) in asked.items():
         if value not in known:
             raise ValueError(f"{key}: the configuration has no '{value}'; it has {', '.join(map(str, known)) or 'none'}")
+    if method not in config.methods_of(model):
+        raise ValueError(f"models.{model}.methods: '{method}' does not run with this model; add it there")
+    if stage == "finetune" and config.target(target) not in config.targets_of(model):
+        raise ValueError(f"models.{model}.targets: the model is not tested on '{target}'; add it there")
     if stage == "pretrain" and not config.switches(method).pretrain:
         raise ValueError(f"methods: '{method}' has no pretraining")
     run, at = {"model": model, "method": method, "seed": seed}, Layout(config)

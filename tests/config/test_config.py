@@ -12,6 +12,7 @@ from mscl.config.datasets import Dataset
 from mscl.config.schema import METHODS, load_config
 from mscl.config.validation import ConfigError, Strict
 from mscl.stages import build, jobs
+from mscl.stages.table import by_hand, planned
 from tests.conftest import ROOT, tiny_config
 
 SHIPPED = [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))]
@@ -262,3 +263,39 @@ def test_folds_stand_for_one_target_each():
     values["targets"] = [{"dataset": "ss", "folds": [1, 2]}]
     with pytest.raises(ConfigError, match="targets.0.fold: the ssv2 format has no folds; remove this key"):
         load_config(values)
+
+
+def test_a_model_may_run_some_methods_on_some_targets():
+    values = changed("methods", ["scratch", "moco", "mscl"])
+    values["datasets"]["ucf"] = {"format": "ucf101", "root": "u", "shards": 1}
+    values["targets"].append({"dataset": "ucf", "folds": [1, 2], "test": "test", "measures": ["finetune", "retrieval"]})
+    small = values["models"]["r18"]
+    values["models"] = {"r18": small | {"methods": ["mscl", "scratch"], "targets": ["ucf"]}, "other": small | {"targets": ["ss"]}}
+    config = load_config(values)
+    runs = {
+        stage: [tuple(job.values.values()) for job in planned(config, stage)] for stage in ("pretrain", "finetune", "analysis")
+    }
+    seed = config.seeds[0]
+    assert [run[:2] for run in runs["pretrain"] if run[2] == seed] == [("r18", "mscl"), ("other", "moco"), ("other", "mscl")]
+    assert [run[:3] for run in runs["finetune"] if run[3] == seed] == [
+        *(("ss", "other", method) for method in ("scratch", "moco", "mscl")),
+        *((f"ucf-fold{fold}", "r18", method) for fold in (1, 2) for method in ("scratch", "mscl")),
+    ]
+    assert runs["analysis"] == [("ss", "other"), ("ucf-fold1", "r18"), ("ucf-fold2", "r18")]
+    assert build.compared(config, "r18") == ("scratch", "mscl") and build.compared(config, "other") == ("moco", "mscl")
+    assert build.analysis_job(config, "ucf-fold1", "r18").methods == ("scratch", "mscl")
+    with pytest.raises(ValueError, match="models.r18.methods: 'moco' does not run with this model"):
+        by_hand(config, "pretrain", "r18", "moco", seed)
+    with pytest.raises(ValueError, match="models.other.targets: the model is not tested on 'ucf-fold1'"):
+        by_hand(config, "finetune", "other", "mscl", seed, "ucf-fold1")
+
+
+@pytest.mark.parametrize(("key", "chosen", "sentence"), [
+    ("methods", ["msc"], "models.r18.methods: no 'msc'; did you mean 'mscl'"),
+    ("methods", ["modist"], "models.r18.methods: none of them is under methods"),
+    ("methods", ["mscl"], "methods: no model runs 'scratch'; add it to models"),
+    ("targets", ["sss"], "models.r18.targets: no 'sss'; did you mean 'ss'"),
+])  # fmt: skip
+def test_methods_and_targets_of_a_model_must_exist_and_all_be_used(key, chosen, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        load_config(changed(f"models/r18/{key}", chosen))

@@ -11,6 +11,7 @@ import pytest
 from mscl.config.schema import load_config
 from mscl.evaluation.analysis import _caption, pairs_of, pairs_table
 from mscl.evaluation.gradcam import draw_rows
+from mscl.evaluation.strip import draw_strip, flow_pictures
 from mscl.measures.topk import metrics_from_predictions
 from mscl.stages.build import compared
 from mscl.stages.jobs import ReportJob
@@ -163,7 +164,7 @@ def write_frozen(root: Path, below: Path, seed: int, skill: float) -> None:
 
 
 def analysis(folder: Path, config, paths) -> None:
-    left, right = compared(config)
+    left, right = compared(config, folder.name)
     folder.mkdir(parents=True)
     pairs_table(pairs_of(paths[left], NAMES), pairs_of(paths[right], NAMES), (left, right), 3).to_csv(
         folder / "pairs.csv", index=False
@@ -180,7 +181,8 @@ def analysis(folder: Path, config, paths) -> None:
         left: {"class": NAMES[1], "probability": 0.55, "correct": False},
     }
     captions = {m: _caption(p) for m, p in said.items()}
-    draw_rows(frames, heats, f"“{NAMES[0]}”  (v000)", folder / "gradcam" / "fig1.png", captions)
+    draw_rows(frames, heats, f"“{NAMES[0]}”  (v000)", folder / "gradcam" / "fig1.png", captions, flow_pictures(frames))
+    draw_strip([(NAMES[0], frames), (NAMES[1], frames[::-1])], folder / "gradcam" / "strip.png")
     put(
         folder / "gradcam.json",
         {
@@ -195,8 +197,15 @@ def analysis(folder: Path, config, paths) -> None:
                     "reason": f"{right} is right, {left} is wrong",
                     "predictions": said,
                     "grid": [1, 4, 4],
+                    "flow": True,
                 }
             ],
+            "strip": {
+                "file": "gradcam/strip.png",
+                "classes": NAMES[:2],
+                "clip_ids": ["v000", "v001"],
+                "reason": "they are <alike>",
+            },
         },
     )
 

@@ -102,7 +102,20 @@ def test_times_are_only_in_the_cards_and_the_pages(shared_report, shared_tree, j
 
 
 def test_every_table_in_every_format(shared_report):
-    names = {"table1", "table2", "table2_published", "table3", "runs", "data", "unusable", "flow_error"}
+    names = {
+        "claims",
+        "table1",
+        "table1_published",
+        "table2",
+        "table2_published",
+        "table3",
+        "ablation",
+        "orientation",
+        "runs",
+        "data",
+        "unusable",
+        "flow_error",
+    }
     assert {p.name for p in (shared_report / "tables").iterdir()} == {f"{n}.{s}" for n in names for s in ("csv", "md", "tex")} | {
         "tables.json"
     }
@@ -154,3 +167,15 @@ def test_a_measure_taken_every_second_epoch_is_drawn_as_a_line():
         for table in (gaps, points, points.assign(knn_top1=float("nan")))
     )
     assert drawn == wanted != empty
+
+
+def test_the_page_begins_with_the_claims_and_the_two_classes(shared_report, page):
+    text = (shared_report / "index.html").read_text()
+    order = [
+        text.index(f'id="{name}"') for name in ("claims", "strip", "run", "table1", "table1_published", "ablation", "orientation")
+    ]
+    assert order == sorted(order)
+    assert "they are &lt;alike&gt;" in text and (shared_report / "figures" / "strip.png").exists()
+    assert "the optical flow from each shown frame to the next" in text and 'class="verdict' in text
+    claims = pd.read_csv(shared_report / "tables" / "claims.csv")
+    assert set(claims["claim"]) == {"MSCL > baseline", "MSCL > scratch"} and set(claims["verdict"]) == {"not enough seeds"}

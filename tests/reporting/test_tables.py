@@ -8,6 +8,7 @@ from mscl.measures.confusion import NO_PAIRS
 from mscl.reporting.formats import Table, latex_escape, mean_sd
 from mscl.reporting.health import compute_table, data_table, duration, flow_error_table, unusable_table
 from mscl.reporting.pairs import table2, table2_published
+from mscl.reporting.published import orientation_table, table1_published
 from mscl.reporting.results import read_results
 from mscl.reporting.tables import published, span, table1, table3
 
@@ -39,9 +40,7 @@ def test_table1_is_recomputed_from_the_predictions(tree, job):
 
 
 def test_published_and_measured_rows_are_told_apart(shared_tree, job):
-    table = table1(read_results(job.config, shared_tree))
-    shown = table.shown
-    paper = shown[shown["Origin"] == "published"]
+    table, paper = table1(read_results(job.config, shared_tree)), table1_published().shown
     assert paper[["Method", "Backbone", "Top-1 %"]].values.tolist() == [
         ["MoDist", "R50", "57.4"],
         ["rhoMoCo", "R50", "54.4"],
@@ -50,14 +49,18 @@ def test_published_and_measured_rows_are_told_apart(shared_tree, job):
         ["MSCL", "R50", "58.7"],
         ["MSCL", "R3D-18", "50.3"],
     ]
-    measured = shown[shown["Origin"] == "measured"]
-    assert (
-        measured["Method"].tolist() == list(job.config.methods)
-        and set(measured["Target"]) == {"toy"}
-        and set(paper["Target"]) == {"SSv2"}
-    )
-    assert "Demo numbers are not paper numbers" in table.caption and set(table.data["kind"]) == {"", "demo"}
-    assert not any(shown["Origin"].iat[row] == "published" for row, _ in table.cards)
+    measured = table.shown
+    assert measured["Method"].tolist() == list(job.config.methods) and set(measured["Target"]) == {"toy"}
+    assert set(paper["Target"]) == {"SSv2"} and set(paper["Origin"]) == {"published"} and set(measured["Origin"]) == {"measured"}
+    assert "Demo numbers are not paper numbers" in table.caption and set(table.data["kind"]) == {"demo"}
+
+
+def test_numbers_of_others_have_their_source_and_are_marked():
+    table = orientation_table()
+    rows = table.shown.set_index("Method")
+    assert rows.loc["TCLR", ["UCF101 top-1", "HMDB51 top-1", "UCF101 retrieval R@1"]].tolist() == ["82.4", "52.9", "56.2"]
+    assert rows.loc["BYOL, ρ = 4", "SSv2 top-1"] == "–" and rows.loc["BYOL, ρ = 2", "SSv2 top-1"] == "54.4"
+    assert rows["Source"].str.len().min() > 10 and set(table.groups) == {"published"} and "under other recipes" in table.title
 
 
 def test_table2_published_is_the_supplements(shared_tree):
@@ -66,7 +69,7 @@ def test_table2_published_is_the_supplements(shared_tree):
     assert table.shown["MSCL"].tolist() == ["16", "37", "18", "66", "45", "37"]
     assert {column for row, column in table.bold if row < 3} == {"MSCL"}
     assert {column for row, column in table.bold if row > 2} == {"Baseline"}
-    assert len(published()) == 20
+    assert len(published()) == 34
 
 
 def test_table2_measured_marks_the_better_count(tree, job):
@@ -112,7 +115,7 @@ def test_missing_results_are_reported(tree, job):
         in results.missing
     )
     row = table1(results).shown.iloc[-1]
-    assert row["Source"] == "toy, demo; 1 of 2 seeds finished" and row["Seeds"] == "1"
+    assert row["Source"] == "toy, demo; 1 of 2 seeds finished" and row["Seeds"] == "1, no error bar"
     assert table2(results).shown.empty and "pairs of r18 is missing" in table2(results).notes[0]
     assert flow_error_table(results) is None and "is missing" in data_table(results).notes[0]
 
@@ -219,4 +222,4 @@ def test_folds_are_rows_and_so_is_their_mean(shared_tree, job):
         "nan"
     )
     mean = table1(found).shown.set_index(["Target", "Method"]).loc[("toy, mean of folds 1, 2", "mscl")]
-    assert mean["Seeds"] == "1"  # a seed counts only where every fold was measured
+    assert mean["Seeds"] == "1, no error bar"  # a seed counts only where every fold was measured

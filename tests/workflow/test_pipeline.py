@@ -97,7 +97,7 @@ def test_the_papers_plan_and_the_slurm_profile_resolve():
         return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
 
     plan = rules_planned(dry("--configfile", "config/paper.yaml"))
-    assert (plan["frames"], plan["flow"], plan["pretrain"], plan["finetune"]) == (768, 512, 6, 8)
+    assert (plan["frames"], plan["flow"], plan["pretrain"], plan["finetune"]) == (816, 512, 10, 36)
     assert rules_planned(dry("--profile", "slurm", "--forceall"))["pretrain"] == 3
 
 
@@ -144,4 +144,4 @@ def test_the_papers_plan_can_run_on_1_4_and_8_gpus(processes, tmp_path):
     run = subprocess.run([str(c) for c in command], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
     asked = re.findall(r"Pretraining (r18|r50) by (?:.|\n)*?--processes (\d+)", run.stdout + run.stderr)
-    assert len(asked) == 6 and set(asked) == {("r18", str(min(4, processes))), ("r50", str(processes))}
+    assert len(asked) == 10 and set(asked) == {("r18", str(min(4, processes))), ("r50", str(processes))}
