@@ -246,10 +246,19 @@ class Config(Strict):
         """The targets on which backbones are finetuned."""
         return [target for target in self.targets if target.finetuned]
 
+    def draws_of(self, target: Target) -> list[Target]:
+        """A target with the other draws of its few training videos; alone if it is no draw of several."""
+        return [other for other in self.targets if other.shown == target.shown and other.draws_of == target.draws_of]
+
     def finetune_of(self, target: str, model: str) -> Finetune:
         """The recipe of finetuning a model on a target: that of the model, with the changes of the target."""
         own = self.target(target)
         return changed(changed(self.models[model].finetune, own.finetune), own.models.get(model, FinetuneChanges()))
+
+    @property
+    def analysed_targets(self) -> list[Target]:
+        """The targets with confused pairs and GradCAM: those of finetuning; of several draws of few training videos the first."""
+        return [target for target in self.finetuned_targets if target.draw == 1 or not target.draws_of]
 
     @property
     def linear_targets(self) -> list[Target]:

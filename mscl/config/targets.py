@@ -63,8 +63,8 @@ class Target(Strict):
             raise ValueError(f"test: '{self.test}' is also train; test on another split, or add one by holdout")
         if self.examples and self.per_class:
             raise ValueError("per_class: examples is also given; remove one of the two")
-        if not (self.examples or self.per_class) and {"draw", "draws_of"} & self.model_fields_set:
-            raise ValueError("draws: all training videos are used; add examples or per_class, or remove this key")
+        if not (self.examples or self.per_class) and (self.draw > 1 or self.draws_of):
+            raise ValueError("draw: all training videos are used; add examples or per_class, or remove this key")
         return self
 
     @property
@@ -81,6 +81,11 @@ class Target(Strict):
     def frozen(self) -> tuple[str, ...]:
         """The measures of frozen features."""
         return tuple(name for name in self.measures if name not in TRAINED)
+
+    @property
+    def shown(self) -> str:
+        """Its name in lists; the draws of a target have one name."""
+        return self.draws_of or self.name
 
     @property
     def few(self) -> Few | None:
@@ -110,6 +115,10 @@ def _each_draw(target: Any) -> list[Any]:
         raise ValueError(f"targets: draws: {draws!r} is not a number of draws; give a whole number from 1, or remove this key")
     given = {key: value for key, value in target.items() if key != "draws"}
     name = given.get("name") or given.get("dataset")
+    if not {"examples", "per_class"} & set(given):
+        raise ValueError(
+            f"targets: draws: target '{name}' uses all training videos; add examples or per_class, or remove this key"
+        )
     if draws == 1:
         return [given | {"draw": 1}]
     return [given | {"name": f"{name}-draw{draw}", "draws_of": name, "draw": draw} for draw in range(1, draws + 1)]

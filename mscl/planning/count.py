@@ -13,7 +13,7 @@ import pandas as pd
 
 from mscl.config.datasets import PUBLISHED_SPLIT, Dataset
 from mscl.config.schema import Config, Optim
-from mscl.config.targets import Target
+from mscl.planning.few import used_videos
 from mscl.planning.rates import Origin
 from mscl.stages.build import features_of
 from mscl.stages.layout import Layout
@@ -210,19 +210,14 @@ def trainings(config: Config, videos: dict[str, Counts], classes: Callable[[str]
         train, test = (videos[target.dataset].videos[split] for split in (target.train, target.test))
         if kind in ("finetune", "linear"):
             recipe = (config.finetune_of if kind == "finetune" else config.linear_of)(target.name, run["model"])
-            steps, trained = _steps(used_videos(target, train, classes), recipe)
+            steps, trained = _steps(used_videos(target, train, classes(target.dataset) if target.per_class else 0), recipe)
             seen = test * recipe.test_clips * recipe.test_crops
-        elif kind == "embed" or not features_of(config, target.name, run["model"]):
+        elif kind == "frozen" and features_of(config, target.name, run["model"]):
+            continue  # it reads the features of an embed job
+        else:
             seen = (train + test) * target.clips
         found.append(Training(kind, **run, steps=steps, trained=trained, seen=seen))
     return found
-
-
-def used_videos(target: Target, train: int, classes: Callable[[str], int]) -> int:
-    """The training videos that a target uses of the `train` ones there are."""
-    if target.few is None:
-        return train
-    return min(train, target.examples or target.per_class * classes(target.dataset))
 
 
 def _steps(videos: int, recipe: Optim) -> tuple[int, int]:

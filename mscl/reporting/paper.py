@@ -40,7 +40,7 @@ def differences(config: Config) -> list[str]:
             known = ", ".join(m.backbone for m in paper.models.values())
             found.append(f"models.{name}.backbone: {model.backbone} (paper: {known})")
             continue
-        found += _differ(f"models.{name}", model, paper.models[same], ("contrast", "pretrain", "finetune"))
+        found += _differ(f"models.{name}", model, paper.models[same], ("contrast", "pretrain", "finetune", "linear"))
         for target in config.targets:
             if (theirs := _same_target(config, paper, target)) is not None:
                 ours = config.finetune_of(target.name, name)
@@ -68,7 +68,9 @@ def _data(config: Config, paper: Config) -> Iterator[str]:
             yield f"targets.{target.name}: {one.format} (paper: {known})"
             continue
         yield from _differ(f"datasets.{target.dataset}", one, paper.datasets[same.dataset], _except(DATA, one))
-        yield from _differ(f"targets.{target.name}", target, same, _except(("train", "test", "clips"), same))
+        yield from _differ(
+            f"targets.{target.name}", target, same, _except(("train", "test", "clips", "examples", "per_class"), same)
+        )
 
 
 def _same_target(config: Config, paper: Config, target: Target) -> Target | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mscl.config.schema import Config
+    from mscl.config.targets import Target
 
 WEIGHTS, HISTORY = "weights.safetensors", "history.csv"
 METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"
@@ -40,16 +41,18 @@ def _joined(values: dict[str, object]) -> str:
 
 def finetuning_curves(config: Config) -> dict[str, str]:
     """Target -> name of the report's figure with its finetuning curves."""
-    return _curves("finetune_top1", [target.name for target in config.finetuned_targets])
+    return _curves("finetune_top1", config.finetuned_targets)
 
 
 def linear_curves(config: Config) -> dict[str, str]:
     """Target -> name of the report's figure with its curves of linear evaluation."""
-    return _curves("linear_top1", [target.name for target in config.linear_targets])
+    return _curves("linear_top1", config.linear_targets)
 
 
-def _curves(name: str, targets: list[str]) -> dict[str, str]:
-    return {target: name if len(targets) == 1 else f"{name}_{target}" for target in targets}
+def _curves(name: str, targets: list[Target]) -> dict[str, str]:
+    """Of several draws of few training videos, the first has a figure."""
+    drawn = [target.name for target in targets if target.draw == 1 or not target.draws_of]
+    return {target: name if len(drawn) == 1 else f"{name}_{target}" for target in drawn}
 
 
 class Layout:

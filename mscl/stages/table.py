@@ -308,7 +308,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "analysis",
             per=("target", "model"),
-            jobs=lambda config: product((target.name for target in config.finetuned_targets), config.models),
+            jobs=lambda config: product((target.name for target in config.analysed_targets), config.models),
             kind=jobs.AnalysisJob,
             job=build.analysis_job,
             makes=_results("analysis"),
