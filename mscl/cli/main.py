@@ -131,11 +131,13 @@ def schema() -> None:
 
 @app.command("job")
 def show_job(
-    stage: Annotated[str, typer.Argument(help="pretrain or finetune.")],
+    stage: Annotated[str, typer.Argument(help="pretrain, finetune or linear.")],
     model: Annotated[str, typer.Option(help="A name under `models`.")],
     method: Annotated[str, typer.Option(help="One of `methods`.")],
     seed: Annotated[int, typer.Option(help="One of `seeds`.")],
-    target: Annotated[str, typer.Option(help="Of finetuning: the name of a target; default: the first.")] = "",
+    target: Annotated[
+        str, typer.Option(help="Of finetuning or linear evaluation: the name of a target; default: the first.")
+    ] = "",
     given: Given = [],  # noqa: B006
 ) -> None:
     """Print the arguments to start a training run by hand: the values of --out, --records and --job, one per line."""
@@ -257,6 +259,39 @@ def finetune(
     with carded("finetune", settings, out, records) as unchanged:
         if not unchanged:
             train(settings, out, Machine(workers, checkpoint_minutes, resume_anyway, curves))
+
+
+@app.command()
+def linear(
+    job: Job,
+    out: Out,
+    workers: Workers = 0,
+    checkpoint_minutes: float = 10,
+    processes: Processes = 1,
+    resume_anyway: Anyway = False,
+    curves: Curves = None,
+    records: Records = None,
+) -> None:
+    """Train a linear classifier on clips, on a frozen backbone, and test it."""
+    settings = jobs.loads(jobs.LinearJob, job)
+    launch(processes, settings.device)
+    from mscl.training.engine import Machine
+    from mscl.training.linear import linear as train
+
+    with carded("linear", settings, out, records) as unchanged:
+        if not unchanged:
+            train(settings, out, Machine(workers, checkpoint_minutes, resume_anyway, curves))
+
+
+@app.command()
+def embed(job: Job, out: Out, workers: Workers = 0, records: Records = None) -> None:
+    """Extract the features of a frozen backbone, for the frozen tests of several targets or draws."""
+    from mscl.evaluation.embed import embed as extract
+
+    settings = jobs.loads(jobs.EmbedJob, job)
+    with carded("embed", settings, out, records) as unchanged:
+        if not unchanged:
+            extract(settings, out, workers)
 
 
 @app.command()

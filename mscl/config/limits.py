@@ -63,6 +63,16 @@ def check_limits(config: Config) -> None:
             _check_steps(f"models.{name}.finetune", recipe)
             videos = recipe.batch // (recipe.accumulate * config.compute.processes)
             _check_values(f"models.{name}.finetune", model.backbone, videos, recipe.frames, model.size)
+        for target in config.linear_targets:
+            _check_linear(f"models.{name}.linear", config.linear_of(target.name, name))
+
+
+def _check_linear(key: str, recipe: Optim) -> None:
+    _check_steps(key, recipe)
+    if recipe.warmup >= recipe.epochs:  # 8 epochs by default, so a short recipe must say it
+        raise ValueError(
+            f"{key}.warmup: {recipe.warmup:g} epochs of {recipe.epochs}; set a smaller warmup, such as 0, or more epochs"
+        )
 
 
 def _check_steps(key: str, recipe: Optim) -> None:

@@ -20,7 +20,9 @@ class Measure:
     columns: dict[str, str]  # returned column -> title in the tables; columns without a title are stored but not shown
 
 
-FINETUNE = "finetune"  # stands beside these in the measures of a target: top-1 and top-5 after finetuning
+# Stand beside these in the measures of a target: top-1 and top-5 of a classifier that is trained on clips, by the stage of that name.
+FINETUNE, LINEAR = "finetune", "linear"
+TRAINED = (FINETUNE, LINEAR)
 
 MEASURES: dict[str, Measure] = {
     "probe": Measure("mscl.measures.probe:linear_probe", {"top1": "Probe top-1"}),
@@ -54,6 +56,6 @@ def distinct(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def known_measure(name: str) -> str:
-    """Return `name` if it is finetuning, a known measure, or a module path that exists; else raise ValueError."""
-    refuse_unknown("measure", name, [FINETUNE, *MEASURES])
+    """Return `name` if it is a training, a known measure, or a module path that exists; else raise ValueError."""
+    refuse_unknown("measure", name, [*TRAINED, *MEASURES])
     return name

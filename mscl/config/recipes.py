@@ -44,3 +44,18 @@ class Finetune(Optim):
 # The same keys, all optional: what a model, a method or a target changes.
 OptimChanges = partial(Optim)
 FinetuneChanges = partial(Finetune)
+
+# What linear evaluation changes in the finetuning recipe where nothing else is said: the recipe of Feichtenhofer et al. (CVPR 2021,
+# arXiv 2104.14558) as released, configs/contrastive_ssl/linear_k400_Slow_8x8_R50_syn0.yaml of facebookresearch/SlowFast. Clips and
+# test views stay those of finetuning; features are not normalised.
+LINEAR = {
+    "optimizer": "sgd",
+    "lr": 0.5,
+    "base_batch": 64,
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+    "epochs": 60,
+    "warmup": 8,
+    "steps": (),
+    "dropout": 0.0,
+}

@@ -16,8 +16,8 @@ from mscl.config.backbones import known_backbone
 from mscl.config.datasets import Dataset, Name, Positive, Share
 from mscl.config.limits import Place, Range, ShareRange, check_limits
 from mscl.config.methods import METHODS, Switches
-from mscl.config.recipes import Finetune, FinetuneChanges, Optim, OptimChanges
-from mscl.config.targets import Target, each_fold
+from mscl.config.recipes import LINEAR, Finetune, FinetuneChanges, Optim, OptimChanges
+from mscl.config.targets import Target, expanded
 from mscl.config.validation import Strict, did_you_mean, parse, partial, read_yaml
 
 
@@ -110,6 +110,7 @@ class Model(Strict):
     size: Annotated[int, Field(ge=16)] = 112  # pixels of a training crop
     pretrain: Optim
     finetune: Finetune
+    linear: FinetuneChanges = FinetuneChanges()  # changes to the recipe of linear evaluation
     contrast: ContrastChanges = ContrastChanges()  # changes to `contrast` for this model, such as bn_groups
     methods: tuple[Name, ...] = ()  # the methods that run with this model; default: all
     targets: tuple[Name, ...] = ()  # the targets that it is tested on, folds by their common name; default: all
@@ -247,10 +248,29 @@ class Config(Strict):
         """The targets on which backbones are finetuned."""
         return [target for target in self.targets if target.finetuned]
 
+    def draws_of(self, target: Target) -> list[Target]:
+        """A target with the other draws of its few training videos; alone if it is no draw of several."""
+        return [other for other in self.targets if other.shown == target.shown and other.draws_of == target.draws_of]
+
     def finetune_of(self, target: str, model: str) -> Finetune:
         """The recipe of finetuning a model on a target: that of the model, with the changes of the target."""
         own = self.target(target)
         return changed(changed(self.models[model].finetune, own.finetune), own.models.get(model, FinetuneChanges()))
+
+    @property
+    def analysed_targets(self) -> list[Target]:
+        """The targets with confused pairs and GradCAM: those of finetuning; of several draws of few training videos the first."""
+        return [target for target in self.finetuned_targets if target.draw == 1 or not target.draws_of]
+
+    @property
+    def linear_targets(self) -> list[Target]:
+        """The targets on which linear classifiers are trained on clips, on frozen backbones."""
+        return [target for target in self.targets if target.linear_evaluated]
+
+    def linear_of(self, target: str, model: str) -> Finetune:
+        """The recipe of linear evaluation: that of finetuning with the changes of `LINEAR`, then of the model, then of the target."""
+        usual = self.finetune_of(target, model).model_copy(update=LINEAR)
+        return changed(changed(usual, self.models[model].linear), self.target(target).linear)
 
     def processes_of(self, model: str, method: str) -> int:
         """Processes of a pretraining: `compute.processes`, or fewer if the batch-norm groups cannot be divided among that number.
@@ -278,7 +298,7 @@ class Config(Strict):
     def targets_of(self, model: str) -> list[Target]:
         """The targets on which a model is tested, in the order of the configuration."""
         chosen = self.models[model].targets
-        return [target for target in self.targets if not chosen or target.name in chosen or target.folds_of in chosen]
+        return [target for target in self.targets if not chosen or {target.name, target.folds_of, target.draws_of} & set(chosen)]
 
     @model_validator(mode="before")
     @classmethod
@@ -289,7 +309,7 @@ class Config(Strict):
             now = ", ".join(f"{key}: {old[key]}" for key in ("dataset", "train", "test") if key in old)
             raise ValueError(f"finetune: there may be several targets now; write targets: [{{{now}}}] instead")
         if isinstance(values, dict) and isinstance(values.get("targets"), list | tuple):
-            values = values | {"targets": [one for target in values["targets"] for one in each_fold(target)]}
+            values = values | {"targets": [one for target in values["targets"] for one in expanded(target)]}
         analysis = values.get("analysis") if isinstance(values, dict) else None
         for key in ("measures", "clips") if isinstance(analysis, dict) else ():
             if key in analysis:
@@ -394,6 +414,8 @@ class Config(Strict):
                 )
         for target in (target for target in self.targets_of(name) if target.finetuned):
             self._check_parts(f"models.{name}.finetune", self.finetune_of(target.name, name), self.compute.processes)
+        for target in self.linear_targets:
+            self._check_parts(f"models.{name}.linear", self.linear_of(target.name, name), self.compute.processes)
 
     def _check_accumulate(self, name: str, method: str, recipe: Optim, contrast: Contrast) -> None:
         """Check that each part of a batch contains at least 2 whole batch-norm groups, among which its keys are shuffled."""

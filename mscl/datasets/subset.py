@@ -9,7 +9,6 @@ larger share contains the smaller one.
 from __future__ import annotations
 
 import bisect
-import hashlib
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from mscl.datasets.find import one_form
 from mscl.datasets.formats import reader_of
 from mscl.datasets.formats.annotations import annotation_file, hint, read_lines
 from mscl.datasets.groups import recordings
+from mscl.datasets.position import position
 
 
 def choose(name: str, table: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
@@ -28,12 +28,6 @@ def choose(name: str, table: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
     """
     table = table.assign(group=recordings(name, table, dataset))
     return _filter(name, _hold_out(name, table, dataset), dataset)
-
-
-def position(clip_ids: pd.Series, salt: str) -> np.ndarray:
-    """A uniform hash in [0, 1) per clip, (N,) float64, the same on every machine. A clip is selected if below the share."""
-    digests = (hashlib.sha1(f"{salt}\0{clip_id}".encode(), usedforsecurity=False).digest() for clip_id in clip_ids)
-    return np.array([int.from_bytes(digest[:6], "big") / 2**48 for digest in digests])
 
 
 def _drawn(recording: pd.Series, split: str, share: float) -> np.ndarray:

@@ -4,62 +4,74 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from mscl.config.measures import measure
 from mscl.config.module_path import load
+from mscl.evaluation.embed import Embedding, extract, read_embedding, splits
 from mscl.machine.files import write_json
 from mscl.measures.topk import majority_share
-from mscl.models.networks.build import build_backbone, load_backbone_weights
-from mscl.stages.codehash import code_hash
 from mscl.stages.jobs import FrozenJob
 from mscl.stages.layout import METRICS
-from mscl.store.shards import Shards
-from mscl.training.clips import UniformClips, group_numbers, manifest_rows
-from mscl.training.features import extract_features
-from mscl.training.hardware import prepare_device
-from mscl.training.identity import identity_of
-from mscl.training.partial import Partial, fingerprint
+from mscl.training.clips import group_numbers
+from mscl.training.few import draw_few
+from mscl.training.partial import Partial
 
 
 def evaluate_frozen(job: FrozenJob, out: Path, workers: int = 0) -> None:
-    """Extract the features of both splits, compute every measure of the job, and write `out`/metrics.json. Interrupted, it resumes.
+    """Compute every measure of the job from the features of both splits, and write `out`/metrics.json.
 
-    Where nothing can be measured (fewer than 2 classes to learn, or no test video), the measures are NaN and `notes` says why.
+    The features are read from `job.features`, or extracted here; interrupted, the extraction resumes. Where nothing can be measured
+    (fewer than 2 classes to learn, or no test video), the measures are NaN and `notes` says why.
 
-    Without `job.weights` the backbone is randomly initialised from the seed. `workers` is the number of loader processes. Raises
-    ValueError for weights of another backbone, and when a measure cannot be loaded.
+    `workers` is the number of loader processes. Raises ValueError for weights of another backbone, when a measure cannot be loaded,
+    and with too few videos for `job.few`.
     """
     functions = {name: load(measure(name).function) for name in job.measures}
-    rows, store = manifest_rows(job.source), Shards(job.source.frame_indexes())
-    train, test = (
-        UniformClips(store, rows[(rows.split == s) & (rows.label >= 0)], job.frames, job.test_size, job.clips, stride=job.stride)
-        for s in (job.train, job.test)
-    )
-    train_y, test_y = train.rows.label.to_numpy(), test.rows.label.to_numpy()
-    why = nothing_to_measure(train_y, test_y)
-    unmeasured = {name: dict.fromkeys(measure(name).columns, float("nan")) for name in job.measures}
-    found, partials = (unmeasured, []) if why else _measure(job, functions, train, test, out, workers)
+    found, partials = (read_embedding(job.features), []) if job.features else _extracted(job, out, workers)
+    why = nothing_to_measure(found.train.label, found.test.label)
+    found = found if why else _drawn(job, found)
+    train_y, test_y = found.train.label.to_numpy(), found.test.label.to_numpy()
+    measured = {name: dict.fromkeys(measure(name).columns, float("nan")) for name in job.measures}
+    if not why:
+        videos, groups = (found.train_x, train_y, found.test_x, test_y), group_numbers(found.train)
+        measured = {name: _columns(name, function(*videos, **_groups(function, groups))) for name, function in functions.items()}
     metrics = {
-        "measures": found,
+        "measures": measured,
         "videos": len(test_y),
-        "skipped": len(test.skipped),
-        "classes": int(rows.label.max()) + 1,
-        "chance": 1 / train.rows.label.nunique() if len(train_y) else float("nan"),
+        "skipped": found.skipped,
+        "classes": found.classes,
+        "chance": 1 / found.train.label.nunique() if len(train_y) else float("nan"),
         "majority": majority_share(test_y),
-        "notes": [why] if why else _constant(found),
+        "notes": [why] if why else _constant(measured),
     }
     write_json(out / METRICS, metrics)
     for partial in partials:
         partial.done()
-    for name, columns in found.items():
+    for name, columns in measured.items():
         values = ", ".join(f"{column} {value:.3f}" for column, value in columns.items())
         print(f"{name}: {values}; chance {metrics['chance']:.3f}, most frequent class {metrics['majority']:.3f}")
     for note in metrics["notes"]:
         print(f"note: {note}")
+
+
+def _drawn(job: FrozenJob, found: Embedding) -> Embedding:
+    """The features with only those of the training videos that are drawn; all of them without `job.few`."""
+    few = draw_few(found.train, job.few, job.seed, f"{job.source.manifest}, split '{job.train}'")
+    return replace(found, train=few, train_x=found.train_x[few.index])
+
+
+def _extracted(job: FrozenJob, out: Path, workers: int) -> tuple[Embedding, list[Partial]]:
+    """The features of both splits, extracted only if they can be measured, and where they are kept until the end."""
+    train, test, classes = splits(job)
+    found = Embedding(train.rows, test.rows, *(np.zeros((0, 0)),) * 2, skipped=len(test.skipped), classes=classes)
+    if nothing_to_measure(train.rows.label, test.rows.label):
+        return found, []
+    (train_x, test_x), partials = extract(job, train, test, out, workers)
+    return replace(found, train_x=train_x, test_x=test_x), partials
 
 
 def nothing_to_measure(train_y: Sequence[int], test_y: Sequence[int]) -> str:
@@ -84,24 +96,6 @@ def _alpha(columns: dict[str, float]) -> str:
     return f" (alpha {columns['alpha']:g})" if "alpha" in columns else ""
 
 
-def _measure(
-    job: FrozenJob, functions: dict[str, Callable], train: UniformClips, test: UniformClips, out: Path, workers: int
-) -> tuple[dict[str, dict[str, float]], list[Partial]]:
-    """{measure: {column: value}} of the features of both splits, and where these are kept for the case of an interruption."""
-    device = prepare_device(job.device, job.threads, job.kernels)
-    torch.manual_seed(job.seed)
-    backbone = build_backbone(job.net)
-    if job.weights is not None:
-        load_backbone_weights(backbone, job.weights)
-    backbone = backbone.to(device, memory_format=torch.channels_last_3d)
-    partials = [_partial(job, out / f".features.{name}.part", c, backbone) for name, c in (("train", train), ("test", test))]
-    train_x, test_x = (extract_features(backbone, c, device, workers, p, job.kernels) for c, p in zip((train, test), partials))
-    train_y, test_y = train.rows.label.to_numpy(), test.rows.label.to_numpy()
-    videos, groups = (train_x, train_y, test_x, test_y), group_numbers(train.rows)
-    found = {name: _columns(name, function(*videos, **_groups(function, groups))) for name, function in functions.items()}
-    return found, partials
-
-
 def _groups(function: Callable, groups_N: np.ndarray) -> dict[str, np.ndarray]:
     """The groups of the training videos, for a measure that asks for them."""
     return {"groups": groups_N} if "groups" in inspect.signature(function).parameters else {}
@@ -115,9 +109,3 @@ def _columns(name: str, returned: object) -> dict[str, float]:
     if not numbers:
         raise ValueError(f"measure '{name}' returned {returned!r:.100}; it must return a dictionary with a number per column")
     return {column: value.item() if isinstance(value, np.number) else value for column, value in returned.items()}
-
-
-def _partial(job: FrozenJob, path: Path, clips: UniformClips, backbone: torch.nn.Module) -> Partial:
-    """Where the features of a split are kept until the measures are written."""
-    code, weights = code_hash(__name__, *job.modules()), fingerprint(backbone.state_dict())
-    return Partial(path, identity_of(job, code, [job.source], clips.rows, weights=weights))

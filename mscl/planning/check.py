@@ -15,6 +15,7 @@ from mscl.config.datasets import Dataset
 from mscl.config.formats import SSV2_OLDER
 from mscl.config.schema import Config
 from mscl.config.validation import ConfigError, did_you_mean
+from mscl.planning.few import too_few_videos, used_videos
 from mscl.reporting.paper import differences
 from mscl.stages.build import given_datasets, used_datasets
 from mscl.stages.layout import Layout
@@ -33,7 +34,7 @@ class Counted(NamedTuple):
 def describe(config: Config) -> list[str]:
     """Lines on data sets, jobs, missing files and keys without effect. Raises `ConfigError` with every contradiction to the data."""
     counted = {name: _counted(Path(Layout(config).manifest(name))) for name in used_datasets(config)}
-    if wrong := [*_classes(config, counted), *_batches(config, counted)]:
+    if wrong := [*_classes(config, counted), *too_few_videos(config), *_batches(config, counted)]:
         raise ConfigError("\n".join(wrong))
     jobs = Counter(job.stage.name for job in planned(config))
     lines = [f"data set {name}: {_size(config.datasets[name], found)}" for name, found in counted.items()]
@@ -129,10 +130,16 @@ def _batches(config: Config, counted: dict[str, Counted | None]) -> Iterator[str
     sources = [counted[name] for name in config.pretrain.datasets]
     seen = set()
     for name in config.models:
-        for target in (target for target in config.targets_of(name) if target.finetuned):
-            found, batch = counted[target.dataset], config.finetune_of(target.name, name).batch
-            if found is not None and batch > (there := found.usable[target.train]):
-                seen.add(_too_few(f"models.{name}.finetune.batch", batch, there, target.train))
+        for stage, targets, recipe in (
+            ("finetune", config.finetuned_targets, config.finetune_of),
+            ("linear", config.linear_targets, config.linear_of),
+        ):
+            tested = config.targets_of(name)
+            for target in (t for t in targets if t in tested and counted[t.dataset] is not None):
+                found, batch = counted[target.dataset], recipe(target.name, name).batch
+                there = used_videos(target, found.usable[target.train], len(found.classes.get(target.train, ())))
+                if batch > there:
+                    seen.add(_too_few(f"models.{name}.{stage}.batch", batch, there, target.train))
         if None in sources:
             continue
         there = sum(found.usable[config.pretrain.split] for found in sources)
@@ -184,3 +191,5 @@ def _unused(config: Config) -> Iterator[str]:
     for n, target in enumerate(config.targets):
         if "clips" in target.model_fields_set and not target.frozen:
             yield f"targets.{n}.clips: it has no measure of frozen features, so it is not used"
+        if "linear" in target.model_fields_set and not target.linear_evaluated:
+            yield f"targets.{n}.linear: linear is not among its measures, so it is not used"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import pandas as pd
 
 from mscl.config.datasets import PUBLISHED_SPLIT, Dataset
 from mscl.config.schema import Config, Optim
+from mscl.planning.few import used_videos
 from mscl.planning.rates import Origin
+from mscl.stages.build import features_of
 from mscl.stages.layout import Layout
 from mscl.stages.table import planned
 
@@ -63,18 +66,18 @@ class Counts:
 class Training:
     """One training or evaluation job, and how many videos and clips it processes."""
 
-    kind: str  # pretrain, finetune or frozen
+    kind: str  # pretrain, finetune, linear, embed or frozen
     model: str
     method: str
     seed: int
-    steps: int  # optimiser steps; 0 for frozen
-    trained: int  # videos processed forward and backward, over all epochs
+    steps: int  # optimiser steps; 0 for embed and frozen
+    trained: int  # videos processed in training, over all epochs: forward and backward, in linear evaluation forward only
     seen: int  # clips processed forward only
-    target: str = ""  # of finetuning and frozen tests
+    target: str = ""  # of all but pretraining
 
     @property
     def key(self) -> str:
-        """The network, as in the keys of the rates: "<model>/<method>" for pretraining, else "<model>/finetune/<target>"."""
+        """The network and its clips, as in the keys of the rates: "<model>/<method>" or, for all but pretraining, "<model>/finetune/<target>"."""
         return f"{self.model}/{self.method}" if self.kind == "pretrain" else f"{self.model}/finetune/{self.target}"
 
 
@@ -189,11 +192,14 @@ def count_jobs(config: Config) -> dict[str, int]:
     return dict(Counter(job.stage.name for job in planned(config))) | {"all": 1}
 
 
-def trainings(config: Config, videos: dict[str, Counts]) -> list[Training]:
-    """Every pretraining, finetuning and frozen evaluation, with steps as in `mscl.training.recipe.epoch_batches`."""
+def trainings(config: Config, videos: dict[str, Counts], classes: Callable[[str], int]) -> list[Training]:
+    """Every pretraining and evaluation, with steps as in `mscl.training.recipe.epoch_batches`.
+
+    `classes` gives the number of classes of a data set, for targets of a few videos per class.
+    """
     use, found = config.pretrain, []
     many = sum(videos[d].videos[use.split] for d in use.datasets)
-    for job in planned(config, "pretrain", "finetune", "frozen"):
+    for job in planned(config, "pretrain", "finetune", "linear", "embed", "frozen"):
         kind, run = job.stage.name, job.values
         steps, trained, seen = 0, 0, 0
         if kind == "pretrain":
@@ -202,10 +208,12 @@ def trainings(config: Config, videos: dict[str, Counts]) -> list[Training]:
             continue
         target = config.target(run["target"])
         train, test = (videos[target.dataset].videos[split] for split in (target.train, target.test))
-        if kind == "finetune":
-            recipe = config.finetune_of(target.name, run["model"])
-            steps, trained = _steps(train, recipe)
+        if kind in ("finetune", "linear"):
+            recipe = (config.finetune_of if kind == "finetune" else config.linear_of)(target.name, run["model"])
+            steps, trained = _steps(used_videos(target, train, classes(target.dataset) if target.per_class else 0), recipe)
             seen = test * recipe.test_clips * recipe.test_crops
+        elif kind == "frozen" and features_of(config, target.name, run["model"]):
+            continue  # it reads the features of an embed job
         else:
             seen = (train + test) * target.clips
         found.append(Training(kind, **run, steps=steps, trained=trained, seen=seen))

@@ -11,7 +11,7 @@ from mscl.flow.grid import stored_size
 from mscl.planning import network
 from mscl.planning.count import Counts, Facts, count_jobs, count_videos, facts_of, trainings
 from mscl.planning.rates import CPU_TFLOPS, RAFT_SHARE, TFLOPS, Rate, Rates, VideoRates
-from mscl.planning.training import figure, makespan, of, total, training
+from mscl.planning.training import KINDS, figure, makespan, of, total, training
 from mscl.stages import build
 from mscl.stages.table import STAGES
 
@@ -28,7 +28,9 @@ def make_plan(config: Config, rates: Rates, cpus: int, gpus: int) -> dict[str, A
     facts = {d: facts_of(d, config.datasets[d]) for d in used}
     counts = {d: count_videos(config, d, rates.videos.get(d)) for d in used}
     datasets = {d: _dataset(config, d, counts[d], facts[d], rates) for d in used}
-    trained = training(config, trainings(config, counts), rates, classes_of(config))
+    trained = training(
+        config, trainings(config, counts, lambda name: _classes(name, config.datasets[name])), rates, classes_of(config)
+    )
     plan = {
         "name": config.name,
         "jobs": count_jobs(config),
@@ -182,7 +184,7 @@ def _hours(config: Config, datasets: dict, trained: dict, cpus: int, gpus: int, 
     }
     wall = sum(stage["wall"] for stage in stages.values())
     cores = config.compute.threads if trained["device"] == "cpu" else 1
-    for kind in ("pretrain", "finetune", "frozen"):
+    for kind in KINDS:
         runs = [r for r in trained["runs"] if r["kind"] == kind]
         at_once = slots // max((min(r["processes"], slots) for r in runs), default=1)
         # these stages overlap: see training_wall
@@ -227,12 +229,12 @@ def _warnings(config: Config, counts: dict[str, Counts], plan: dict) -> list[str
                 found.append(
                     f"datasets.{name}.shards: a {stage} job takes about {each:.1f} h, but its rule requests {STAGES[stage].hours} h; use more shards"
                 )
-    for kind in ("pretrain", "finetune", "frozen"):
+    for kind in KINDS:
         long = [r for r in plan["runs"] if r["kind"] == kind and _alone(r) > STAGES[kind].hours]
         if long:
             worst = max(long, key=_alone)
             advice = f"--set-resources {kind}:runtime=<minutes>"
-            if kind != "frozen":
+            if kind in ("pretrain", "finetune", "linear"):
                 advice = f"on Slurm they are requeued at that limit and resume; to be requeued less often, set {advice}"
             found.append(
                 f"{len(long)} {kind} run(s) take longer than the {STAGES[kind].hours} h that the rule requests, up to "

@@ -9,6 +9,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from mscl.planning.training import KINDS
+
 WIDTH = 150  # characters per line in a pipe
 # {rate: (description, factor from the stored unit, unit)}
 UNITS = {
@@ -122,8 +124,7 @@ def _runs(plan: dict) -> Table:
 
 def _row(run: dict) -> tuple:
     """The key by which runs are grouped into one row: runs with the same cost."""
-    kinds = ("pretrain", "finetune", "frozen")
-    return (kinds.index(run["kind"]), run["kind"], run["target"], run["model"], run["steps"], run["hours"]["value"])
+    return (KINDS.index(run["kind"]), run["kind"], run["target"], run["model"], run["steps"], run["hours"]["value"])
 
 
 def _rates(plan: dict) -> Table:

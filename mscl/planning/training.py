@@ -10,7 +10,9 @@ from mscl.planning import network
 from mscl.planning.count import Training
 from mscl.planning.rates import CPU_TFLOPS, TFLOPS, TFLOPS_NOTE, Rate, Rates
 from mscl.stages import build
+from mscl.watch.flops import linear_flops
 
+KINDS = ("pretrain", "finetune", "linear", "embed", "frozen")  # stages that train or run networks, in the order of the workflow
 DOUBT = ("assumed", "published", "given", "measured here")  # origins, from the least to the most certain
 
 
@@ -46,11 +48,13 @@ def training(config: Config, planned: list[Training], rates: Rates, classes: int
         same = run.key if run.kind == "pretrain" else (run.model, config.finetune_of(run.target, run.model))
         if same not in costs:
             costs[same] = _costs(config, run, classes)
-        flops, forward, weights, checkpoint = costs[same]
+        flops, frozen, forward, weights, checkpoint = costs[same]
+        trained = frozen if run.kind == "linear" else flops
         load = rates.loading.get(run.key) or _loading(config, run)
         step = rates.steps.get(run.key) or speed.model_copy(update={"value": flops / speed.value / 1e12, "note": ""})
-        each, test = (_seconds(value, load.value, config) for value in (step.value, step.value * forward / flops))
-        origins = {step.origin} if each == step.value else {step.origin, load.origin}
+        own = step.value * trained / flops  # the rate is that of finetuning, which also goes backward
+        each, test = (_seconds(value, load.value, config) for value in (own, step.value * forward / flops))
+        origins = {step.origin} if each == own else {step.origin, load.origin}
         row = {
             "kind": run.kind,
             "target": run.target,
@@ -60,11 +64,11 @@ def training(config: Config, planned: list[Training], rates: Rates, classes: int
             "processes": _processes(config, run),
             "steps": run.steps,
             "videos_seen": run.trained + run.seen,
-            "gflop_per_video": (flops if run.trained else forward) / 1e9,
+            "gflop_per_video": (trained if run.trained else forward) / 1e9,
             "hours": figure((run.trained * each + run.seen * test) / 3600, *origins),
             "step_seconds": of(step),
             "loading_seconds": of(load),
-            "weights_bytes": weights if run.kind != "frozen" else 0,
+            "weights_bytes": weights if run.trained else 0,
             "checkpoint_bytes": checkpoint if run.trained else 0,
         }
         found.append(row)
@@ -72,8 +76,8 @@ def training(config: Config, planned: list[Training], rates: Rates, classes: int
 
 
 def _processes(config: Config, run: Training) -> int:
-    """Processes, and so devices, of a run: training may use several, a frozen test one."""
-    if run.kind == "frozen":
+    """Processes, and so devices, of a run: training may use several, features and frozen tests one."""
+    if run.kind in ("embed", "frozen"):
         return 1
     return config.processes_of(run.model, run.method) if run.kind == "pretrain" else config.compute.processes
 
@@ -96,13 +100,16 @@ def _loading(config: Config, run: Training) -> Rate:
     return Rate(value=value, origin="assumed", note=f"{pictures} frames and {fields} flow fields, from their pixels")
 
 
-def _costs(config: Config, run: Training, classes: int) -> tuple[float, float, int, int]:
-    """(FLOPs per trained video, FLOPs per tested clip, bytes of the weights, bytes of a checkpoint) of a run's network."""
+def _costs(config: Config, run: Training, classes: int) -> tuple[float, float, float, int, int]:
+    """(FLOPs per trained video, the same on a frozen backbone, FLOPs per tested clip, bytes of the weights, bytes of a checkpoint)."""
     if run.kind == "pretrain":
         job = build.pretrain_job(config, run.model, run.method, run.seed)
-        return network.pretrain_flops(job), 0.0, *network.pretrain_bytes(job)
+        return network.pretrain_flops(job), 0.0, 0.0, *network.pretrain_bytes(job)
     job = build.finetune_job(config, run.target, run.model, run.method, run.seed)
-    return network.finetune_flops(job, classes), network.feature_flops(job), *network.finetune_bytes(job, classes)
+    linear = build.linear_job(config, run.target, run.model, run.method, run.seed)
+    asked = config.target(run.target).linear_evaluated
+    flops = network.finetune_flops(job, classes), linear_flops(linear, classes) if asked else 0.0, network.feature_flops(job)
+    return *flops, *network.finetune_bytes(job, classes)
 
 
 def makespan(planned: list[dict], slots: int) -> float:

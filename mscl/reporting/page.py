@@ -13,7 +13,7 @@ from mscl.config.methods import Switches
 from mscl.config.schema import Config, MethodSettings
 from mscl.reporting.formats import Table
 from mscl.reporting.results import Card, Results
-from mscl.reporting.tables import banner
+from mscl.reporting.tables import banner, few_said
 
 SHOWN_FILES = 12  # hashes of a run card shown on the page; its JSON file holds all of them
 SWITCHES = {
@@ -74,8 +74,12 @@ def summary(results: Results) -> list[tuple[str, str]]:
     rows = [
         ("Pretraining data", f"{', '.join(config.pretrain.datasets)}, split {config.pretrain.split}"),
         *(
-            (f"Target {t.name}", f"{t.dataset}: learnt on {t.train}, tested on {t.test}: {', '.join(t.measures)}")
+            (
+                f"Target {t.shown}",
+                f"{t.dataset}: learnt on {t.train}{few_said(config, t)}, tested on {t.test}: {', '.join(t.measures)}",
+            )
             for t in config.targets
+            if t is config.draws_of(t)[0]
         ),
     ]
     for name, model in config.models.items():

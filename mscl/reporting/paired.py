@@ -12,8 +12,8 @@ from scipy.special import stdtrit
 
 from mscl.config.schema import Target
 from mscl.reporting.formats import DASH
+from mscl.reporting.groups import groups
 from mscl.reporting.results import Column, Results, main_columns
-from mscl.reporting.tables import groups
 
 LEAST = 3  # seeds for a verdict
 LEVEL = 0.975  # of the quantile of Student's t: a two-sided interval of 95 %

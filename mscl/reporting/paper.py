@@ -13,7 +13,14 @@ PAPER = "config/paper.yaml"  # below the repository; the report stage names it a
 SECTIONS = ("flow", "mds", "clip", "augment")
 # Keys of a data set that decide which frames are seen.
 DATA = ("format", "fold", "frames", "subset", "group", "holdout", "embedded")
-PARTS = ("contrast", "pretrain", "finetune", "methods", "targets")  # of a model: compared one by one, or no setting of a run
+PARTS = (
+    "contrast",
+    "pretrain",
+    "finetune",
+    "linear",
+    "methods",
+    "targets",
+)  # of a model: compared one by one, or no setting of a run
 IGNORED = {"weights", "sha256", "batch", "precision"}  # of `flow`: where its file is, and how fast it runs
 
 
@@ -62,7 +69,9 @@ def _data(config: Config, paper: Config) -> Iterator[str]:
             yield f"targets.{target.name}: {one.format} (paper: {known})"
             continue
         yield from _differ(f"datasets.{target.dataset}", one, paper.datasets[same.dataset], _except(DATA, one))
-        yield from _differ(f"targets.{target.name}", target, same, _except(("train", "test", "clips"), same))
+        yield from _differ(
+            f"targets.{target.name}", target, same, _except(("train", "test", "clips", "examples", "per_class"), same)
+        )
 
 
 def _same_target(config: Config, paper: Config, target: Target) -> Target | None:

@@ -20,14 +20,14 @@ from mscl.reporting.published import orientation_table, table1_published
 from mscl.reporting.results import Results, Run, read_results
 from mscl.reporting.used import used_table
 from mscl.stages.jobs import ReportJob
-from mscl.stages.layout import finetuning_curves
+from mscl.stages.layout import finetuning_curves, linear_curves
 
 VOLATILE = ("compute", "used")  # tables of times, which differ from run to run: stored in cards/, not in tables/
 FLOW = (
     "Beneath: the optical flow from each shown frame to the next frame of the clip, by DIS; colour is direction (right red, down yellow, left blue), white is no "
     "motion, and the largest motion of the clip has the full colour."
 )
-STAGES = ("pretrain", "finetune")  # the stages with a training history
+STAGES = ("pretrain", "finetune", "linear")  # the stages with a training history
 PRINTED = ("table1", "table1_published", "table2", "table3")
 NARROW = {
     "table1": ("Method", "Origin", "Backbone", "Target", "Top-1 %", "Seeds", "Chance %"),
@@ -85,7 +85,7 @@ def _means(found: Results) -> dict[str, Any]:
 
 def _courses(found: Results) -> dict[str, pd.DataFrame]:
     """<stage>/[<target>-]<model>-<method>-seed<k>.csv -> the history of that run. `dvc plots diff` draws one plot per file."""
-    histories = dict(zip(STAGES, (found.pretraining, found.finetuning)))
+    histories = dict(zip(STAGES, (found.pretraining, found.finetuning, found.linear)))
     return {
         f"{stage}/{'-'.join(run[:-1])}-seed{run[-1]}.csv": table
         for stage, runs in histories.items()
@@ -211,6 +211,18 @@ def _plots(found: Results) -> list[Plot]:
                 caption="Top-1 accuracy on the training split during finetuning.",
             )
             for target, file in finetuning_curves(found.config).items()
+        ),
+        *(
+            Plot(
+                file=f"{file}.png",
+                title="Linear evaluation" if len(found.config.targets) == 1 else f"Linear evaluation on {target}",
+                histories={key[1:]: table for key, table in found.linear.items() if key[0] == target},
+                column="train_top1",
+                label="training top-1, %",
+                scale=100.0,
+                caption="Top-1 accuracy on the training split while a linear classifier is trained on the frozen backbone.",
+            )
+            for target, file in linear_curves(found.config).items()
         ),
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ class Column:
 
 
 FINETUNED = (Column("top1", "Top-1", "finetune"), Column("top5", "Top-5", "finetune"))
+LINEAR = (Column("linear_top1", "Linear (SGD) top-1", "linear"), Column("linear_top5", "Linear (SGD) top-5", "linear"))
+CARDS = ("pretrain_card", "finetune_card", "linear_card", "frozen_card")  # columns of `Results.runs`: ids of run cards
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Results:
     runs: pd.DataFrame  # one row per target x model x method x seed: `columns` (NaN where missing), videos, skipped, chance, majority, ids of the run cards
     pretraining: dict[Run, pd.DataFrame]  # history.csv of each pretraining
     finetuning: dict[Key, pd.DataFrame]  # history.csv of each finetuning
+    linear: dict[Key, pd.DataFrame]  # history.csv of each linear evaluation by SGD
     pairs: dict[tuple[str, str], pd.DataFrame]  # (target, model) -> pairs.csv
     gradcam: dict[tuple[str, str], dict]  # (target, model) -> gradcam.json, with "folder"
     data: dict | None  # data.json
@@ -113,19 +117,21 @@ class Reader:
 def read_results(config: Config, root: Path) -> Results:
     """Read all results below `root`. A missing or unreadable file becomes a sentence in `.missing` and never an error."""
     reader = Reader(config, root)
-    found = Results(config, _columns(config), pd.DataFrame(), {}, {}, {}, {}, None, None, reader.cards, missing=reader.missing)
+    found = Results(
+        config, _columns(config), pd.DataFrame(), {}, {}, {}, {}, {}, None, None, reader.cards, missing=reader.missing
+    )
     pretrained = {tuple(job.values.values()): _read_pretraining(reader, found, job) for job in planned(config, "pretrain")}
     rows: dict[Key, dict] = {}
     for job in planned(config, *READERS):
         key = tuple(job.values[name] for name in TESTED)
         row = rows.setdefault(key, _empty_row(*key) | {"pretrain_card": pretrained.get(key[1:], "")})
         READERS[job.stage.name](reader, found, key, row)
+    for job in planned(config, "embed"):
+        reader.card(reader.at.embed(**job.values), **_where("embed", job.values))
     order = list(product((t.name for t in config.targets), config.models, config.methods, config.seeds))
     found.runs = pd.DataFrame([rows[key] for key in order if key in rows])
-    if (
-        FINETUNED[1] in found.columns and found.runs["chance"].min() >= 0.2
-    ):  # 5 classes or fewer: nearly every answer is among the best five
-        found.columns.remove(FINETUNED[1])
+    if found.runs["chance"].min() >= 0.2:  # 5 classes or fewer: nearly every answer is among the best five
+        found.columns = [column for column in found.columns if column not in (FINETUNED[1], LINEAR[1])]
     for column in found.columns:
         if column.key not in found.runs:
             found.runs[column.key] = NAN
@@ -143,6 +149,7 @@ def _columns(config: Config) -> list[Column]:
     named = [(name, measure(name).columns) for name in names]
     return [
         *(FINETUNED if config.finetuned_targets else ()),
+        *(LINEAR if config.linear_targets else ()),
         *(Column(_key(name, c), title, "frozen") for name, columns in named for c, title in columns.items()),
     ]
 
@@ -163,7 +170,7 @@ def _key(name: str, column: str) -> str:
 def _empty_row(target: str, model: str, method: str, seed: int) -> dict:
     run = {"target": target, "model": model, "method": method, "seed": seed}
     unmeasured = {"videos": 0, "skipped": 0, "chance": NAN, "majority": NAN, "top1": NAN, "top5": NAN}
-    return run | unmeasured | dict.fromkeys(("pretrain_card", "finetune_card", "frozen_card"), "")
+    return run | unmeasured | dict.fromkeys(CARDS, "")
 
 
 def _where(stage: str, values: dict[str, Any]) -> dict[str, str]:
@@ -186,15 +193,34 @@ def _read_pretraining(reader: Reader, found: Results, job: Planned) -> str:
 
 
 def _read_finetuning(reader: Reader, found: Results, key: Key, row: dict) -> None:
-    folder = reader.at.finetune(*key)
-    metrics = reader.json(Path(folder, METRICS), f"The finetuning of {_label(reader, key)}")
+    answers = partial(found.right.__setitem__, key)
+    if accuracies := _read_training(reader, "finetune", "finetuning", found.finetuning, key, row, answers):
+        row |= accuracies
+
+
+def _read_linear(reader: Reader, found: Results, key: Key, row: dict) -> None:
+    if accuracies := _read_training(reader, "linear", "linear evaluation", found.linear, key, row):
+        row |= {column.key: accuracies.pop(column.key.removeprefix("linear_")) for column in LINEAR}
+        row |= {} if row["finetune_card"] else accuracies  # the same test videos
+
+
+def _read_training(
+    reader: Reader, stage: str, what: str, histories: dict, key: Key, row: dict, right: Callable[[pd.Series], None] | None = None
+) -> dict:
+    """The accuracies of a classifier trained on clips, and what chance is; its card goes to `row`, its history to `histories`.
+
+    `right` is given whether it is right about each test video, by clip_id.
+    """
+    folder, label = getattr(reader.at, stage)(*key), _label(reader, key)
+    metrics = reader.json(Path(folder, METRICS), f"The {what} of {label}")
     if metrics is None:
-        return
-    row |= {"chance": metrics.get("chance", NAN)} | _accuracies(reader, found, key, metrics)
-    row["finetune_card"] = reader.card(folder, **_where("finetune", dict(zip(TESTED, key))))
-    history = reader.table(Path(folder, HISTORY), f"The finetuning history of {_label(reader, key)}")
+        return {}
+    found = {"chance": metrics.get("chance", NAN)} | _accuracies(reader, Path(folder), metrics, label, what, right)
+    row[f"{stage}_card"] = reader.card(folder, **_where(stage, dict(zip(TESTED, key))))
+    history = reader.table(Path(folder, HISTORY), f"The {what} history of {label}")
     if history is not None:
-        found.finetuning[key] = history
+        histories[key] = history
+    return found
 
 
 def _read_frozen(reader: Reader, found: Results, key: Key, row: dict) -> None:
@@ -204,7 +230,7 @@ def _read_frozen(reader: Reader, found: Results, key: Key, row: dict) -> None:
         return
     measured = metrics.get("measures", {})
     for count in ("chance", "majority", "videos", "skipped"):  # of a target without finetuning
-        if not row["finetune_card"]:
+        if not row["finetune_card"] and not row["linear_card"]:
             row[count] = metrics.get(count, row[count])
     for name in reader.config.target(key[0]).frozen:
         for column, title in columns_of(name, measured.get(name, {})).items():
@@ -217,7 +243,7 @@ def _read_frozen(reader: Reader, found: Results, key: Key, row: dict) -> None:
     row["frozen_card"] = reader.card(folder, **_where("frozen", dict(zip(TESTED, key))))
 
 
-READERS = {"finetune": _read_finetuning, "frozen": _read_frozen}
+READERS = {"finetune": _read_finetuning, "linear": _read_linear, "frozen": _read_frozen}
 
 
 def columns_of(name: str, measured: dict[str, float]) -> dict[str, str]:
@@ -227,26 +253,26 @@ def columns_of(name: str, measured: dict[str, float]) -> dict[str, str]:
     return {column: f"{short_name(name)} {column}" for column in measured}
 
 
-def _accuracies(reader: Reader, found: Results, key: Key, metrics: dict) -> dict:
+def _accuracies(reader: Reader, folder: Path, metrics: dict, label: str, what: str, right: Callable | None) -> dict:
     """Top-1, top-5 and the share of the most frequent class, recomputed from the predictions. A difference from metrics.json is reported."""
-    label = _label(reader, key)
-    predictions = reader.table(Path(reader.at.finetune(*key), PREDICTIONS), f"The predictions of {label}")
+    predictions = reader.table(folder / PREDICTIONS, f"The predictions of {label}")
     kept = {k: metrics.get(k, NAN) for k in ("top1", "top5", "majority")} | {k: metrics.get(k, 0) for k in ("videos", "skipped")}
     if predictions is None:
         return kept
     try:
         counted = metrics_from_predictions(predictions, int(metrics["classes"]))
     except (KeyError, ValueError) as error:
-        reader.missing.append(f"The predictions of {label} cannot be counted ({error}); run finetuning again.")
+        reader.missing.append(f"The predictions of {label} cannot be counted ({error}); run {what} again.")
         return kept
     if any(abs(counted[k] - kept[k]) > 1e-6 for k in ("top1", "top5")):
         reader.missing.append(
             f"{METRICS} of {label} has top-1 {kept['top1']:.4f}, but its predictions give {counted['top1']:.4f}; "
-            "the tables show the latter. Run finetuning again."
+            f"the tables show the latter. Run {what} again."
         )
     answered = with_prediction(predictions)
-    right = [int(top[0]) == true for top, true in zip(answered["top"], answered["label"], strict=True)]
-    found.right[key] = pd.Series(right, index=answered["clip_id"], dtype=bool)
+    if right:
+        each = [int(top[0]) == true for top, true in zip(answered["top"], answered["label"], strict=True)]
+        right(pd.Series(each, index=answered["clip_id"], dtype=bool))
     return counted | {"majority": majority_share(answered["label"])}
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 import pandas as pd
 
-from mscl.config.schema import Config, Target
-from mscl.reporting.formats import DASH, Table, mean_sd, number, seeds, table_of
+from mscl.config.schema import Config
+from mscl.reporting.formats import DASH, Table, mean_sd, number, table_of
+from mscl.reporting.groups import Group, few_said, groups
 from mscl.reporting.paper import differences
 from mscl.reporting.results import Column, Results
 
@@ -32,6 +32,9 @@ MAJORITY = (
     "Chance is 1 / number of classes; Majority is the share of the most frequent class among the test videos, which always answering "
     "that class would score. Neither applies to R@k."
 )
+
+
+DRAWN = " Of a mean of draws, over seeds and draws: the column Seeds gives their numbers."
 
 
 def banner(config: Config) -> str:
@@ -58,40 +61,11 @@ def span(values: pd.Series) -> str:
     return "–".join(dict.fromkeys(map(str, (known[0], known[-1])))) if known else DASH
 
 
-@dataclass(frozen=True)
-class Group:
-    """Runs that differ only in their seed: a row of a table. For the mean over folds, `runs` has one row per seed, too."""
-
-    shown: str  # name of the target
-    target: Target
-    model: str
-    method: str
-    runs: pd.DataFrame
-
-
-def groups(results: Results) -> list[Group]:
-    """The rows of the tables in the order of the configuration; behind the folds of a target, their mean."""
-    found, config = [], results.config
-    tested = {key: rows for key, rows in results.runs.groupby(["target", "model", "method"], sort=False)}
-    for target in config.targets:
-        found += [Group(target.name, target, *key[1:], rows) for key, rows in tested.items() if key[0] == target.name]
-        folds = [t for t in config.targets if target.folds_of and t.folds_of == target.folds_of]
-        if folds and target is folds[-1]:
-            run = dict.fromkeys(key[1:] for key in tested if key[0] == target.name)
-            found += [_mean_of(folds, results, model, method) for model, method in run]
-    return found
-
-
-def _mean_of(folds: list[Target], results: Results, model: str, method: str) -> Group:
-    """The mean over folds for each seed for which every fold was measured."""
-    runs = results.runs
-    runs = runs[runs["target"].isin([t.name for t in folds]) & (runs["model"] == model) & (runs["method"] == method)]
-    numbers = [*(column.key for column in results.columns), "chance", "majority"]
-    means = runs.groupby("seed", sort=False)[numbers].agg(lambda values: values.mean(skipna=False)).reset_index()
-    counts = runs.groupby("seed", sort=False)[["videos", "skipped"]].sum().reset_index(drop=True)
-    cards = runs.groupby("seed", sort=False)[["finetune_card", "frozen_card"]].agg("first").reset_index(drop=True)
-    shown = f"{folds[0].folds_of}, mean of folds {', '.join(str(t.fold) for t in folds)}"
-    return Group(shown, folds[0], model, method, pd.concat([means, counts, cards], axis=1))
+def _spread(config: Config) -> str:
+    """The sentence on ±, and on the few training videos of targets."""
+    few = [f"{t.shown}{few_said(config, t)}" for t in config.targets if t.few and t is config.draws_of(t)[0]]
+    drawn = DRAWN if any(t.draws_of for t in config.targets) else ""
+    return SPREAD + drawn + (f" Learnt on few training videos, drawn anew for each seed: {'; '.join(few)}." if few else "")
 
 
 def of_table(results: Results, *begins: str) -> list[str]:
@@ -103,7 +77,7 @@ def table1(results: Results) -> Table:
     """Table 1: measured top-1 on the targets. `mscl.reporting.published` has the published block."""
     config = results.config
     records = [_measured_record(results, group) for group in groups(results) if group.target.finetuned]
-    tested = [f"split {t.test} of {t.dataset}" for t in config.finetuned_targets]
+    tested = dict.fromkeys(f"split {t.test} of {t.dataset}" for t in config.finetuned_targets)
     return table_of(
         "table1",
         "Table 1. Action classification, measured",
@@ -118,15 +92,15 @@ def table1(results: Results) -> Table:
             "Epochs": lambda r: r["epochs"] or DASH,
             "Target": lambda r: r["target"],
             "Top-1 %": lambda r: mean_sd(r["top1"] / 100, r["top1_std"] / 100),
-            "Seeds": lambda r: seeds(r["seeds"]),
+            "Seeds": lambda r: r["averaged"],
             "Test videos": lambda r: r["test_videos"] or DASH,
             "Chance %": lambda r: number(r["chance"], 1),
             "Majority %": lambda r: number(r["majority"], 1),
             "Source": lambda r: r["source"],
         },
-        TABLE1_CSV,
+        (*TABLE1_CSV, *_draws(config)),
         caption=f"Top-1 accuracy after finetuning, from this run, on "
-        f"{' and '.join(tested) or 'no target: none is finetuned'}. {banner(config)} {SPREAD} {MAJORITY} Clip is frames x pixels at test time, "
+        f"{' and '.join(tested) or 'no target: none is finetuned'}. {banner(config)} {_spread(config)} {MAJORITY} Clip is frames x pixels at test time, "
         "Views the clips x crops whose softmax is averaged.",
         notes=of_table(results, "The finetuning of", "metrics.json"),
         wide=("Source",),
@@ -138,7 +112,9 @@ def _measured_record(results: Results, group: Group) -> dict[str, Any]:
     config, model, method, runs = results.config, group.model, group.method, group.runs
     recipe = config.finetune_of(group.target.name, model)
     done, trained = runs[runs["top1"].notna()], config.switches(method).pretrain
-    unfinished = "" if len(done) == len(runs) else f"; {len(done)} of {len(runs)} seeds finished"
+    unfinished = (
+        "" if len(done) == len(runs) else f"; {len(done)} of {len(runs)} {'seeds' if group.draws == 1 else 'runs'} finished"
+    )
     return {
         "method": method,
         "title": config.title(method),
@@ -153,7 +129,9 @@ def _measured_record(results: Results, group: Group) -> dict[str, Any]:
         "target": group.shown,
         "top1": done["top1"].mean() * 100,
         "top1_std": done["top1"].std(ddof=1) * 100,
-        "seeds": len(done),
+        "seeds": len(done) if group.draws == 1 else done["seed"].nunique(),
+        "averaged": group.seeds(done),
+        "draws": group.draws,
         "test_videos": span(done["videos"]),
         "chance": done["chance"].mean() * 100,
         "majority": done["majority"].mean() * 100,
@@ -188,7 +166,7 @@ def table3(results: Results) -> Table:
         | {
             "Model": lambda r: r["model"],
             "Method": lambda r: r["title"],
-            "Seeds": lambda r: str(r["seeds"]),
+            "Seeds": lambda r: r["averaged"],
             **{column.title: percent(column) for column in results.columns},
             "Chance": lambda r: number(r["chance"], 1),
             "Majority": lambda r: number(r["majority"], 1),
@@ -202,12 +180,18 @@ def table3(results: Results) -> Table:
             *(f"{c.key}{s}" for c in results.columns for s in ("", "_std")),
             "chance",
             "majority",
+            *_draws(config),
         ),
-        caption=f"All measures on {' and '.join(t.name for t in config.targets)}, in percent. Top-1 and top-5 are measured after finetuning; the others use the "
-        f"frozen backbone (randomly initialised for a method without pretraining). {banner(config)} {SPREAD} {MAJORITY} Published on other data sets, "
+        caption=f"All measures on {' and '.join(dict.fromkeys(t.shown for t in config.targets))}, in percent. Top-1 and top-5 are measured after finetuning; the others use the "
+        f"frozen backbone (randomly initialised for a method without pretraining). {banner(config)} {_spread(config)} {MAJORITY} Published on other data sets, "
         f"for orientation only: {'; '.join(other)}.",
         notes=notes,
     )
+
+
+def _draws(config: Config) -> tuple[str, ...]:
+    """The column of the CSV with the number of draws, where a target has several."""
+    return ("draws",) if any(t.draws_of for t in config.targets) else ()
 
 
 def _target(config: Config) -> dict[str, Callable[[dict[str, Any]], str]]:
@@ -225,7 +209,9 @@ def _measures_record(results: Results, group: Group) -> dict[str, Any]:
         "method": group.method,
         "title": results.config.title(group.method),
         "kind": kind_of(results.config),
-        "seeds": int(measured.sum()),
+        "seeds": int(measured.sum()) if group.draws == 1 else runs[measured]["seed"].nunique(),
+        "averaged": group.seeds(runs[measured]),
+        "draws": group.draws,
         "chance": runs["chance"].mean() * 100,
         "majority": runs["majority"].mean() * 100,
         "group": "measured",

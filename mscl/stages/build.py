@@ -7,16 +7,19 @@ from typing import Any
 from mscl.config.datasets import FramesConfig, Subset
 from mscl.config.methods import Switches
 from mscl.config.schema import Compute, Config, Model
+from mscl.config.targets import Target
 from mscl.stages.jobs import (
     AnalysisJob,
     DataJob,
     DatasetJob,
     DownloadJob,
+    EmbedJob,
     FinetuneJob,
     FlowErrorJob,
     FlowJob,
     FramesJob,
     FrozenJob,
+    LinearJob,
     ManifestJob,
     Net,
     PretrainJob,
@@ -25,7 +28,7 @@ from mscl.stages.jobs import (
     Source,
     Watched,
 )
-from mscl.stages.layout import WEIGHTS, Layout
+from mscl.stages.layout import FEATURES, WEIGHTS, Layout
 
 
 def rgb_net(model: Model) -> RGBNet:
@@ -165,6 +168,7 @@ def _tested(config: Config, target: str, model: str, method: str, seed: int) -> 
         "train": tested.train,
         "test": tested.test,
         "kernels": config.compute.kernels,
+        "few": tested.few,
         **_machine(config),
     }
 
@@ -175,17 +179,53 @@ def finetune_job(config: Config, target: str, model: str, method: str, seed: int
     return FinetuneJob(finetune=recipe, **_tested(config, target, model, method, seed))
 
 
+def linear_job(config: Config, target: str, model: str, method: str, seed: int) -> LinearJob:
+    """One linear evaluation by SGD with its test."""
+    recipe = config.linear_of(target, model)
+    return LinearJob(finetune=recipe, **_tested(config, target, model, method, seed))
+
+
+def embed_job(config: Config, target: str, model: str, method: str, seed: int) -> EmbedJob:
+    """The features of all videos of a target, which its draws of few videos share."""
+    return EmbedJob(**_embedded(config, target, model, method, seed) | {"few": None})
+
+
 def frozen_job(config: Config, target: str, model: str, method: str, seed: int) -> FrozenJob:
-    """The frozen tests of one pretraining run. Clips are read as in the test after finetuning."""
-    recipe, tested = config.finetune_of(target, model), config.target(target)
-    return FrozenJob(
-        measures=tested.frozen,
-        frames=recipe.frames,
-        stride=recipe.stride,
-        test_size=recipe.test_size,
-        clips=tested.clips,
-        **_tested(config, target, model, method, seed),
-    )
+    """The frozen tests of one pretraining run."""
+    first = features_of(config, target, model)
+    features = f"{Layout(config).embed(first, model, method, seed)}/{FEATURES}" if first else None
+    run = _embedded(config, target, model, method, seed)
+    return FrozenJob(measures=config.target(target).frozen, features=features, **run)
+
+
+def _embedded(config: Config, target: str, model: str, method: str, seed: int) -> dict[str, Any]:
+    """The settings of features of frozen backbones. Clips are read as in the test after finetuning."""
+    recipe = config.finetune_of(target, model)
+    clips = {
+        "frames": recipe.frames,
+        "stride": recipe.stride,
+        "test_size": recipe.test_size,
+        "clips": config.target(target).clips,
+    }
+    return clips | _tested(config, target, model, method, seed)
+
+
+def features_of(config: Config, target: str, model: str) -> str | None:
+    """The target under whose name the features for `target` are stored; None if its frozen tests extract their own.
+
+    Features are stored where a target of few training videos needs them: all its draws, and all targets with the same videos and
+    clips, read the same file, named after the first of them.
+    """
+    wanted = _view(config, config.target(target), model)
+    same = [other for other in config.targets_of(model) if other.frozen and _view(config, other, model) == wanted]
+    return same[0].name if any(other.few for other in same) else None
+
+
+def _view(config: Config, target: Target, model: str) -> tuple:
+    """Which videos and clips the features of frozen backbones are extracted from."""
+    recipe, fold = config.finetune_of(target.name, model), target.fold if target.fold in config.folds(target.dataset) else None
+    videos = target.dataset, fold, target.train, target.test
+    return *videos, recipe.frames, recipe.stride, recipe.test_size, target.clips
 
 
 def compared(config: Config, model: str) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from mscl.config.measures import measure
 from mscl.config.methods import Switches
 from mscl.config.module_path import module_of
 from mscl.config.schema import Analysis, Augment, ClipConfig, Config, Contrast, Finetune, FlowConfig, Kernels, MDSConfig, Optim
+from mscl.config.targets import Few
 from mscl.config.validation import ConfigError, Strict, parse
 from mscl.stages.layout import PREDICTIONS, WEIGHTS, shard_paths
 
@@ -184,6 +185,7 @@ class TestedJob(Job):
     """The part shared by finetuning and the frozen tests: a backbone, its weights, and the target data set.
 
     `weights` is the weights file of the pretraining run, or None for random initialisation; the stage reads the path from here.
+    `few` are the training videos to draw, or None for all.
     """
 
     method: Name
@@ -193,6 +195,7 @@ class TestedJob(Job):
     source: Source
     train: str
     test: str
+    few: Few | None = None
     device: str
     threads: int
     kernels: Kernels = Kernels()
@@ -210,14 +213,27 @@ class FinetuneJob(TestedJob):
     finetune: Finetune
 
 
-class FrozenJob(TestedJob):
-    """Evaluates the features of the frozen backbone; `clips` per video are averaged, of `frames` frames and `test_size` pixels."""
+class LinearJob(FinetuneJob):
+    """Trains a linear classifier on clips, on a frozen backbone, and tests it; `finetune` is its recipe."""
 
-    measures: tuple[str, ...]
+
+class EmbedJob(TestedJob):
+    """Extracts the features of the frozen backbone; `clips` per video are averaged, of `frames` frames and `test_size` pixels."""
+
     frames: int
     stride: int | None = None
     test_size: int
     clips: int
+
+
+class FrozenJob(EmbedJob):
+    """Measures the features of the frozen backbone: those in the file `features`, or, if it is None, it extracts them itself."""
+
+    measures: tuple[str, ...]
+    features: Path | None = None
+
+    def reads(self) -> dict[str, list[Path]]:
+        return {"features": [self.features]} if self.features else super().reads()
 
     def modules(self) -> tuple[str, ...]:
         return (*self.net.modules(), *(module_of(measure(name).function) for name in self.measures))

@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mscl.config.schema import Config
+    from mscl.config.targets import Target
 
 WEIGHTS, HISTORY = "weights.safetensors", "history.csv"
 METRICS, PREDICTIONS = "metrics.json", "predictions.parquet"
+FEATURES = "features.npz"
 PAIRS, GRADCAM, FIGURES = "pairs.csv", "gradcam.json", "gradcam"
 CARD = "run.json"
 # The outputs of each stage that writes a run card: name in the rules -> file name.
 MADE: dict[str, dict[str, str]] = {
     "pretrain": {"weights": WEIGHTS, "history": HISTORY},
     "finetune": {"weights": WEIGHTS, "predictions": PREDICTIONS, "metrics": METRICS, "history": HISTORY},
+    "linear": {"weights": WEIGHTS, "predictions": PREDICTIONS, "metrics": METRICS, "history": HISTORY},
+    "embed": {"features": FEATURES},
     "frozen": {"metrics": METRICS},
     "analysis": {"pairs": PAIRS, "gradcam": GRADCAM, "figures": FIGURES},
 }
@@ -37,8 +41,18 @@ def _joined(values: dict[str, object]) -> str:
 
 def finetuning_curves(config: Config) -> dict[str, str]:
     """Target -> name of the report's figure with its finetuning curves."""
-    targets = [target.name for target in config.finetuned_targets]
-    return {target: "finetune_top1" if len(targets) == 1 else f"finetune_top1_{target}" for target in targets}
+    return _curves("finetune_top1", config.finetuned_targets)
+
+
+def linear_curves(config: Config) -> dict[str, str]:
+    """Target -> name of the report's figure with its curves of linear evaluation."""
+    return _curves("linear_top1", config.linear_targets)
+
+
+def _curves(name: str, targets: list[Target]) -> dict[str, str]:
+    """Of several draws of few training videos, the first has a figure."""
+    drawn = [target.name for target in targets if target.draw == 1 or not target.draws_of]
+    return {target: name if len(drawn) == 1 else f"{name}_{target}" for target in drawn}
 
 
 class Layout:
@@ -75,6 +89,14 @@ class Layout:
     def finetune(self, target: str, model: str, method: str, seed: int | str) -> str:
         """The folder with the results of a finetuning run."""
         return f"{self.results}/finetune/{target}/{model}/{method}/seed{seed}"
+
+    def linear(self, target: str, model: str, method: str, seed: int | str) -> str:
+        """The folder with the results of a linear evaluation by SGD."""
+        return f"{self.results}/linear/{target}/{model}/{method}/seed{seed}"
+
+    def embed(self, target: str, model: str, method: str, seed: int | str) -> str:
+        """The folder with the features of a frozen backbone that several targets share."""
+        return f"{self.results}/embed/{target}/{model}/{method}/seed{seed}"
 
     def frozen(self, target: str, model: str, method: str, seed: int | str) -> str:
         """The folder with the results of the frozen tests of a run."""

@@ -116,6 +116,11 @@ def _models(config: Config, targets: Iterable[Target]) -> Iterator[tuple]:
     return ((target.name, model) for target in targets for model in config.models if target in config.targets_of(model))
 
 
+def _embedded(config: Config) -> Iterator[tuple]:
+    runs = _tested(config, [target for target in config.targets if target.frozen])
+    return (run for run in runs if build.features_of(config, *run[:2]) == run[0])
+
+
 # Inputs that the settings do not name, and outputs.
 
 
@@ -158,7 +163,7 @@ def _results(stage: str) -> Callable[..., dict[str, str]]:
 def _everything(config: Config, at: Layout) -> dict[str, list[str]]:
     """All results that the report reads."""
     found: dict[str, list[str]] = {"data": [], "weights": [], "metrics": [], "pairs": [], "gradcam": [], "flow_error": []}
-    for job in planned(config, "data_health", "flow_error", "pretrain", "finetune", "frozen", "analysis"):
+    for job in planned(config, "data_health", "flow_error", "pretrain", "finetune", "linear", "frozen", "analysis"):
         for name, path in job.stage.makes(at, **job.values).items():
             if name in found and (name != "weights" or job.stage.name == "pretrain"):
                 found[name].append(path)
@@ -269,6 +274,30 @@ STAGES: dict[str, Stage] = {
             carded=True,
         ),
         Stage(
+            "linear",
+            per=TESTED,
+            jobs=lambda config: _tested(config, config.linear_targets),
+            kind=jobs.LinearJob,
+            job=build.linear_job,
+            makes=_results("linear"),
+            code="mscl.training.linear",
+            hours=24,
+            memory_mb=16000,
+            carded=True,
+        ),
+        Stage(
+            "embed",
+            per=TESTED,
+            jobs=_embedded,
+            kind=jobs.EmbedJob,
+            job=build.embed_job,
+            makes=_results("embed"),
+            code="mscl.evaluation.embed",
+            hours=4,
+            memory_mb=16000,
+            carded=True,
+        ),
+        Stage(
             "frozen",
             per=TESTED,
             jobs=lambda config: _tested(config, [target for target in config.targets if target.frozen]),
@@ -283,7 +312,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "analysis",
             per=("target", "model"),
-            jobs=lambda config: _models(config, config.finetuned_targets),
+            jobs=lambda config: _models(config, config.analysed_targets),
             kind=jobs.AnalysisJob,
             job=build.analysis_job,
             makes=_results("analysis"),
@@ -310,16 +339,16 @@ STAGES: dict[str, Stage] = {
 def by_hand(config: Config, stage: str, model: str, method: str, seed: int, target: str = "") -> tuple[str, str, str]:
     """For a training run started by hand: the folder of its results, the folder of its run card, and its job as JSON.
 
-    `target` is that of a finetuning; without it the first.
+    `target` is that of a finetuning or a linear evaluation; without it the first.
 
     Raises ValueError when `stage` is not a training stage or the configuration has no such run.
     """
-    if stage not in ("pretrain", "finetune"):
-        raise ValueError(f"unknown training stage '{stage}'; use pretrain or finetune")
-    targets = [found.name for found in config.finetuned_targets]
+    if stage not in ("pretrain", "finetune", "linear"):
+        raise ValueError(f"unknown training stage '{stage}'; use pretrain, finetune or linear")
+    targets = [found.name for found in (config.linear_targets if stage == "linear" else config.finetuned_targets)]
     target = target or (targets[0] if targets else "")
     asked = {"models": (model, config.models), "methods": (method, config.methods), "seeds": (seed, config.seeds)}
-    asked |= {"targets": (target, targets)} if stage == "finetune" else {}
+    asked |= {"targets": (target, targets)} if stage != "pretrain" else {}
     for key, (value, known) in asked.items():
         if value not in known:
             raise ValueError(f"{key}: the configuration has no '{value}'; it has {', '.join(map(str, known)) or 'none'}")
@@ -330,6 +359,6 @@ def by_hand(config: Config, stage: str, model: str, method: str, seed: int, targ
     if stage == "pretrain" and not config.switches(method).pretrain:
         raise ValueError(f"methods: '{method}' has no pretraining")
     run, at = {"model": model, "method": method, "seed": seed}, Layout(config)
-    run = {"target": target} | run if stage == "finetune" else run
+    run = {"target": target} | run if stage != "pretrain" else run
     made = STAGES[stage].makes(at, **run)
     return str(Path(made["weights"]).parent), str(Path(made["card"]).parent), dumps(STAGES[stage].settings(config, run))

@@ -23,9 +23,10 @@ from mscl.stages.layout import HISTORY, METRICS, PREDICTIONS, WEIGHTS
 from mscl.store.shards import Shards
 from mscl.training.augment import flip, normalise
 from mscl.training.checkpoint import digest, save_weights
-from mscl.training.clips import FinetuneClips, UniformClips, manifest_rows
+from mscl.training.clips import FinetuneClips, UniformClips, manifest_rows, readable
 from mscl.training.draws import Draws
 from mscl.training.engine import DEFAULT, Machine, Run
+from mscl.training.few import draw_few
 from mscl.training.hardware import DEFAULT as KERNELS
 from mscl.training.hardware import memory_format, place, prepare_device
 from mscl.training.identity import identity_of
@@ -46,6 +47,8 @@ class Classifier(nn.Module):
         self.fc = nn.Linear(self.backbone.feature_dim, classes)
         nn.init.normal_(self.fc.weight, std=0.01)
         nn.init.zeros_(self.fc.bias)
+
+    flops = staticmethod(finetune_flops)  # of a training step, per video
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         return self.fc(self.dropout(self.backbone(x_BCTHW).float()))
@@ -112,17 +115,20 @@ def test_clips(store: Shards, rows: pd.DataFrame, recipe: Finetune) -> UniformCl
     return UniformClips(store, rows, recipe.frames, recipe.test_size, recipe.test_clips, recipe.test_crops, recipe.stride)
 
 
-def finetune(job: FinetuneJob, out: Path, machine: Machine = DEFAULT) -> None:
+def finetune(job: FinetuneJob, out: Path, machine: Machine = DEFAULT, kind: type[Classifier] = Classifier) -> None:
     """Train on `job.train`, test on `job.test`; write weights, predictions, metrics and history to `out`.
 
-    Without `job.weights` it trains from scratch: of a pretraining only the RGB query backbone is loaded.
+    Without `job.weights` it trains from scratch: of a pretraining only the RGB query backbone is loaded. `kind` says what of the
+    network is trained (`mscl.training.linear`). Raises ValueError without videos, or with too few of them for `job.few`.
     """
     device = prepare_device(job.device, job.threads, job.kernels)
     torch.manual_seed(job.seed)
     rows, store = manifest_rows(job.source), Shards(job.source.frame_indexes())
     classes = int(rows.label.max()) + 1
     labelled = rows[rows.label >= 0]
-    train = FinetuneClips(store, labelled[labelled.split == job.train], job.finetune, job.net.size, job.seed)
+    usable = readable(labelled[labelled.split == job.train], store)[0]
+    few = draw_few(usable, job.few, job.seed, f"{job.source.manifest}, split '{job.train}'")
+    train = FinetuneClips(store, few, job.finetune, job.net.size, job.seed)
     test = test_clips(store, labelled[labelled.split == job.test], job.finetune)
     for split, clips in ((job.train, train), (job.test, test)):
         if not len(clips):
@@ -132,15 +138,15 @@ def finetune(job: FinetuneJob, out: Path, machine: Machine = DEFAULT) -> None:
             )
     if train.rows.label.nunique() < 2 and not distributed.rank():
         print(f"note: all {len(train)} usable training videos are of one class, so the accuracy will say nothing")
-    model = Classifier(job.net, job.finetune, classes)
+    model = kind(job.net, job.finetune, classes)
     if job.weights is not None:
         load_backbone_weights(model.backbone, job.weights)
     model = place(model, device, job.kernels)
     weights = sha256(job.weights) if job.weights else ""
-    code, groups = code_hash(__name__, *job.modules()), str(distributed.size())
+    code, groups = code_hash(kind.__module__, *job.modules()), str(distributed.size())
     identity = identity_of(job, code, [job.source], train.rows, pretrained_weights=weights, batch_norm_groups=groups)
     run = Run(model, train, job.finetune, job.seed, identity, out / "checkpoint.pt", machine)
-    share = mfu(finetune_flops(job, classes), device) if device.type == "cuda" else None
+    share = mfu(kind.flops(job, classes), device) if device.type == "cuda" else None
     history = run.fit(FinetuneStep(model, job), gpu_share=share)
     if distributed.rank():
         return

@@ -89,6 +89,17 @@ def finetune_flops(job: jobs.FinetuneJob, classes: int) -> float:
     return counter.get_total_flops() / PAIR
 
 
+def linear_flops(job: jobs.LinearJob, classes: int) -> float:
+    """FLOPs per video of one step of linear evaluation: the backbone forward, and the linear layer forward and backward."""
+    model = on_meta(lambda: nn.ModuleDict({"backbone": (b := build_backbone(job.net)), "fc": nn.Linear(b.feature_dim, classes)}))
+    model["backbone"].eval()
+    with counted(model) as counter:
+        with torch.no_grad():
+            features = model["backbone"](torch.empty(PAIR, 3, job.finetune.frames, job.net.size, job.net.size))
+        F.cross_entropy(model["fc"](features), torch.zeros(PAIR, dtype=torch.long)).backward()
+    return counter.get_total_flops() / PAIR
+
+
 def mfu(flops: float, device: torch.device) -> Callable[[float], float] | None:
     """A function from clips per second to MFU, for `flops` FLOPs per video; None on a CPU or an unknown GPU.
 

@@ -107,6 +107,12 @@ def test_shipped_configurations_are_valid(path):
     ("targets", [{"dataset": "ss", "models": {"r81": {}}}], "targets.0.models: no model 'r81'; did you mean 'r18'?"),
     ("targets", [{"dataset": "ss", "finetune": {"test_crops": 2}}], "targets.0.finetune.test_crops: "),
     ("targets", [{"dataset": "ss", "finetune": {"batch": 7}}], None),
+    ("targets", [{"dataset": "ss", "examples": 9, "per_class": 2}], "targets.0.per_class: examples is also given; remove one of the two"),
+    ("targets", [{"dataset": "ss", "per_class": 0}], "targets.0.per_class: input should be greater than or equal to 1 (got 0)"),
+    ("targets", [{"dataset": "ss", "examples": 1}], "targets.0.examples: input should be greater than or equal to 2 (got 1)"),
+    ("targets", [{"dataset": "ss", "draws": 3}], "targets: draws: target 'ss' uses all training videos; add examples"),
+    ("targets", [{"dataset": "ss", "per_class": 1, "draws": 0}], "targets: draws: 0 is not a number of draws; give a whole number from 1"),
+    ("targets", [{"dataset": "ss", "measures": ["linear"], "linear": {"epochs": 3}}], "models.r18.linear.warmup: 8 epochs of 3; set a smaller"),
     ("finetune", {"dataset": "ss", "test": "validation"}, "finetune: there may be several targets now; write targets: [{dataset: ss, test: validation}]"),
     ("analysis/measures", ["probe"], "analysis.measures: belongs to a target now; write it under targets"),
     ("models/r18/pretrain/accumulate", 2, "models.r18.pretrain.accumulate: contrast.bn_groups 1 must be a multiple of 2 (processes of this run"),
@@ -257,6 +263,15 @@ def test_folds_stand_for_one_target_each():
     assert [s.fold for s in sources] == [1, None, 3] and len({s.frames for s in sources}) == 1  # the frames are shared
     other = config.datasets["ucf"].of_fold(3)
     assert other.annotations["train"] == "ucfTrainTestlist/trainlist03.txt" and config.datasets["ucf"].fold == 2
+    few = {"dataset": "ucf", "name": "few", "folds": [1, 2], "test": "test", "measures": ["knn"], "examples": 101, "draws": 2}
+    drawn = load_config(values | {"targets": [few]})
+    assert [(t.name, t.fold, t.folds_of, t.draw, t.draws_of) for t in drawn.targets] == [
+        ("few-fold1-draw1", 1, "few", 1, "few-fold1"),
+        ("few-fold1-draw2", 1, "few", 2, "few-fold1"),
+        ("few-fold2-draw1", 2, "few", 1, "few-fold2"),
+        ("few-fold2-draw2", 2, "few", 2, "few-fold2"),
+    ]
+    assert load_config(drawn.model_dump(mode="json")) == drawn
     values["targets"] = [{"dataset": "ss"}, {"dataset": "ucf", "folds": [], "test": "test"}]
     with pytest.raises(ConfigError, match="targets.1.folds: unknown key"):  # no target disappears without a word
         load_config(values)

@@ -75,6 +75,26 @@ def test_unknown_classes_are_refused_where_the_classes_are_known(tmp_path, writt
     ]
 
 
+def test_too_few_videos_for_a_draw_are_said_where_there_is_a_manifest(prepared):
+    values = tiny_config(prepared.paths.data.parent)
+    values["targets"] = [
+        {"dataset": "ss", "name": "five", "per_class": 5, "draws": 2, "measures": ["probe"]},
+        {"dataset": "ss", "name": "many", "examples": 100, "measures": ["linear"]},
+        {"dataset": "ss", "name": "two", "per_class": 1, "measures": ["linear"]},
+    ]
+    with pytest.raises(ConfigError) as error:
+        describe(load_config(values))
+    five, many, *rest = str(error.value).splitlines()
+    assert (
+        five.startswith("target five: per_class: 5, but class '") and "more classes have too few; give a smaller number" in five
+    )
+    assert many == "target many: examples: 100, but there are 24 usable training videos; give a smaller number"
+    assert rest == []
+    values["targets"] = [values["targets"][2] | {"linear": {"batch": 20}}]
+    with pytest.raises(ConfigError, match="models.r18.linear.batch: 20 is more than the 12 usable videos of split 'train'"):
+        describe(load_config(values))
+
+
 def test_keys_without_effect_are_notes(tmp_path):
     values = tiny_config(tmp_path) | {
         "methods": ["scratch"],

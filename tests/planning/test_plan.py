@@ -11,7 +11,7 @@ import yaml
 
 from mscl.config.schema import load_config
 from mscl.planning import command, network
-from mscl.planning.count import count_jobs, count_videos, facts_of
+from mscl.planning.count import count_jobs, count_videos, facts_of, trainings
 from mscl.planning.plan import make_plan
 from mscl.planning.rates import Rates, load_rates
 from mscl.planning.training import makespan
@@ -267,3 +267,16 @@ def test_a_rivals_plan_counts_its_clips(prepared):
     m, f = (network.pretrain_flops(build.pretrain_job(prepared, "r18", f"corp-{v}", 0)) for v in "mf")
     assert min(m, f) > cost[2]  # both clips forward and backward
     assert cost[2] < modist < both < network.pretrain_flops(build.pretrain_job(prepared, "r18", "baseline", 0))
+
+
+def test_few_videos_and_shared_features_are_counted_once(tmp_path):
+    """12 classes x 1 video, batch 8: one step an epoch. The features of all 24 + 12 videos are extracted once, and serve both draws."""
+    values = tiny_config(tmp_path) | {"methods": ["scratch"]}
+    values["targets"] = [{"dataset": "ss", "per_class": 1, "draws": 2, "measures": ["linear", "knn"]}]
+    config = load_config(values)
+    found = trainings(config, {name: count_videos(config, name) for name in config.datasets}, lambda name: 12)
+    assert [(run.kind, run.target, run.steps, run.trained, run.seen) for run in found] == [
+        ("linear", "ss-draw1", 60, 480, 12),
+        ("linear", "ss-draw2", 60, 480, 12),
+        ("embed", "ss-draw1", 0, 0, 36),
+    ]

@@ -47,7 +47,7 @@ def test_dvc_repro_ends_with_the_report_and_a_second_one_does_nothing(reproduced
 def test_two_runs_in_two_places_give_the_same_hashes(reproduced, second):
     """Data, weights, predictions, tables and figures are the same; only files with times differ, as noted in dvc.yaml."""
     one, two = recorded(reproduced), recorded(second)
-    assert set(one) == set(two) and len(one) == 22
+    assert set(one) == set(two) and len(one) == 26
     differ = {path for path in one if one[path] != two[path]}
     assert all(path.startswith(VOLATILE) for path in differ), differ
     assert {f"results/demo/cards/{stage}" for stage in ("pretrain", "finetune", "frozen", "analysis")} <= differ
@@ -86,7 +86,7 @@ TARGETS = {
     "frames": ("frames",),
     "flow": ("flow",),
     "pretrain": ("pretrain",),
-    "finetune": ("finetune", "frozen"),
+    "finetune": ("finetune", "linear", "embed", "frozen"),
     "report": ("data_health", "flow_error", "analysis", "report"),
 }
 
@@ -100,10 +100,10 @@ def test_a_stage_depends_on_all_code_that_its_rules_run(stage):
     """Snakemake follows imports itself. dvc.yaml lists folders, which must contain every imported file."""
     deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
     config = load_config(ROOT / "config.yaml")
-    paper = load_config(ROOT / "config/paper.yaml")  # the demo downloads nothing
-    jobs = [(config, job) for job in planned(config, *TARGETS[stage])] + [
-        (paper, job) for job in planned(paper, "download") if stage == "data"
-    ]
+    jobs = [(config, job) for job in planned(config, *TARGETS[stage])]
+    for name, absent in (("paper", {"download"}), ("severe", {"linear", "embed"})):  # stages that the demo does not have
+        other = load_config(ROOT / f"config/{name}.yaml")
+        jobs += [(other, job) for job in planned(other, *(absent & set(TARGETS[stage]) or {"none"}))]
     assert {job.stage.name for _, job in jobs} == set(TARGETS[stage])
     run_by = {path for of, job in jobs for path in job.stage.code_hashes(job.stage.settings(of, job.values))}
     lacking = [path for path in run_by if not any(path == dep or path.startswith(f"{dep}/") for dep in deps)]

@@ -121,6 +121,29 @@ def test_jobs_on_a_workstation_share_its_gpus_in_turn(finished, tmp_path, monkey
     assert [event.split()[0] for event in events] == ["Job", "Finished", "Job", "Finished"], said
 
 
+def test_draws_of_few_videos_go_through_the_rules(finished, tmp_path):
+    """A target with linear evaluation and two draws, on data and frames that are there."""
+    folder, config = again(finished, tmp_path, device="cpu")
+    few = {"dataset": "ss", "per_class": 1, "draws": 2, "measures": ["linear", "knn"], "linear": {"epochs": 1, "warmup": 0}}
+    config |= {"methods": ["scratch"], "targets": [few]}
+    run = run_snakemake(folder, config=config)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert rules_planned(run_snakemake(folder, "-n", "--forcerun", "embed", config=config)) == {
+        "embed": 1,
+        "frozen": 2,
+        "report": 1,
+        "all": 1,
+    }
+    table = (folder / "again/report/tables/table3.csv").read_text().splitlines()
+    assert len(table) == 2 and table[1].startswith('"ss, mean of 2 draws",r18,scratch,demo,1,')
+    card = json.loads((folder / "again/cards/linear/ss-draw2/r18/scratch/seed0/run.json").read_text())
+    assert card["stage"] == "linear" and card["job"]["few"] == {"examples": None, "per_class": 1, "draw": 2}
+    verified = subprocess.run(
+        [str(PYTHON), "-m", "mscl", "verify", "again", "--quick"], cwd=folder, capture_output=True, text=True
+    )
+    assert "differences: 0" in verified.stdout, verified.stdout
+
+
 def test_too_few_gpus_are_reported_before_anything_runs(tmp_path, monkeypatch):
     copy_code(tmp_path)
     config = tiny_config(Path(".")) | {"compute": {"device": "auto", "processes": 4}}

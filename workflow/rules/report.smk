@@ -91,7 +91,7 @@ rule analysis:
         "python -m mscl analysis --job {params.job:q} --out {params.out:q} --records {params.records:q} 2>&1 | keep {log:q} {params.label:q}"
 
 
-CURVES = [*finetuning_curves(cfg).values(), *(["pretrain_loss"] if cfg.pretrained_methods else [])]
+CURVES = [*finetuning_curves(cfg).values(), *linear_curves(cfg).values(), *(["pretrain_loss"] if cfg.pretrained_methods else [])]
 
 
 rule report:

@@ -73,6 +73,74 @@ rule finetune:
         " --checkpoint-minutes {resources.checkpoint_minutes} --curves {params.curves:q} 2>&1 | keep {log:q} {params.label:q}"
 
 
+rule linear:
+    input:
+        unpack(stage.reads("linear")),
+    output:
+        **stage.makes("linear"),
+    log:
+        stage.log("linear"),
+    benchmark:
+        stage.benchmark("linear")
+    conda:
+        ENVIRONMENT
+    threads: cfg.compute.threads * cfg.compute.processes
+    resources:
+        cpus_per_task=finetuning_cpus,
+        workers=loader,
+        processes=processes,
+        checkpoint_minutes=checkpoint_minutes,
+        mem_mb=stage.memory("linear"),
+        runtime=stage.runtime("linear"),
+        gpu=finetuning_gpus,
+    params:
+        *stage.settings("linear"),
+        *stage.code("linear"),
+        job=stage.job("linear"),
+        label=stage.label("linear"),
+        out=stage.folder("linear"),
+        records=stage.records("linear"),
+        curves=stage.curves("linear"),
+    message:
+        "Linear evaluation of {wildcards.model} from {wildcards.method} on {wildcards.target}, seed {wildcards.seed}"
+    shell:
+        "python -m mscl linear --job {params.job:q} --out {params.out:q} --records {params.records:q}"
+        " --workers {resources.workers} --processes {resources.processes}"
+        " --checkpoint-minutes {resources.checkpoint_minutes} --curves {params.curves:q} 2>&1 | keep {log:q} {params.label:q}"
+
+
+rule embed:
+    input:
+        unpack(stage.reads("embed")),
+    output:
+        **stage.makes("embed"),
+    log:
+        stage.log("embed"),
+    benchmark:
+        stage.benchmark("embed")
+    conda:
+        ENVIRONMENT
+    threads: cfg.compute.threads
+    resources:
+        cpus_per_task=cfg.compute.threads + cfg.compute.workers,
+        workers=loader,
+        mem_mb=stage.memory("embed"),
+        runtime=stage.runtime("embed"),
+        gpu=gpus,
+    params:
+        *stage.settings("embed"),
+        *stage.code("embed"),
+        job=stage.job("embed"),
+        label=stage.label("embed"),
+        out=stage.folder("embed"),
+        records=stage.records("embed"),
+    message:
+        "Extracting frozen features of {wildcards.model} from {wildcards.method} on {wildcards.target}, seed {wildcards.seed}"
+    shell:
+        "python -m mscl embed --job {params.job:q} --out {params.out:q} --records {params.records:q}"
+        " --workers {resources.workers} 2>&1 | keep {log:q} {params.label:q}"
+
+
 rule frozen:
     input:
         unpack(stage.reads("frozen")),
@@ -112,4 +180,4 @@ rule pretrained:
 
 rule evaluated:
     input:
-        made_by(cfg, "finetune", "frozen"),
+        made_by(cfg, "finetune", "linear", "frozen"),
