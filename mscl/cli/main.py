@@ -216,6 +216,17 @@ def data(job: Job, out: Out) -> None:
 
 
 @app.command()
+def adopt(job: Job, out: Out, records: Records = None) -> None:
+    """Take others' weights: check that they fit the backbone, and write them to OUT under the names of mscl."""
+    from mscl.models.adopt import adopt as take
+
+    settings = jobs.loads(jobs.AdoptJob, job)
+    with carded("adopt", settings, out, records) as unchanged:
+        if not unchanged:
+            take(settings, out)
+
+
+@app.command()
 def pretrain(
     job: Job,
     out: Out,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from mscl.config.foreign import ForeignWeights, foreign_of
 from mscl.config.schema import Config, Target
 from mscl.reporting.formats import DASH, Table, mean_sd, number, table_of
 from mscl.reporting.paper import differences
@@ -105,6 +106,8 @@ def table1(results: Results) -> Table:
     records = [_published_record(row) for row in papers[papers["metric"] == "SSv2 top-1"].to_dict("records")]
     records += [_measured_record(results, group) for group in groups(results) if group.target.finetuned]
     tested = [f"split {t.test} of {t.dataset}" for t in config.finetuned_targets]
+    beside = any(r.get("published") is not None for r in records)
+    shown = {"Published %": lambda r: number(r.get("published"), 1)} if beside else {}
     return table_of(
         "table1",
         "Table 1. Action classification",
@@ -119,19 +122,32 @@ def table1(results: Results) -> Table:
             "Epochs": lambda r: r["epochs"] or DASH,
             "Target": lambda r: r["target"],
             "Top-1 %": lambda r: r["printed"] if r["origin"] == "published" else mean_sd(r["top1"] / 100, r["top1_std"] / 100),
+            **shown,
             "Seeds": lambda r: str(r["seeds"] or DASH) if r["origin"] == "published" else str(r["seeds"]),
             "Test videos": lambda r: r["test_videos"] or DASH,
             "Chance %": lambda r: number(r["chance"], 1),
             "Majority %": lambda r: number(r["majority"], 1),
             "Source": lambda r: r["source"],
         },
-        TABLE1_CSV,
+        (*TABLE1_CSV, "published") if beside else TABLE1_CSV,
         caption=f"Top-1 accuracy after finetuning. Published rows are SSv2 numbers copied from their source. Measured rows are from this "
         f"run, on {' and '.join(tested) or 'no target: none is finetuned'}. {banner(config)} {SPREAD} {MAJORITY} Clip is frames x pixels at test time, "
         "Views the clips x crops whose softmax is averaged.",
-        notes=of_table(results, "The finetuning of", "metrics.json"),
+        notes=of_table(results, "The finetuning of", "metrics.json") + foreign_notes(config),
         wide=("Source",),
     )
+
+
+def foreign_notes(config: Config) -> list[str]:
+    """A sentence on each method that was not pretrained here."""
+    found = {}
+    for model, method, given in foreign_of(config):
+        where = f" ({given.source})" if given.source else ""
+        found.setdefault(method, []).append(f"{model}: {given.file.name}, trained on {given.trained_on}{where}")
+    return [
+        f"{config.title(method)} was not pretrained by this pipeline: others' weights were taken as they are, {'; '.join(files)}."
+        for method, files in found.items()
+    ]
 
 
 def _published_record(row: dict[str, str]) -> dict[str, Any]:
@@ -163,6 +179,7 @@ def _measured_record(results: Results, group: Group) -> dict[str, Any]:
     config, model, method, runs = results.config, group.model, group.method, group.runs
     recipe = config.finetune_of(group.target.name, model)
     done, trained = runs[runs["top1"].notna()], config.switches(method).pretrain
+    foreign = config.foreign(model, method)
     unfinished = "" if len(done) == len(runs) else f"; {len(done)} of {len(runs)} seeds finished"
     return {
         "method": method,
@@ -171,7 +188,7 @@ def _measured_record(results: Results, group: Group) -> dict[str, Any]:
         "group": "measured",
         "kind": kind_of(config),
         "backbone": f"{model} ({config.models[model].backbone})",
-        "pretrain": "+".join(config.pretrain.datasets) if trained else "none",
+        "pretrain": foreign.trained_on if foreign else "+".join(config.pretrain.datasets) if trained else "none",
         "clip": f"{recipe.frames}x{recipe.test_size}",
         "views": f"{recipe.test_clips}x{recipe.test_crops}",
         "epochs": str(config.pretrain_of(model, method).epochs) if trained else "",
@@ -184,7 +201,16 @@ def _measured_record(results: Results, group: Group) -> dict[str, Any]:
         "majority": done["majority"].mean() * 100,
         "source": f"{config.name}, {kind_of(config)}{unfinished}",
         "cards": {"Top-1 %": [c for c in done["finetune_card"] if c]},
-    }
+    } | (_of_others(foreign, group) if foreign else {})
+
+
+def _of_others(given: ForeignWeights, group: Group) -> dict[str, Any]:
+    """What a row of others' weights has besides: the published number, and the run card that has the hash of the file."""
+    runs, mean = group.runs, group.shown != group.target.name  # the row of the mean over folds
+    adopted = dict.fromkeys(card for card in runs.get("pretrain_card", []) if card)
+    cards = {"Top-1 %": [c for c in runs[runs["top1"].notna()]["finetune_card"] if c], "Pretrained on": list(adopted)}
+    fold = bool(group.target.folds_of) and not mean
+    return {"published": given.published_on(group.target.folds_of if mean else group.target.name, fold), "cards": cards}
 
 
 def table3(results: Results) -> Table:
@@ -195,7 +221,7 @@ def table3(results: Results) -> Table:
         for r in published().itertuples()
         if r.table == "headline" and "UCF101" in r.metric
     ]
-    notes = of_table(results, "The frozen tests", "The predictions") + results.notes
+    notes = of_table(results, "The frozen tests", "The predictions") + results.notes + foreign_notes(config)
     if not any(target.frozen for target in config.targets):
         notes.append("The frozen features were not evaluated: no target asks for a measure of them.")
 

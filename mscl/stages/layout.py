@@ -18,6 +18,7 @@ PAIRS, GRADCAM, FIGURES = "pairs.csv", "gradcam.json", "gradcam"
 CARD = "run.json"
 # The outputs of each stage that writes a run card: name in the rules -> file name.
 MADE: dict[str, dict[str, str]] = {
+    "adopt": {"weights": WEIGHTS},
     "pretrain": {"weights": WEIGHTS, "history": HISTORY},
     "finetune": {"weights": WEIGHTS, "predictions": PREDICTIONS, "metrics": METRICS, "history": HISTORY},
     "frozen": {"metrics": METRICS},
@@ -67,6 +68,10 @@ class Layout:
     def flow(self, dataset: str) -> str:
         """The folder with the shards of optical flow."""
         return f"{self.data}/flow/{dataset}"
+
+    def adopt(self, model: str, method: str) -> str:
+        """The folder with others' weights under our names."""
+        return f"{self.results}/adopt/{model}/{method}"
 
     def pretrain(self, model: str, method: str, seed: int | str) -> str:
         """The folder with the results of a pretraining run."""
