@@ -18,6 +18,7 @@ from typing import Annotated
 
 import typer
 
+from mscl.cli.features import features
 from mscl.cli.store import store
 from mscl.machine.errors import sentence
 from mscl.machine.gpus import claim_for_processes
@@ -29,6 +30,7 @@ from mscl.stages.layout import CARD, MADE
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.split("\n")[0])
 
 app.add_typer(store, name="store")
+app.command()(features)
 
 Job = Annotated[str, typer.Option("--job", help="The stage's settings: JSON text or a JSON file.")]
 Workers = Annotated[int, typer.Option(help="Number of worker processes or threads.")]

@@ -56,8 +56,9 @@ PerModel = Annotated[dict[str, ForeignWeights], BeforeValidator(_per_model)]  # 
 
 def check_alone(own: MethodSettings) -> None:
     """Check that a method of others' weights has no settings of a pretraining. Raises ValueError that names the key."""
+    fields = type(own).model_fields
     for key in ("like", "switches", "contrast", "pretrain", "augment"):
-        if own.weights and key in own.model_fields_set:
+        if own.weights and getattr(own, key) != fields[key].default:
             raise ValueError(f"{key}: others' weights are not pretrained here; remove this key, or weights")
 
 

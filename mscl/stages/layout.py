@@ -31,6 +31,12 @@ def shard_paths(folder: str | Path, shards: int, suffix: str = ".parquet") -> li
     return [Path(folder) / f"{s:04d}{suffix}" for s in range(shards)]
 
 
+def store_beside(manifest: str | Path) -> Path:
+    """Where the frames of a manifest's videos lie, if it is where the workflow wrote it."""
+    manifest = Path(manifest)
+    return manifest.parent.parent / "frames" / manifest.stem
+
+
 def _joined(values: dict[str, object]) -> str:
     """The part of a path that identifies a job within its stage, such as <model>/<method>/seed<k>."""
     return "/".join(f"seed{value}" if name == "seed" else str(value) for name, value in values.items())

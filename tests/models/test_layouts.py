@@ -8,7 +8,7 @@ import mscl
 from mscl.models.export import export_weights, read_weights
 from mscl.models.networks.r3d_18 import R3D18
 from mscl.models.networks.slowonly_r50 import SlowOnlyR50
-from tests.models.test_export import CLIP, features, trained
+from tests.models.test_export import features, trained
 
 WIDTH = 4
 
