@@ -37,6 +37,7 @@ def features(
     ] = None,
     std: Annotated[Colour | None, typer.Option(help="The same.")] = None,
     batch: Annotated[int, typer.Option(help="Videos at a time; changes the last bits.")] = 32,
+    precision: Annotated[str, typer.Option(help="Of the network: float32, bfloat16, or auto (bfloat16 on a GPU).")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(help="Of torch on a CPU; changes the last bits.")] = 1,
     workers: Annotated[int | None, typer.Option(help="Loader processes; default: one per core, at most 16.")] = None,
@@ -56,6 +57,7 @@ def features(
         "crops": crops,
         "batch": batch,
         "per_time": per_time,
+        "precision": precision,
     }
     chosen |= {"backbone": backbone, "width": width, "mean": mean, "std": std}
     options = parse(Options, chosen | {"extract": {"step": step, "short_side": short_side}}, "features")

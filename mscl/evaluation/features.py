@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mscl.config.datasets import FramesConfig, Positive
+from mscl.config.schema import Kernels
 from mscl.config.validation import Strict
 from mscl.evaluation.parts import Parts
 from mscl.evaluation.videos import LABELS, VideoClips
@@ -48,9 +50,15 @@ class Options(Strict):
     clips: Positive = 1
     crops: Literal[1, 3] = 1
     batch: Positive = 32  # videos at a time
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # as compute.kernels.precision
     extract: FramesConfig = FramesConfig()  # of videos that are decoded on the way
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+
+    @property
+    def kernels(self) -> Kernels:
+        """The kernels of the network."""
+        return Kernels(precision=self.precision)
 
 
 @dataclass
@@ -75,7 +83,7 @@ def write_features(weights: Path, rows: pd.DataFrame, out: Path, options: Option
     net = network_of(read_weights(weights, options.backbone, options.width))
     if options.mean and options.std:
         net.colours = Colours(options.mean, options.std)
-    device = prepare_device(machine.device, machine.threads)
+    device = prepare_device(machine.device, machine.threads, options.kernels)
     identity = _identity(weights, rows, options, store, device, machine.threads)
     if _identity_in(out) == identity:
         print(f"{out}: there already, from the same weights, options and videos")
@@ -100,10 +108,11 @@ def compute(net: Backbone, data: VideoClips, options: Options, device: torch.dev
     if done:
         print(f"going on after {done} of {len(data)} videos from {parts.folder}", file=sys.stderr)
     bar = tqdm(total=len(data), initial=done, unit="video")
-    features = over_time if options.per_time else net
+    features = partial(over_time, net) if options.per_time else net
     with loading(data, batches, workers, pin=device.type == "cuda") as loader, torch.inference_mode():
         for loaded in loader:
-            parts.add(features_of(net, features, loaded["clip_KTHWC"], device), loaded["ok"].tolist(), list(loaded["reason"]))
+            found = features_of(features, loaded["clip_KTHWC"], device, options.kernels, net.colours)
+            parts.add(found, loaded["ok"].tolist(), list(loaded["reason"]))
             bar.update(len(loaded["ok"]))
             if stop.number or parts.due():
                 parts.save()
@@ -117,13 +126,14 @@ def compute(net: Backbone, data: VideoClips, options: Options, device: torch.dev
     stop.release()
 
 
-def features_of(net: Backbone, features: Callable, views_BKTHWC: Tensor, device: torch.device) -> Tensor:
+def features_of(
+    features: Callable[[Tensor], Tensor], views_BKTHWC: Tensor, device: torch.device, kernels: Kernels, colours: Colours
+) -> Tensor:
     """(B, C), the mean over the views of each video; per time (B, K·T, C), the clips one after another."""
     B, K = views_BKTHWC.shape[:2]
     views = views_BKTHWC.to(device, non_blocking=True).flatten(0, 1)
-    call = net if features is net else lambda x: features(net, x)
-    found = torch.cat([of_views(call, part, device, net.colours) for part in views.split(max(B, AT_ONCE))])
-    return found.view(B, K, -1).mean(1) if features is net else found.view(B, -1, found.shape[-1])
+    found = torch.cat([of_views(features, part, device, kernels, colours) for part in views.split(max(B, AT_ONCE))])
+    return found.view(B, K, -1).mean(1) if found.ndim == 2 else found.view(B, -1, found.shape[-1])
 
 
 def over_time(net: Backbone, x_BCTHW: Tensor) -> Tensor:
