@@ -4,13 +4,15 @@
 
 Makes videos like those of Kinetics, and a store of them. The ways take turns: the backbone alone (r3d_18, random weights, the same
 precision and batches, normalised tensors that are ready), the loop of `mscl features` with the store, and with the videos decoded on
-the way. Prints videos per second, and the ratio of each to the backbone alone. It also prints how many videos per second one core
+the way. Prints videos per second, the CPU time of the process that runs the network (without its loader processes), and the ratio of
+each to the backbone alone. It also prints how many videos per second one core
 reads, so that the loader cores for a device can be counted.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.common import interleaved, kinetics_like, machine, manifest, versions
+from benchmarks.common import cpu_seconds, interleaved, kinetics_like, machine, manifest, versions
 from mscl.config.datasets import FramesConfig
 from mscl.evaluation.features import Options, compute
 from mscl.evaluation.parts import Parts
@@ -69,6 +71,18 @@ def bare(net: Backbone, count: int, options: Options, device: torch.device) -> C
     return way
 
 
+def counted(way: Callable[[], Tensor], seconds: list[float]) -> Callable[[], Tensor]:
+    """The same; notes the CPU time of this process, without its loader processes: other load on the machine hardly changes it."""
+
+    def again() -> Tensor:
+        began = time.process_time()
+        found = way()
+        seconds.append(time.process_time() - began)
+        return found
+
+    return again
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (
@@ -92,14 +106,18 @@ def main() -> None:
         ways = {"backbone alone": bare(net, a.videos, options, device)}
         ways |= {name: loop(net, each, options, device, a.workers) for name, each in data.items()}
         ways["backbone alone"]()  # the first call is slower
-        times = interleaved(a.repeats, **ways)
+        own: dict[str, list[float]] = {name: [] for name in ways}
+        times = interleaved(a.repeats, **{name: counted(way, own[name]) for name, way in ways.items()})
+        cpu = {name: statistics.median(found) for name, found in own.items()}
         for name, seconds in times.items():
-            print(f"{name}: {a.videos / seconds:.1f} videos/s, ratio {times['backbone alone'] / seconds:.3f}")
+            print(
+                f"{name}: {a.videos / seconds:.2f} videos/s, ratio {times['backbone alone'] / seconds:.3f}; CPU of this process "
+                f"{cpu[name]:.2f} s, ratio {cpu['backbone alone'] / cpu[name]:.3f}"
+            )
         for name, each in data.items():
-            began, read = time.perf_counter(), min(16, a.videos)
-            for i in range(read):
-                each[i]
-            print(f"{name}: one core reads {read / (time.perf_counter() - began):.0f} videos/s")
+            read = min(16, a.videos)
+            seconds = cpu_seconds(lambda each=each, read=read: [each[i] for i in range(read)])
+            print(f"{name}: one core reads {read / seconds:.1f} videos/s")
 
 
 if __name__ == "__main__":
