@@ -12,7 +12,7 @@ import simplejpeg
 from torch.utils.data import Dataset
 
 from mscl.config.datasets import FramesConfig
-from mscl.datasets.find import SUFFIXES
+from mscl.datasets.find import SUFFIXES, shown
 from mscl.stages.layout import store_beside
 from mscl.store.shards import Shards
 from mscl.training.clips import Views, readable
@@ -35,8 +35,11 @@ def of_paths(paths: Iterable[Path]) -> pd.DataFrame:
         raise ValueError(
             f"{', '.join(map(str, paths)) or 'no path given'}: no video there; name files, folders of videos, or --manifest"
         )
-    names = list(found)
-    return pd.DataFrame({"clip_id": names, "path": names, "status": "ok", "reason": "", "start": np.nan, "end": np.nan})
+    names = [shown(name) for name in found]
+    rows = pd.DataFrame({"clip_id": names, "path": names, "status": "ok", "reason": "", "start": np.nan, "end": np.nan})
+    odd = [name != real for name, real in zip(names, found)]  # other bytes than UTF-8, which no table can hold
+    rows.loc[odd, ["status", "reason"]] = ["broken", "its name is not UTF-8 text; rename it"]
+    return rows
 
 
 def of_manifest(manifest: Path, split: str = "") -> pd.DataFrame:

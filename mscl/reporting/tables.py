@@ -132,7 +132,8 @@ def table1(results: Results) -> Table:
         (*TABLE1_CSV, "published") if beside else TABLE1_CSV,
         caption=f"Top-1 accuracy after finetuning. Published rows are SSv2 numbers copied from their source. Measured rows are from this "
         f"run, on {' and '.join(tested) or 'no target: none is finetuned'}. {banner(config)} {SPREAD} {MAJORITY} Clip is frames x pixels at test time, "
-        "Views the clips x crops whose softmax is averaged.",
+        "Views the clips x crops whose softmax is averaged."
+        + (" Published % is what others report for their weights on the same target." if beside else ""),
         notes=of_table(results, "The finetuning of", "metrics.json") + foreign_notes(config),
         wide=("Source",),
     )
@@ -199,7 +200,8 @@ def _measured_record(results: Results, group: Group) -> dict[str, Any]:
         "test_videos": span(done["videos"]),
         "chance": done["chance"].mean() * 100,
         "majority": done["majority"].mean() * 100,
-        "source": f"{config.name}, {kind_of(config)}{unfinished}",
+        "source": f"{config.name}, {kind_of(config)}{unfinished}"
+        + (f"; weights: {foreign.source}" if foreign and foreign.source else ""),
         "cards": {"Top-1 %": [c for c in done["finetune_card"] if c]},
     } | (_of_others(foreign, group) if foreign else {})
 

@@ -87,14 +87,35 @@ def test_real_videos_in_folders_and_one_that_is_broken(real_videos, weights, tmp
         shutil.copy(path, folder)
     (folder / "torn.mp4").write_bytes(b"no video")
     (folder / "notes.txt").write_text("not looked at")
-    small = ("--frames", 4, "--size", 32, "--stride", 2, "--crops", 3, "--short-side", 36)
+    (folder / os.fsdecode(b"caf\xe9.mp4")).write_bytes(b"")
+    small = (
+        "--mean",
+        0.4,
+        0.4,
+        0.4,
+        "--std",
+        0.2,
+        0.2,
+        0.2,
+        "--frames",
+        4,
+        "--size",
+        32,
+        "--stride",
+        2,
+        "--crops",
+        3,
+        "--short-side",
+        36,
+    )
     done = command(folder.parent, tmp_path / "absent.mp4", "--weights", weights, "--out", tmp_path / "x.parquet", *small)
-    assert done.returncode == 0 and "features of 2 videos; 2 could not be read" in done.stdout, done.stderr
+    assert done.returncode == 0 and "features of 2 videos; 3 could not be read" in done.stdout, done.stderr
     table = pd.read_parquet(tmp_path / "x.parquet")
     good = table.query("status == 'ok'")
     assert np.stack(good.features).shape == (2, 32) and np.isfinite(np.stack(good.features)).all()
     bad = table[table.status == "broken"].set_index("clip_id")
     assert bad.features.isna().all() and bad.reason[str(tmp_path / "absent.mp4")] == "no such file"
+    assert bad.reason[f"{folder}/caf\\xe9.mp4"] == "its name is not UTF-8 text; rename it"
     assert bad.reason[str(folder / "torn.mp4")]  # the words are ffmpeg's
 
 

@@ -178,3 +178,12 @@ def test_a_network_that_was_asked_for_is_not_replaced_by_one_that_fits(tmp_path)
         read_weights(tmp_path / "theirs.pth", "slow_r50", WIDTH)
     with pytest.raises(ValueError, match=r"stem.0.weight is \(4, 3, 3, 7, 7\) where r3d_18 of width 8"):
         read_weights(tmp_path / "theirs.pth", "r3d_18", 8)
+
+
+def test_a_backbone_of_ones_own_is_read_under_its_own_names(tmp_path):
+    net = trained(R3D18(WIDTH))
+    torch.save(prefixed(net.state_dict(), "module."), tmp_path / "own.pth")
+    found = read_weights(tmp_path / "own.pth", "mscl.models.networks.r3d_18:R3D18", WIDTH)
+    assert all(torch.equal(value, found.state[key]) for key, value in net.state_dict().items())
+    with pytest.raises(ValueError, match=r"another network's weights: stem.0.weight is"):
+        read_weights(tmp_path / "own.pth", "mscl.models.networks.slow_r50:SlowR50", WIDTH)

@@ -78,6 +78,7 @@ def test_the_row_is_measured_and_says_whose_weights_they_are(finished):
     tables = Path(Layout(config).report()) / "tables"
     row = pd.read_csv(tables / "table1.csv").set_index("method").loc["supervised"]
     assert (row.pretrain, row.published, row.origin, row.seeds) == ("Kinetics-400 labels", 52.8, "measured", 1)
+    assert row.source == "tiny, demo; weights: their page"
     assert row.top1 >= 0 and "cards/adopt-r18-supervised.json" in row.cards
     assert " 52.8 |" in (tables / "table1.md").read_text()
     assert pd.read_csv(tables / "table3.csv").set_index("method").loc["supervised"].probe_top1 >= 0
