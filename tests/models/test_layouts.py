@@ -185,5 +185,5 @@ def test_a_backbone_of_ones_own_is_read_under_its_own_names(tmp_path):
     torch.save(prefixed(net.state_dict(), "module."), tmp_path / "own.pth")
     found = read_weights(tmp_path / "own.pth", "mscl.models.networks.r3d_18:R3D18", WIDTH)
     assert all(torch.equal(value, found.state[key]) for key, value in net.state_dict().items())
-    with pytest.raises(ValueError, match=r"another network's weights: stem.0.weight is"):
+    with pytest.raises(ValueError, match=r"another network's weights: module.stem.0.weight is"):
         read_weights(tmp_path / "own.pth", "mscl.models.networks.slow_r50:SlowR50", WIDTH)

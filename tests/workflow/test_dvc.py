@@ -7,6 +7,7 @@ import yaml
 
 from mscl.config.schema import load_config
 from mscl.stages.table import STAGES, planned
+from tests.config.test_foreign import foreign_config
 from tests.conftest import ROOT
 from tests.workflow.conftest import commit, run, tiny_clone
 
@@ -85,7 +86,7 @@ TARGETS = {
     "data": ("download", "dataset", "manifest"),
     "frames": ("frames",),
     "flow": ("flow",),
-    "pretrain": ("pretrain",),
+    "pretrain": ("adopt", "pretrain"),
     "finetune": ("finetune", "frozen"),
     "report": ("data_health", "flow_error", "analysis", "report"),
 }
@@ -104,6 +105,8 @@ def test_a_stage_depends_on_all_code_that_its_rules_run(stage):
     jobs = [(config, job) for job in planned(config, *TARGETS[stage])] + [
         (paper, job) for job in planned(paper, "download") if stage == "data"
     ]
+    theirs = load_config(foreign_config("of others"))  # nor does it take others' weights
+    jobs += [(theirs, job) for job in planned(theirs, "adopt") if stage == "pretrain"]
     assert {job.stage.name for _, job in jobs} == set(TARGETS[stage])
     run_by = {path for of, job in jobs for path in job.stage.code_hashes(job.stage.settings(of, job.values))}
     lacking = [path for path in run_by if not any(path == dep or path.startswith(f"{dep}/") for dep in deps)]

@@ -10,9 +10,9 @@ rule adopt:
         stage.log("adopt"),
     benchmark:
         stage.benchmark("adopt")
+    priority: 1  # a file that does not fit ends the workflow before hours of training
     conda:
         ENVIRONMENT
-    priority: 1  # a file that does not fit ends the workflow before hours of training
     resources:
         mem_mb=stage.memory("adopt"),
         runtime=stage.runtime("adopt"),
