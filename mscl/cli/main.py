@@ -18,6 +18,7 @@ from typing import Annotated
 
 import typer
 
+from mscl.cli.features import features
 from mscl.cli.store import store
 from mscl.machine.errors import sentence
 from mscl.machine.gpus import claim_for_processes
@@ -29,6 +30,7 @@ from mscl.stages.layout import CARD, MADE
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__.split("\n")[0])
 
 app.add_typer(store, name="store")
+app.command()(features)
 
 Job = Annotated[str, typer.Option("--job", help="The stage's settings: JSON text or a JSON file.")]
 Workers = Annotated[int, typer.Option(help="Number of worker processes or threads.")]
@@ -215,6 +217,17 @@ def data(job: Job, out: Out) -> None:
     from mscl.datasets.health import write_health
 
     write_health(jobs.loads(jobs.DataJob, job), out)
+
+
+@app.command()
+def adopt(job: Job, out: Out, records: Records = None) -> None:
+    """Take others' weights: check that they fit the backbone, and write them to OUT under the names of mscl."""
+    from mscl.models.adopt import adopt as take
+
+    settings = jobs.loads(jobs.AdoptJob, job)
+    with carded("adopt", settings, out, records) as unchanged:
+        if not unchanged:
+            take(settings, out)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from mscl.config.module_path import refuse_unknown
 BACKBONES: dict[str, str] = {
     "r3d_18": "mscl.models.networks.r3d_18:R3D18",
     "slow_r50": "mscl.models.networks.slow_r50:SlowR50",
+    "slowonly_r50": "mscl.models.networks.slowonly_r50:SlowOnlyR50",
     "r2plus1d_18": "mscl.models.networks.r2plus1d_18:R2Plus1D18",
 }
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SMALLEST_FLOW = 16  # pixels; on a smaller side OpenCV's DIS has no whole patch at its coarsest scale, and crashes
 # Backbone -> (strides over time, over space) of its last stage. Your own backbone is not checked.
-STRIDES = {"r3d_18": (8, 16), "r2plus1d_18": (8, 16), "slow_r50": (2, 32)}
+STRIDES = {"r3d_18": (8, 16), "r2plus1d_18": (8, 16), "slow_r50": (2, 32), "slowonly_r50": (1, 32)}
 _VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})")
 
 

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from mscl.config.backbones import known_backbone
 from mscl.config.datasets import Dataset, Name, Positive, Share
+from mscl.config.foreign import ForeignWeights, PerModel, check_alone, check_foreign
 from mscl.config.limits import Place, Range, ShareRange, check_limits
 from mscl.config.methods import METHODS, Switches
 from mscl.config.recipes import LINEAR, Finetune, FinetuneChanges, Optim, OptimChanges
@@ -117,10 +118,11 @@ class Model(Strict):
 
 
 class MethodSettings(Strict):
-    """A method of your own, or changes for a built-in method: switches, contrast, pretraining recipe, title."""
+    """A method of your own, others' weights, or changes for a built-in method: switches, contrast, recipe, title."""
 
     like: Name | None = None  # a built-in method whose switches it copies
     switches: Switches | None = None
+    weights: PerModel | None = None  # model -> others' weights, instead of a pretraining
     title: str = ""  # in tables and figures; empty: its name
     contrast: ContrastChanges = ContrastChanges()
     pretrain: OptimChanges = OptimChanges()
@@ -132,6 +134,7 @@ class MethodSettings(Strict):
             raise ValueError(f"like: no method '{self.like}'{did_you_mean(self.like, list(METHODS))}")
         if self.like and self.switches:
             raise ValueError("switches: a method has either its own switches or like; remove one of the two")
+        check_alone(self)
         return self
 
 
@@ -207,7 +210,14 @@ class Config(Strict):
         own = self.method_settings.get(method)
         if own is None or method in METHODS:
             return METHODS[method].switches
+        if own.weights:
+            return Switches(pretrain=False)
         return METHODS[own.like].switches if own.like else own.switches
+
+    def foreign(self, model: str, method: str) -> ForeignWeights | None:
+        """Others' weights that a method takes for a model; None for a method of this pipeline."""
+        own = self.method_settings.get(method)
+        return own.weights[model] if own and own.weights else None
 
     def title(self, method: str) -> str:
         """The name of a method in tables and figures."""
@@ -329,6 +339,7 @@ class Config(Strict):
         self._check_datasets()
         self._check_splits()
         self._check_strides()
+        check_foreign(self, METHODS)
         for name in self.models:
             self._check_batches(name)
         check_limits(self)
@@ -338,9 +349,9 @@ class Config(Strict):
         for name, own in self.method_settings.items():
             if name in METHODS and (own.switches or own.like):
                 raise ValueError(f"method_settings: '{name}' is a built-in method; give yours another name")
-            if name not in METHODS and not (own.switches or own.like):
+            if name not in METHODS and not (own.switches or own.like or own.weights):
                 raise ValueError(
-                    f"method_settings.{name}: not a built-in method; add switches, or like with the name of a built-in method"
+                    f"method_settings.{name}: not a built-in method; add switches, like with the name of a built-in method, or weights"
                 )
         known = [*METHODS, *self.method_settings]
         for method in self.methods:

@@ -255,10 +255,11 @@ def _draw_figure(figure: dict, item: Mapping, models: Mapping[str, torch.nn.Modu
     from mscl.training.augment import normalise
 
     frames_THWC = np.asarray(item["clip_KTHWC"][0])
-    clip_BCTHW = normalise(torch.from_numpy(frames_THWC)[None].to(device))
-    heats = {m: gradcam(model, clip_BCTHW, int(item["label"]))[0] for m, model in models.items()}
+    raw_BTHWC = torch.from_numpy(frames_THWC)[None].to(device)
+    clips = {m: normalise(raw_BTHWC, model.backbone.colours) for m, model in models.items()}
+    heats = {m: gradcam(model, clips[m], int(item["label"]))[0] for m, model in models.items()}
     figure["flow"] = True  # is drawn beneath
-    figure["grid"] = list(stage_grid(next(iter(models.values())), clip_BCTHW))
+    figure["grid"] = list(stage_grid(next(iter(models.values())), next(iter(clips.values()))))
     title = f"“{figure['template']}”  ({figure['clip_id']})"
     captions = {m: _caption(figure["predictions"][m], bool(h.any())) for m, h in heats.items()}
     draw_rows(frames_THWC, heats, title, path, captions, flow_pictures(frames_THWC))

@@ -9,81 +9,25 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from mscl.config.backbones import BACKBONES
 from mscl.machine.files import atomic_write
+from mscl.models.colours import Colours, noted
 from mscl.models.finite import non_finite
+from mscl.models.layouts import FORMS, Form, is_beside, prefixes
 from mscl.models.networks.backbone import Backbone
 from mscl.models.networks.build import backbone_class
 
 NESTED = ("state_dict", "model_state", "model")  # where MMAction2, PySlowFast and torchvision's references keep the weights
 COUNTER = "num_batches_tracked"  # old files lack it, and nothing here reads it
-
-
-def _place(key: str) -> tuple[int, str, int, str, str]:
-    """(stage, block, unit, "conv" or "bn", leaf) of one of our keys; stage 0 is the stem, unit 0 a projected skip."""
-    top, *path, leaf = key.split(".")
-    if top == "stem":
-        return 0, "", 0, ("conv", "bn")[int(path[0])], leaf
-    stage, block, unit = int(top.removeprefix("layer")), path[0], path[1]
-    if unit == "downsample":
-        return stage, block, 0, ("conv", "bn")[int(path[2])], leaf
-    return stage, block, int(unit[-1]), unit[:-1], leaf
-
-
-def mmaction2_name(key: str) -> str:
-    """`layer1.0.bn2.weight` -> `backbone.layer1.0.conv2.bn.weight`."""
-    stage, block, unit, kind, leaf = _place(key)
-    where = f"layer{stage}.{block}." + (f"conv{unit}" if unit else "downsample") if stage else "conv1"
-    return f"backbone.{where}.{kind}.{leaf}"
-
-
-def pyslowfast_name(key: str) -> str:
-    """`layer1.0.bn2.weight` -> `s2.pathway0_res0.branch2.b_bn.weight`."""
-    stage, block, unit, kind, leaf = _place(key)
-    if not stage:
-        return f"s1.pathway0_stem.{kind}.{leaf}"
-    branch = f"branch2.{'abc'[unit - 1]}" if unit else "branch1"
-    return f"s{stage + 1}.pathway0_res{block}.{branch}{'_bn' if kind == 'bn' else ''}.{leaf}"
-
-
-@dataclass(frozen=True)
-class Form:
-    """How one library names a backbone's weights, and how its files and its network are made."""
-
-    title: str
-    backbones: tuple[str, ...]  # those that the library can build
-    name: Callable[[str], str]  # of our key
-    classifier: str  # its prefix
-    heads: tuple[str, ...]  # prefixes that are no part of a backbone
-    nested: str | None  # key of a .pth file that the weights lie under
-    build: str  # for the user: the network that the weights belong to
-
-
-FORMS = {
-    "torchvision": Form(
-        "torchvision", ("r3d_18", "r2plus1d_18"), lambda key: key, "fc", ("head.", "fc."), None,
-        "torchvision.models.video.{backbone}(weights=None{classes})",
-    ),
-    "mmaction2": Form(
-        "MMAction2", ("slow_r50",), mmaction2_name, "cls_head.fc_cls", ("cls_head.",), "state_dict",
-        "ResNet3dSlowOnly(depth=50, pretrained=None, base_channels={width}, conv1_kernel=(5, 7, 7), conv1_stride_t=2)",
-    ),
-    "pyslowfast": Form(
-        "PySlowFast", ("slow_r50",), pyslowfast_name, "head.projection", ("head.",), "model_state",
-        "MODEL.ARCH slow, RESNET.DEPTH 50 and RESNET.WIDTH_PER_GROUP {width}, with three edits in ResNet of "
-        "video_model_builder.py, whose stem is another one: _TEMPORAL_KERNEL_BASIS['slow'][0] = [[5]], the stem's stride "
-        "[[2, 2, 2]], and half of NUM_FRAMES in the head's pool_size. Without them PySlowFast leaves out the stem's "
-        "convolution, which only its log reports",
-    ),
-}  # fmt: skip
+LISTED = 8  # keys that were left out, in a sentence
 
 
 @dataclass
@@ -94,7 +38,8 @@ class Weights:
     width: int
     state: dict[str, Tensor]
     classifier: dict[str, Tensor]  # weight (classes, feature_dim) and bias, or nothing
-    left_out: list[str]  # keys of other heads
+    left_out: list[str]  # keys of other heads, key encoders, queues
+    colours: Colours  # as mscl noted them, else ImageNet's
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict]:
@@ -127,100 +72,184 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
             held = held[key]
     if not isinstance(held, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in held.items()):
         raise ValueError(f"{path}: no state dict in it; save one with torch.save(model.state_dict(), …)")
-    return {k.removeprefix("module."): v for k, v in held.items()}  # the prefix of distributed training
+    return held
 
 
-def _recognise(path: Path, tensors: dict[str, Tensor], note: dict) -> tuple[Form, str, int]:
-    """Whose names they are, which backbone, and its width: as mscl noted them, else as keys and shapes have them."""
-    if "conv1.conv.weight" in tensors:  # MMAction2's backbone saved by itself
-        tensors |= {f"backbone.{k}": tensors.pop(k) for k in list(tensors)}
-    ours = note.get("backbone")
-    if ours is not None and ours not in BACKBONES:
+@dataclass(frozen=True)
+class Found:
+    """One reading of a file: whose names they are, what stands in front of them, and the network that they should be of."""
+
+    form: Form
+    prefix: str
+    backbone: str
+    width: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.backbone} of width {self.width}"
+
+    def key(self, ours: str) -> str:
+        """The key in the file of one of our keys."""
+        return self.prefix + self.form.name(ours)
+
+    def empty(self) -> Backbone:
+        """The network without memory for its weights; nothing is drawn for them either."""
+        with torch.device("meta"):
+            return backbone_class(self.backbone)(self.width)
+
+    def misfits(self, tensors: dict[str, Tensor]) -> list[str]:
+        """What does not fit, a clause per key, the network's own keys first."""
+        state, wrong = self.empty().state_dict(), []
+        for ours, want in state.items():
+            have = tensors.get(self.key(ours))
+            if have is None and not ours.endswith(COUNTER):
+                wrong.append(f"{self.key(ours)} is missing, which {self.label} needs")
+            elif have is not None and have.shape != want.shape:
+                wrong.append(f"{self.key(ours)} is {tuple(have.shape)} where {self.label} has {tuple(want.shape)}")
+        used = {self.key(ours) for ours in state}
+        return wrong + [
+            f"{k} has no place in {self.label}" for k in tensors if k not in used and not is_beside(k, self.form, self.prefix)
+        ]
+
+
+def _readings(path: Path, tensors: dict[str, Tensor], note: dict, backbone: str | None, width: int | None) -> list[Found]:
+    """Every known layout whose first names are in the file. Raises ValueError where there is none, or two networks."""
+    said = note.get("backbone")
+    if said is not None and said not in BACKBONES:
         raise ValueError(
-            f"{path}: weights of backbone {ours!r}; mscl has {' and '.join(BACKBONES)}, and code that a file names is not loaded"
+            f"{path}: weights of backbone {said!r}; mscl has {' and '.join(BACKBONES)}, and code that a file names is not loaded"
         )
+    if backbone and backbone not in BACKBONES:  # one of the user's own, under its own names
+        kind, form = backbone_class(backbone), FORMS["torchvision"]
+        with torch.device("meta"):
+            mark = next(iter(kind(width).state_dict()))
+        return [Found(form, front, backbone, width) for front in prefixes(tensors, form, mark)] or _unknown(
+            path, tensors, backbone
+        )
+    found = []
     for form in FORMS.values():
-        for backbone in BACKBONES if form is FORMS["torchvision"] else form.backbones:  # mscl's own names are torchvision's
-            kind = backbone_class(backbone)
-            if backbone == (ours or backbone) and {form.name(kind.mark), form.name(kind.width_from)} <= set(tensors):
-                stem = tensors[form.name(kind.width_from)]
-                width = note.get("width", stem.shape[0] if stem.ndim else 0)
-                if not str(width).isdecimal() or int(width) < 1:
-                    raise ValueError(f"{path}: {backbone} of width {width!r}; a width is a whole number from 1")
-                return form, backbone, int(width)
+        for name in (name for name in form.reads if name == (backbone or said or name)):
+            kind = backbone_class(name)
+            fronts = prefixes(tensors, form, kind.mark, kind.width_from)
+            if len(fronts) > 1:
+                raise ValueError(
+                    f"{path}: several networks in it, under {' and '.join(f'{f!r}' for f in fronts)}; save the one to take alone"
+                )
+            found += [Found(form, front, name, _width(path, tensors, note, form, front, name)) for front in fronts]
+    return found or _unknown(path, tensors, backbone or "backbone")
+
+
+def _unknown(path: Path, tensors: dict[str, Tensor], wanted: str) -> NoReturn:
     first = next(iter(tensors), None)
     raise ValueError(
-        f"{path}: no backbone under the names of mscl, torchvision, MMAction2 or PySlowFast in it"
+        f"{path}: no {wanted} under the names of mscl, torchvision, MMAction2 or PySlowFast in it"
         + (f" (its first key is {first})" if first else " (it is empty)")
     )
 
 
-def _empty(backbone: str, width: int) -> Backbone:
-    """The network without memory for its weights; nothing is drawn for them either."""
-    with torch.device("meta"):
-        return backbone_class(backbone)(width)
+def _width(path: Path, tensors: dict[str, Tensor], note: dict, form: Form, prefix: str, backbone: str) -> int:
+    stem = tensors[prefix + form.name(backbone_class(backbone).width_from)]
+    width = note.get("width", stem.shape[0] if stem.ndim else 0)
+    if not str(width).isdecimal() or int(width) < 1:
+        raise ValueError(f"{path}: {backbone} of width {width!r}; a width is a whole number from 1")
+    return int(width)
 
 
-def _fit(path: Path, tensors: dict[str, Tensor], form: Form, net: Backbone, label: str) -> tuple[dict[str, Tensor], set[str]]:
-    """The network's state from foreign keys, and the keys that it took; ValueError when it is another network's."""
-    state, used, wrong = {}, set(), []
-    for ours, want in net.state_dict().items():
-        theirs = form.name(ours)
-        have = tensors.get(theirs)
-        used.add(theirs)
-        if have is None and ours.endswith(COUNTER):
+def _recognise(path: Path, tensors: dict[str, Tensor], note: dict, backbone: str | None, width: int | None) -> Found:
+    """The reading that fits; ValueError naming the first key of the nearest one when it is another network's."""
+    found = _readings(path, tensors, note, backbone, width)
+    if width is not None:
+        found = [Found(f.form, f.prefix, f.backbone, width) for f in found]
+    wrong = [f.misfits(tensors) for f in found]
+    best = min(range(len(found)), key=lambda n: len(wrong[n]))
+    if wrong[best]:
+        more = f" (and {len(wrong[best]) - 1} more keys do not fit)" if len(wrong[best]) > 1 else ""
+        raise ValueError(f"{path}: another network's weights: {wrong[best][0]}{more}; nothing is loaded")
+    return found[best]
+
+
+def _state(tensors: dict[str, Tensor], found: Found) -> dict[str, Tensor]:
+    """The network's state under our names, in tensors of its own."""
+    state = {}
+    for ours, want in found.empty().state_dict().items():
+        have = tensors.get(found.key(ours))
+        if have is None:  # a counter
             state[ours] = torch.zeros((), dtype=torch.long)
-        elif have is None:
-            wrong.append(f"{theirs} is missing, which {label} needs")
-        elif have.shape != want.shape:
-            wrong.append(f"{theirs} is {tuple(have.shape)} where {label} has {tuple(want.shape)}")
         else:
             state[ours] = have.to(want.dtype, copy=True, memory_format=torch.contiguous_format)
-    wrong += [f"{k} has no place in {label}" for k in tensors if k not in used and not k.startswith(form.heads)]
-    if wrong:
-        more = f" (and {len(wrong) - 1} more keys do not fit)" if len(wrong) > 1 else ""
-        raise ValueError(f"{path}: another network's weights: {wrong[0]}{more}; nothing is loaded")
-    return state, used
+    return state
 
 
-def read_weights(path: str | PathLike) -> Weights:
+def _classifier(heads: dict[str, Tensor], found: Found, feature_dim: int) -> dict[str, tuple[str, Tensor]]:
+    """leaf -> (key, tensor) of a classifier of the pooled features; nothing where there is none, or one for something else."""
+    keys = {leaf: [p + f"{found.form.classifier}.{leaf}" for p in (found.prefix, _outside(found))] for leaf in ("weight", "bias")}
+    there = {leaf: next(((k, heads[k]) for k in each if k in heads), None) for leaf, each in keys.items()}
+    if None in there.values():
+        return {}
+    weight, bias = there["weight"][1], there["bias"][1]
+    return there if weight.shape == (bias.numel(), feature_dim) else {}
+
+
+def _outside(found: Found) -> str:
+    """What stands in front of what a library keeps beside its backbone."""
+    return found.prefix.removesuffix(found.form.prefix)
+
+
+def read_weights(path: str | PathLike, backbone: str | None = None, width: int | None = None) -> Weights:
     """Read a backbone from any of the known forms; a `.safetensors` file, else one of torch.save.
 
+    `backbone` and `width` say which network it must be; without them the file does. A backbone given by module path needs its width.
     Raises ValueError, one sentence naming file and key, for a missing, torn, foreign or unfitting file, or values that are not finite.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     tensors, note = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), {})
-    form, backbone, width = _recognise(path, tensors, note)
+    found = _recognise(path, tensors, note, backbone, width)
     if name := non_finite(tensors):
         raise ValueError(f"{path}: {name} holds values that are not finite; get another file")
-    net = _empty(backbone, width)
-    state, used = _fit(path, tensors, form, net, f"{backbone} of width {width}")
+    net = found.empty()
+    used = {found.key(ours) for ours in net.state_dict()}
     heads = {k: v for k, v in tensors.items() if k not in used}
-    classifier = {leaf: heads.get(f"{form.classifier}.{leaf}") for leaf in ("weight", "bias")}
-    weight, bias = classifier["weight"], classifier["bias"]
-    if weight is None or bias is None or weight.shape != (bias.numel(), net.feature_dim):
-        classifier = {}  # none, or one for something else than the pooled features
-    taken = {f"{form.classifier}.{leaf}" for leaf in classifier}
-    classifier = {k: v.float().contiguous() for k, v in classifier.items()}
-    return Weights(backbone, width, state, classifier, [k for k in heads if k not in taken])
+    classifier = _classifier(heads, found, net.feature_dim)
+    taken = {key for key, _ in classifier.values()}
+    return Weights(
+        found.backbone,
+        found.width,
+        _state(tensors, found),
+        {leaf: tensor.float().contiguous() for leaf, (_, tensor) in classifier.items()},
+        [k for k in heads if k not in taken],
+        _colours(path, note),
+    )
+
+
+def _colours(path: Path, note: dict) -> Colours:
+    try:
+        return noted(note)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; get it again") from None
 
 
 def load_backbone(path: str | PathLike) -> Backbone:
     """The RGB backbone of a file of weights, on the CPU in float32 and in eval mode.
 
-    Takes mscl's own files, torchvision's `r3d_18` and `r2plus1d_18`, and MMAction2's and PySlowFast's names for an R50 with mscl's
-    stem; `.safetensors`, or a state dict written by torch.save. Heads and classifiers are left out. The network
+    Takes mscl's own files, torchvision's `r3d_18` and `r2plus1d_18`, and the names of MMAction2 and PySlowFast (docs/weights.md);
+    `.safetensors`, or a state dict written by torch.save. Heads, classifiers, key encoders and queues are left out. The network
     maps clips (B, 3, T, H, W) to features (B, feature_dim); `maps(clips)` gives the outputs of its last three
-    stages, each (B, C, T, H, W). mscl's weights want RGB in [0, 1] normalised by ImageNet's mean (.485, .456,
-    .406) and standard deviation (.229, .224, .225); other people's want what they were trained with.
+    stages, each (B, C, T, H, W). It wants RGB in [0, 1] normalised by `colours` of the network: mscl's weights ImageNet's mean
+    (.485, .456, .406) and standard deviation (.229, .224, .225); other people's what they were trained with.
 
     Raises ValueError, one sentence naming file and key, for a missing, torn, foreign or unfitting file, or values that are not finite.
     """
-    weights = read_weights(path)
-    net = _empty(weights.backbone, weights.width)
+    return network_of(read_weights(path))
+
+
+def network_of(weights: Weights) -> Backbone:
+    """The network that holds these weights, in eval mode."""
+    with torch.device("meta"):
+        net = backbone_class(weights.backbone)(weights.width)
     net.load_state_dict(weights.state, assign=True)
+    net.colours = weights.colours
     return net.eval()
 
 
@@ -237,20 +266,21 @@ def export_weights(path: Path, to: str, out: Path) -> str:
     if out.resolve() == Path(path).resolve():
         raise ValueError(f"--out {out}: would replace the weights themselves; give another name")
     form, weights = FORMS[to], read_weights(path)
-    if weights.backbone not in form.backbones:
-        others = ", ".join(f"--to {name}" for name, f in FORMS.items() if weights.backbone in f.backbones)
+    if weights.backbone not in form.builds:
+        others = ", ".join(f"--to {name}" for name, f in FORMS.items() if weights.backbone in f.builds)
         raise ValueError(f"{path}: {form.title} has no network that computes this {weights.backbone}; take {others}")
     if to == "torchvision" and weights.width != 64:
         raise ValueError(
             f"{path}: width {weights.width}, and torchvision's {weights.backbone} has 64; load it with mscl.load_backbone"
         )
-    tensors = {form.name(k): v for k, v in weights.state.items()}
+    tensors = {form.prefix + form.name(k): v for k, v in weights.state.items()}
     tensors |= {f"{form.classifier}.{k}": v for k, v in weights.classifier.items()}
-    _write(out, tensors, form.nested, {"backbone": weights.backbone, "width": str(weights.width)})
+    note = {"backbone": weights.backbone, "width": str(weights.width)} | weights.colours.note()
+    _write(out, tensors, form.nested, note)
     return _summary(out, form, weights)
 
 
-def _write(out: Path, tensors: dict[str, Tensor], nested: str | None, note: dict[str, str]) -> None:
+def _write(out: Path, tensors: dict[str, Tensor], nested: str | None, note: dict) -> None:
     from safetensors.torch import save_file
 
     with atomic_write(out) as temporary:
@@ -264,8 +294,10 @@ def _write(out: Path, tensors: dict[str, Tensor], nested: str | None, note: dict
 def _summary(out: Path, form: Form, weights: Weights) -> str:
     classes = len(weights.classifier["bias"]) if weights.classifier else 0
     head = f"with its classifier of {classes} classes" if classes else "without a classifier"
-    left = f"; left out: {', '.join(weights.left_out)}" if weights.left_out else ""
-    network = form.build.format(
+    shown, count = weights.left_out[:LISTED], len(weights.left_out)
+    shown += [f"and {count - LISTED} more"] if count > LISTED else []
+    left = f"; left out: {', '.join(shown)}" if shown else ""
+    network = form.builds[weights.backbone].format(
         backbone=weights.backbone, width=weights.width, classes=f", num_classes={classes}" if classes else ""
     )
     return (

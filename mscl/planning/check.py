@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mscl.config.datasets import Dataset
+from mscl.config.foreign import foreign_of
 from mscl.config.formats import SSV2_OLDER
 from mscl.config.schema import Config
 from mscl.config.validation import ConfigError, did_you_mean
+from mscl.machine.files import sha256
 from mscl.planning.few import too_few_videos, used_videos
 from mscl.reporting.paper import differences
-from mscl.stages.build import given_datasets, used_datasets
+from mscl.stages.build import adopt_job, given_datasets, used_datasets
 from mscl.stages.layout import Layout
 from mscl.stages.table import planned
 
@@ -34,13 +36,15 @@ class Counted(NamedTuple):
 def describe(config: Config) -> list[str]:
     """Lines on data sets, jobs, missing files and keys without effect. Raises `ConfigError` with every contradiction to the data."""
     counted = {name: _counted(Path(Layout(config).manifest(name))) for name in used_datasets(config)}
-    if wrong := [*_classes(config, counted), *too_few_videos(config), *_batches(config, counted)]:
+    if wrong := [*_classes(config, counted), *too_few_videos(config), *_batches(config, counted), *_unfit(config)]:
         raise ConfigError("\n".join(wrong))
     jobs = Counter(job.stage.name for job in planned(config))
     lines = [f"data set {name}: {_size(config.datasets[name], found)}" for name, found in counted.items()]
     lines.append(f"jobs: {sum(jobs.values()):,} ({', '.join(f'{count:,} {stage}' for stage, count in jobs.items())})")
     lines += [f"missing: {sentence}" for sentence in _missing(config)]
-    return lines + [f"note: {sentence}" for sentence in (*_unused(config), *_one_class(config, counted), *_kind(config))]
+    return lines + [
+        f"note: {sentence}" for sentence in (*_unused(config), *_foreign(config), *_one_class(config, counted), *_kind(config))
+    ]
 
 
 def _counted(path: Path) -> Counted | None:
@@ -85,6 +89,33 @@ def _missing(config: Config) -> Iterator[str]:
                 yield f"datasets.{name}.annotations.{key}: no file {path}"
     if config.flow.method == "raft" and config.flow.weights and not config.flow.weights.exists():
         yield f"flow.weights: no file {config.flow.weights}"
+    for model, method, given in foreign_of(config):
+        if not given.file.is_file():
+            yield f"method_settings.{method}.weights.{model}.file: no file {given.file}"
+
+
+def _unfit(config: Config) -> Iterator[str]:
+    """A sentence for each file of others' weights that is there and is another one than meant, or does not fit its model."""
+    there = [adopt_job(config, model, method) for model, method, given in foreign_of(config) if given.file.is_file()]
+    if not there:
+        return
+    from mscl.models.adopt import checked
+
+    for job in there:
+        try:
+            checked(job)
+        except ValueError as error:
+            yield str(error)
+
+
+def _foreign(config: Config) -> Iterator[str]:
+    """A sentence for each thing about others' weights that is assumed."""
+    for model, method, given in foreign_of(config):
+        key = f"method_settings.{method}.weights.{model}"
+        if given.sha256 is None and given.file.is_file():
+            yield f"{key}.sha256: not given, so another file of this name would be taken; this one's is {sha256(given.file)}"
+        if given.mean is None:
+            yield f"{key}.mean: not given, so clips are normalised as the file says, else by ImageNet's mean and std"
 
 
 def known_classes(data: Dataset, found: Counted | None) -> set[str] | None:

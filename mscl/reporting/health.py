@@ -15,7 +15,7 @@ from mscl.reporting.tables import of_table
 
 LISTED = 50  # unusable videos shown on the page; the CSV lists all of them
 COST_KEYS = ["stage", "target", "model", "method"]  # one row of the cost table each; the seeds are averaged
-STAGE_ORDER = ("pretrain", "finetune", "linear", "embed", "frozen", "analysis")
+STAGE_ORDER = ("adopt", "pretrain", "finetune", "linear", "embed", "frozen", "analysis")
 
 
 def data_table(results: Results) -> Table:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from mscl.config.foreign import foreign_of
 from mscl.config.methods import Switches
 from mscl.config.schema import Config, MethodSettings
 from mscl.reporting.formats import Table
 from mscl.reporting.results import Card, Results
-from mscl.reporting.tables import banner, few_said
+from mscl.reporting.tables import banner, few_said, foreign_notes
 
 SHOWN_FILES = 12  # hashes of a run card shown on the page; its JSON file holds all of them
 SWITCHES = {
@@ -57,6 +58,7 @@ def render(results: Results, tables: dict[str, Table], pictures: dict[str, Seque
         config=results.config,
         banner=banner(results.config),
         summary=summary(results),
+        foreign=dict.fromkeys(results.config.title(method) for _, method, _ in foreign_of(results.config)),
         switches=switches(results.config),
         labels=SWITCHES,
         tables=tables,
@@ -96,6 +98,7 @@ def summary(results: Results) -> list[tuple[str, str]]:
     rows += [
         ("Methods", ", ".join(config.methods)),
         *((f"Only {config.title(method)}", text) for method in config.methods if (text := _own(config, method))),
+        *(("Others' weights", note) for note in foreign_notes(config)),
         ("Seeds", ", ".join(map(str, config.seeds))),
         ("Flow", _flow(config)),
         ("Runs finished", f"{done} of {len(results.runs)}"),

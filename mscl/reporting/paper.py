@@ -13,14 +13,8 @@ PAPER = "config/paper.yaml"  # below the repository; the report stage names it a
 SECTIONS = ("flow", "mds", "clip", "augment")
 # Keys of a data set that decide which frames are seen.
 DATA = ("format", "fold", "frames", "subset", "group", "holdout", "embedded")
-PARTS = (
-    "contrast",
-    "pretrain",
-    "finetune",
-    "linear",
-    "methods",
-    "targets",
-)  # of a model: compared one by one, or no setting of a run
+# Keys of a model that are compared one by one, or are no setting of a run.
+PARTS = ("contrast", "pretrain", "finetune", "linear", "methods", "targets")
 IGNORED = {"weights", "sha256", "batch", "precision"}  # of `flow`: where its file is, and how fast it runs
 
 

@@ -121,10 +121,11 @@ def read_results(config: Config, root: Path) -> Results:
         config, _columns(config), pd.DataFrame(), {}, {}, {}, {}, {}, None, None, reader.cards, missing=reader.missing
     )
     pretrained = {tuple(job.values.values()): _read_pretraining(reader, found, job) for job in planned(config, "pretrain")}
+    adopted = {tuple(job.values.values()): _read_adopted(reader, job) for job in planned(config, "adopt")}
     rows: dict[Key, dict] = {}
     for job in planned(config, *READERS):
         key = tuple(job.values[name] for name in TESTED)
-        row = rows.setdefault(key, _empty_row(*key) | {"pretrain_card": pretrained.get(key[1:], "")})
+        row = rows.setdefault(key, _empty_row(*key) | {"pretrain_card": pretrained.get(key[1:], adopted.get(key[1:3], ""))})
         READERS[job.stage.name](reader, found, key, row)
     for job in planned(config, "embed"):
         reader.card(reader.at.embed(**job.values), **_where("embed", job.values))
@@ -190,6 +191,11 @@ def _read_pretraining(reader: Reader, found: Results, job: Planned) -> str:
         return ""
     found.pretraining[run] = history
     return reader.card(folder, **_where("pretrain", job.values))
+
+
+def _read_adopted(reader: Reader, job: Planned) -> str:
+    """The id of the run card of others' weights, "" when it is missing."""
+    return reader.card(reader.at.adopt(**job.values), stage="adopt", **job.values)
 
 
 def _read_finetuning(reader: Reader, found: Results, key: Key, row: dict) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from mscl.config.foreign import ForeignWeights, foreign_of
 from mscl.config.schema import Config
 from mscl.reporting.formats import DASH, Table, mean_sd, number, table_of
 from mscl.reporting.groups import Group, few_said, groups
@@ -78,6 +79,8 @@ def table1(results: Results) -> Table:
     config = results.config
     records = [_measured_record(results, group) for group in groups(results) if group.target.finetuned]
     tested = dict.fromkeys(f"split {t.test} of {t.dataset}" for t in config.finetuned_targets)
+    beside = any(r.get("published") is not None for r in records)
+    shown = {"Published %": lambda r: number(r.get("published"), 1)} if beside else {}
     return table_of(
         "table1",
         "Table 1. Action classification, measured",
@@ -92,19 +95,33 @@ def table1(results: Results) -> Table:
             "Epochs": lambda r: r["epochs"] or DASH,
             "Target": lambda r: r["target"],
             "Top-1 %": lambda r: mean_sd(r["top1"] / 100, r["top1_std"] / 100),
+            **shown,
             "Seeds": lambda r: r["averaged"],
             "Test videos": lambda r: r["test_videos"] or DASH,
             "Chance %": lambda r: number(r["chance"], 1),
             "Majority %": lambda r: number(r["majority"], 1),
             "Source": lambda r: r["source"],
         },
-        (*TABLE1_CSV, *_draws(config)),
+        (*TABLE1_CSV, *_draws(config), *(("published",) if beside else ())),
         caption=f"Top-1 accuracy after finetuning, from this run, on "
         f"{' and '.join(tested) or 'no target: none is finetuned'}. {banner(config)} {_spread(config)} {MAJORITY} Clip is frames x pixels at test time, "
-        "Views the clips x crops whose softmax is averaged.",
-        notes=of_table(results, "The finetuning of", "metrics.json"),
+        "Views the clips x crops whose softmax is averaged."
+        + (" Published % is what others report for their weights on the same target." if beside else ""),
+        notes=of_table(results, "The finetuning of", "metrics.json") + foreign_notes(config),
         wide=("Source",),
     )
+
+
+def foreign_notes(config: Config) -> list[str]:
+    """A sentence on each method that was not pretrained here."""
+    found = {}
+    for model, method, given in foreign_of(config):
+        where = f" ({given.source})" if given.source else ""
+        found.setdefault(method, []).append(f"{model}: {given.file.name}, trained on {given.trained_on}{where}")
+    return [
+        f"{config.title(method)} was not pretrained by this pipeline: others' weights were taken as they are, {'; '.join(files)}."
+        for method, files in found.items()
+    ]
 
 
 def _measured_record(results: Results, group: Group) -> dict[str, Any]:
@@ -112,6 +129,7 @@ def _measured_record(results: Results, group: Group) -> dict[str, Any]:
     config, model, method, runs = results.config, group.model, group.method, group.runs
     recipe = config.finetune_of(group.target.name, model)
     done, trained = runs[runs["top1"].notna()], config.switches(method).pretrain
+    foreign = config.foreign(model, method)
     unfinished = (
         "" if len(done) == len(runs) else f"; {len(done)} of {len(runs)} {'seeds' if group.draws == 1 else 'runs'} finished"
     )
@@ -122,7 +140,7 @@ def _measured_record(results: Results, group: Group) -> dict[str, Any]:
         "group": "measured",
         "kind": kind_of(config),
         "backbone": f"{model} ({config.models[model].backbone})",
-        "pretrain": "+".join(config.pretrain.datasets) if trained else "none",
+        "pretrain": foreign.trained_on if foreign else "+".join(config.pretrain.datasets) if trained else "none",
         "clip": f"{recipe.frames}x{recipe.test_size}",
         "views": f"{recipe.test_clips}x{recipe.test_crops}",
         "epochs": str(config.pretrain_of(model, method).epochs) if trained else "",
@@ -135,9 +153,19 @@ def _measured_record(results: Results, group: Group) -> dict[str, Any]:
         "test_videos": span(done["videos"]),
         "chance": done["chance"].mean() * 100,
         "majority": done["majority"].mean() * 100,
-        "source": f"{config.name}, {kind_of(config)}{unfinished}",
+        "source": f"{config.name}, {kind_of(config)}{unfinished}"
+        + (f"; weights: {foreign.source}" if foreign and foreign.source else ""),
         "cards": {"Top-1 %": [c for c in done["finetune_card"] if c]},
-    }
+    } | (_of_others(foreign, group) if foreign else {})
+
+
+def _of_others(given: ForeignWeights, group: Group) -> dict[str, Any]:
+    """What a row of others' weights has besides: the published number, and the run card that has the hash of the file."""
+    runs, mean = group.runs, group.shown != group.target.name  # the row of the mean over folds
+    adopted = dict.fromkeys(card for card in runs.get("pretrain_card", []) if card)
+    cards = {"Top-1 %": [c for c in runs[runs["top1"].notna()]["finetune_card"] if c], "Pretrained on": list(adopted)}
+    fold = bool(group.target.folds_of) and not mean
+    return {"published": given.published_on(group.target.folds_of if mean else group.target.name, fold), "cards": cards}
 
 
 def table3(results: Results) -> Table:
@@ -148,7 +176,7 @@ def table3(results: Results) -> Table:
         for r in published().itertuples()
         if r.table == "headline" and "UCF101" in r.metric
     ]
-    notes = of_table(results, "The frozen tests", "The predictions") + results.notes
+    notes = of_table(results, "The frozen tests", "The predictions") + results.notes + foreign_notes(config)
     if not any(target.frozen for target in config.targets):
         notes.append("The frozen features were not evaluated: no target asks for a measure of them.")
 

@@ -9,6 +9,7 @@ from mscl.config.methods import Switches
 from mscl.config.schema import Compute, Config, Model
 from mscl.config.targets import Target
 from mscl.stages.jobs import (
+    AdoptJob,
     AnalysisJob,
     DataJob,
     DatasetJob,
@@ -156,14 +157,38 @@ def pretrain_job(config: Config, model: str, method: str, seed: int) -> Pretrain
     )
 
 
+def adopt_job(config: Config, model: str, method: str) -> AdoptJob:
+    """Others' weights for one model."""
+    given, net = config.foreign(model, method), config.models[model]
+    return AdoptJob(
+        model=model,
+        method=method,
+        file=given.file,
+        sha256=given.sha256,
+        trained_on=given.trained_on,
+        backbone=net.backbone,
+        width=net.width,
+        mean=given.mean,
+        std=given.std,
+    )
+
+
+def _weights(config: Config, model: str, method: str, seed: int) -> str | None:
+    """The file that finetuning and the frozen tests start from; None: random initialisation."""
+    at = Layout(config)
+    if config.foreign(model, method):
+        return f"{at.adopt(model, method)}/{WEIGHTS}"
+    return f"{at.pretrain(model, method, seed)}/{WEIGHTS}" if config.switches(method).pretrain else None
+
+
 def _tested(config: Config, target: str, model: str, method: str, seed: int) -> dict[str, Any]:
     """The settings that finetuning and the frozen tests share."""
-    pretrained, tested = config.switches(method).pretrain, config.target(target)
+    tested = config.target(target)
     return {
         "method": method,
         "seed": seed,
         "net": rgb_net(config.models[model]),
-        "weights": f"{Layout(config).pretrain(model, method, seed)}/{WEIGHTS}" if pretrained else None,
+        "weights": _weights(config, model, method, seed),
         "source": source(config, tested.dataset, fold=tested.fold),
         "train": tested.train,
         "test": tested.test,

@@ -18,6 +18,7 @@ from mscl.config.module_path import module_of
 from mscl.config.schema import Analysis, Augment, ClipConfig, Config, Contrast, Finetune, FlowConfig, Kernels, MDSConfig, Optim
 from mscl.config.targets import Few
 from mscl.config.validation import ConfigError, Strict, parse
+from mscl.machine.files import sha256
 from mscl.stages.layout import PREDICTIONS, WEIGHTS, shard_paths
 
 GROUP = "group"  # the manifest's column of recordings; absent where every clip is a recording of its own
@@ -147,6 +148,40 @@ class Net(RGBNet):
     neck_blocks: int
 
 
+class AdoptJob(Job):
+    """Takes others' weights for one model: the network that they must fit, and the colours that they want."""
+
+    model: Name
+    method: Name
+    file: Path
+    sha256: str | None = None
+    trained_on: str
+    backbone: str
+    width: int
+    mean: tuple[float, float, float] | None = None  # None: as the file says
+    std: tuple[float, float, float] | None = None
+
+    @property
+    def key(self) -> str:
+        """Where the configuration names the file."""
+        return f"method_settings.{self.method}.weights.{self.model}"
+
+    def reads(self) -> dict[str, list[Path]]:
+        return {"file": [self.file]}
+
+    def check_file(self) -> None:
+        """Raise ValueError, one sentence that begins with the key, unless the file is there and is the one meant."""
+        if not self.file.is_file():
+            raise ValueError(f"{self.key}.file: no file {self.file}; put it there, or correct the path")
+        if self.sha256 and (found := sha256(self.file)) != self.sha256:
+            raise ValueError(
+                f"{self.key}.sha256: {self.file} has {found}, not {self.sha256}; get the file again, or correct the key"
+            )
+
+    def modules(self) -> tuple[str, ...]:
+        return (module_of(backbone_path(self.backbone)),)
+
+
 class Watched(Strict):
     """The held-out videos for the k-NN test during pretraining; `every` is in epochs."""
 
@@ -184,8 +219,8 @@ class PretrainJob(Job):
 class TestedJob(Job):
     """The part shared by finetuning and the frozen tests: a backbone, its weights, and the target data set.
 
-    `weights` is the weights file of the pretraining run, or None for random initialisation; the stage reads the path from here.
-    `few` are the training videos to draw, or None for all.
+    `weights` is the weights file of the pretraining run, or others' weights under our names, or None for random initialisation; the
+    stage reads the path from here. `few` are the training videos to draw, or None for all.
     """
 
     method: Name

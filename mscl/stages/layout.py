@@ -20,6 +20,7 @@ PAIRS, GRADCAM, FIGURES = "pairs.csv", "gradcam.json", "gradcam"
 CARD = "run.json"
 # The outputs of each stage that writes a run card: name in the rules -> file name.
 MADE: dict[str, dict[str, str]] = {
+    "adopt": {"weights": WEIGHTS},
     "pretrain": {"weights": WEIGHTS, "history": HISTORY},
     "finetune": {"weights": WEIGHTS, "predictions": PREDICTIONS, "metrics": METRICS, "history": HISTORY},
     "linear": {"weights": WEIGHTS, "predictions": PREDICTIONS, "metrics": METRICS, "history": HISTORY},
@@ -32,6 +33,12 @@ MADE: dict[str, dict[str, str]] = {
 def shard_paths(folder: str | Path, shards: int, suffix: str = ".parquet") -> list[Path]:
     """The files of a sharded store: <folder>/0000.parquet, <folder>/0001.parquet, …"""
     return [Path(folder) / f"{s:04d}{suffix}" for s in range(shards)]
+
+
+def store_beside(manifest: str | Path) -> Path:
+    """Where the frames of a manifest's videos lie, if it is where the workflow wrote it."""
+    manifest = Path(manifest)
+    return manifest.parent.parent / "frames" / manifest.stem
 
 
 def _joined(values: dict[str, object]) -> str:
@@ -81,6 +88,10 @@ class Layout:
     def flow(self, dataset: str) -> str:
         """The folder with the shards of optical flow."""
         return f"{self.data}/flow/{dataset}"
+
+    def adopt(self, model: str, method: str) -> str:
+        """The folder with others' weights under our names."""
+        return f"{self.results}/adopt/{model}/{method}"
 
     def pretrain(self, model: str, method: str, seed: int | str) -> str:
         """The folder with the results of a pretraining run."""

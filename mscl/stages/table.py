@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from mscl.config.foreign import foreign_of
 from mscl.config.schema import Config, Target
 from mscl.stages import build, jobs
 from mscl.stages.codehash import file_hashes
@@ -150,6 +151,12 @@ def _flow_inputs(config: Config, at: Layout, dataset: str, shard: str) -> dict[s
     }
 
 
+def _foreign_file(config: Config, at: Layout, model: str, method: str) -> dict[str, list[str]]:
+    """The file of others' weights if it exists. If it does not, the workflow or the job says where the configuration names it."""
+    given = config.foreign(model, method)
+    return {"file": [str(given.file)] if given and given.file.exists() else []}
+
+
 def _results(stage: str) -> Callable[..., dict[str, str]]:
     """The outputs of a stage with a run card: the files in its folder, and the card in its own folder."""
 
@@ -163,9 +170,10 @@ def _results(stage: str) -> Callable[..., dict[str, str]]:
 def _everything(config: Config, at: Layout) -> dict[str, list[str]]:
     """All results that the report reads."""
     found: dict[str, list[str]] = {"data": [], "weights": [], "metrics": [], "pairs": [], "gradcam": [], "flow_error": []}
-    for job in planned(config, "data_health", "flow_error", "pretrain", "finetune", "linear", "frozen", "analysis"):
+    stages = ("data_health", "flow_error", "adopt", "pretrain", "finetune", "linear", "frozen", "analysis")
+    for job in planned(config, *stages):
         for name, path in job.stage.makes(at, **job.values).items():
-            if name in found and (name != "weights" or job.stage.name == "pretrain"):
+            if name in found and (name != "weights" or job.stage.name in ("adopt", "pretrain")):
                 found[name].append(path)
     return found
 
@@ -248,6 +256,17 @@ STAGES: dict[str, Stage] = {
             job=build.flow_error_job,
             makes=lambda at: {"flow_error": at.flow_error()},
             code="mscl.flow.error",
+        ),
+        Stage(
+            "adopt",
+            per=("model", "method"),
+            jobs=lambda config: ((model, method) for model, method, _ in foreign_of(config)),
+            kind=jobs.AdoptJob,
+            job=build.adopt_job,
+            reads=_foreign_file,
+            makes=_results("adopt"),
+            code="mscl.models.adopt",
+            carded=True,
         ),
         Stage(
             "pretrain",

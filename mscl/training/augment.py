@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from mscl.config.schema import Augment
+from mscl.models.colours import IMAGENET, Colours
 from mscl.training.draws import Draws
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+MEAN, STD = IMAGENET
 GREY = (0.299, 0.587, 0.114)
 
 
@@ -36,10 +36,10 @@ def to_float(clip_BTHWC: Tensor) -> Tensor:
     return clip_BTHWC.permute(0, 4, 1, 2, 3).float().div_(255)
 
 
-def normalise(clip_BTHWC: Tensor) -> Tensor:
-    """uint8 (B, T, H, W, 3) -> float (B, 3, T, H, W) with ImageNet mean and std."""
+def normalise(clip_BTHWC: Tensor, colours: Colours = IMAGENET) -> Tensor:
+    """uint8 (B, T, H, W, 3) -> float (B, 3, T, H, W) with the mean and std that a backbone wants."""
     x = to_float(clip_BTHWC)
-    return (x - _channels(MEAN, x)) / _channels(STD, x)
+    return (x - _channels(colours.mean, x)) / _channels(colours.std, x)
 
 
 def flip(x_BCTHW: Tensor, mask_B: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ not change a sample, and a resumed run draws what it would have drawn.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import cv2
@@ -254,11 +255,45 @@ def crop_boxes(aspect: float, crops: int) -> list[Box]:
     return [(left + s * left, top + s * top, right + s * left, bottom + s * top) for s in (-1, 0, 1)]
 
 
+@dataclass(frozen=True)
+class Views:
+    """Which clips of a video a test looks at: of uniform frames, or of frames `stride` raw frames apart; square crops of each."""
+
+    frames: int
+    size: int
+    clips: int = 1
+    crops: int = 1
+    stride: int | None = None
+
+    @property
+    def count(self) -> int:
+        """Clips x crops of a video."""
+        return self.clips * self.crops
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of what `read` returns."""
+        return self.count, self.frames, self.size, self.size, 3
+
+    def read(self, shards: Shards, row: int, aspect: float) -> np.ndarray:
+        """The views of one video whose frames have this width / height, (clips x crops, T, S, S, 3) uint8."""
+        grid, boxes = shards.frames(row), crop_boxes(aspect, self.crops)
+        positions = [self._clip(grid, (n + 0.5) / self.clips) for n in range(self.clips)]
+        return np.stack([read_clip(shards, row, p, box, self.size) for p in positions for box in boxes])
+
+    def _clip(self, grid: np.ndarray, offset: float) -> np.ndarray:
+        if self.stride is None:
+            return uniform_positions(len(grid), self.frames, offset=offset)
+        first, last = 0.5 / self.clips, (self.clips - 0.5) / self.clips
+        share = 0.5 if self.clips == 1 else (offset - first) / (last - first)
+        return strided_positions(grid, self.frames, self.stride, share)
+
+
 class UniformClips(Dataset):
     """Square crops of uniform clips, for tests and features: one sample a video.
 
-    [i] -> {"clip_KTHWC": (clips x crops, T, S, S, 3) uint8, "label": int, "index": i}. A clip is of uniform frames, or of frames
-    `stride` raw frames apart. `rows` are the usable videos, `skipped` the others with status and reason.
+    [i] -> {"clip_KTHWC": (clips x crops, T, S, S, 3) uint8, "label": int, "index": i}; the arguments from `frames` on are those of
+    `Views`. `rows` are the usable videos, `skipped` the others with status and reason.
     """
 
     def __init__(
@@ -271,32 +306,21 @@ class UniformClips(Dataset):
         crops: int = 1,
         stride: int | None = None,
     ):
-        self.shards, self.frames, self.size, self.stride, self.crops = shards, frames, size, stride, crops
-        self.offsets = (np.arange(clips) + 0.5) / clips
+        self.shards, self.view = shards, Views(frames, size, clips, crops, stride)
         self.rows, self.skipped = readable(manifest_rows, shards)
 
     @property
     def views(self) -> int:
         """Clips x crops of a video."""
-        return len(self.offsets) * self.crops
+        return self.view.count
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, i: int) -> dict:
         row = self.shards.row(self.rows.clip_id[i])
-        grid, boxes = (
-            self.shards.frames(row),
-            crop_boxes(self.shards.clips.width[row] / self.shards.clips.height[row], self.crops),
-        )
-        views = [read_clip(self.shards, row, self._clip(grid, o), box, self.size) for o in self.offsets for box in boxes]
-        return {"clip_KTHWC": np.stack(views), "label": int(self.rows.label[i]), "index": i}
-
-    def _clip(self, grid: np.ndarray, offset: float) -> np.ndarray:
-        if self.stride is None:
-            return uniform_positions(len(grid), self.frames, offset=offset)
-        share = 0.5 if len(self.offsets) == 1 else (offset - self.offsets[0]) / (self.offsets[-1] - self.offsets[0])
-        return strided_positions(grid, self.frames, self.stride, share)
+        aspect = self.shards.clips.width[row] / self.shards.clips.height[row]
+        return {"clip_KTHWC": self.view.read(self.shards, row, aspect), "label": int(self.rows.label[i]), "index": i}
 
 
 class FinetuneClips(Dataset):

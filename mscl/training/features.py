@@ -21,4 +21,5 @@ def extract_features(
 ) -> np.ndarray:
     """Mean over each video's clips: (videos, feature_dim) float32, in the order of `clips.rows`."""
     backbone.eval()
-    return over_videos(backbone, clips, max(1, 32 // clips.views), device, workers, partial, kernels).numpy()
+    at_once = max(1, 32 // clips.views)
+    return over_videos(backbone, clips, at_once, device, workers, partial, kernels, backbone.colours).numpy()

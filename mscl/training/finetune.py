@@ -75,7 +75,7 @@ class FinetuneStep(Step):
         self.model, self.job, self.kernels = model, job, job.kernels
 
     def __call__(self, batch: Batch, draws: Draws) -> dict[str, Tensor]:
-        x = normalise(batch["clip"])
+        x = normalise(batch["clip"], self.model.backbone.colours)
         if self.job.finetune.flip:
             x = flip(x, draws.chance(0.5))
         if distributed.rank():  # or every process would drop the same features
@@ -96,8 +96,8 @@ def predict(
 ) -> pd.DataFrame:
     """One row per test video: the five best classes and their probabilities; skipped videos are rows too."""
     model.eval()
-    at_once = max(1, TEST_BATCH // clips.views)
-    p = over_videos(lambda x: model(x).float().softmax(1), clips, at_once, device, workers, partial, kernels)
+    at_once, colours = max(1, TEST_BATCH // clips.views), model.backbone.colours
+    p = over_videos(lambda x: model(x).float().softmax(1), clips, at_once, device, workers, partial, kernels, colours)
     best = p.topk(min(5, p.shape[1]), dim=1)
     rows = [
         {"clip_id": clip, "label": label, "top": top, "probability": probability, "status": "ok", "reason": ""}
@@ -173,7 +173,8 @@ def write_finetuned(
     with atomic_write(out / PREDICTIONS) as path:
         predictions.to_parquet(path, index=False)
     write_json(out / METRICS, metrics)
-    save_weights(out / WEIGHTS, model.export(), {"method": job.method, "classes": str(classes)})
+    note = {"method": job.method, "classes": str(classes)} | model.backbone.colours.note()
+    save_weights(out / WEIGHTS, model.export(), note)
     print(
         f"top-1 {metrics['top1']:.3f} on {metrics['videos']} videos ({metrics['skipped']} skipped), chance {metrics['chance']:.3f}"
     )

@@ -14,6 +14,7 @@ from torch import Tensor
 from mscl.config.schema import Kernels
 from mscl.machine.files import remove_leftovers
 from mscl.machine.signals import StopSignal
+from mscl.models.colours import IMAGENET, Colours
 from mscl.training.augment import normalise
 from mscl.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from mscl.training.clips import UniformClips
@@ -66,10 +67,11 @@ def over_videos(
     workers: int = 0,
     partial: Partial | None = None,
     kernels: Kernels = DEFAULT,
+    colours: Colours = IMAGENET,
 ) -> Tensor:
     """The mean of `per_clip` over each video's clips: (videos, D) float32 on the CPU, in the order of `clips.rows`.
 
-    `per_clip`: normalised clips (B, 3, T, H, W) -> (B, D). `batch` videos at a time, the same ones together after an interruption.
+    `per_clip`: clips normalised by `colours` (B, 3, T, H, W) -> (B, D). `batch` videos at a time, the same ones together after an interruption.
     With `partial`, SIGTERM, SIGUSR1 and Ctrl-C save what is done and raise SystemExit.
     """
     rows = partial.load() if partial else []
@@ -81,9 +83,8 @@ def over_videos(
     with loading(clips, batches, workers) as loader:
         for loaded in loader:
             B, K = loaded["clip_KTHWC"].shape[:2]
-            found = [
-                _of_views(per_clip, views, device, kernels) for views in loaded["clip_KTHWC"].flatten(0, 1).split(max(B, AT_ONCE))
-            ]
+            every = loaded["clip_KTHWC"].flatten(0, 1).split(max(B, AT_ONCE))
+            found = [of_views(per_clip, views, device, kernels, colours) for views in every]
             rows.append(torch.cat(found).view(B, K, -1).mean(1).cpu())
             if partial and (stop.number or partial.due()):
                 partial.save(rows)
@@ -98,8 +99,11 @@ def over_videos(
     return torch.cat(rows)
 
 
-def _of_views(per_clip: Callable[[Tensor], Tensor], views_BTHWC: Tensor, device: torch.device, kernels: Kernels) -> Tensor:
-    x = normalise(views_BTHWC.to(device)).contiguous(memory_format=torch.channels_last_3d)
+def of_views(
+    per_clip: Callable[[Tensor], Tensor], views_BTHWC: Tensor, device: torch.device, kernels: Kernels, colours: Colours
+) -> Tensor:
+    """What `per_clip` makes of uint8 clips, float32 on the device."""
+    x = normalise(views_BTHWC.to(device), colours).contiguous(memory_format=torch.channels_last_3d)
     with autocast(device, kernels):
         return per_clip(x).float()
 

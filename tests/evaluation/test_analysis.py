@@ -11,6 +11,7 @@ from torch import nn
 
 from mscl.config.schema import Analysis, Finetune
 from mscl.evaluation.analysis import run_analysis
+from mscl.models.colours import IMAGENET
 from mscl.stages.jobs import AnalysisJob, Net, Source
 from tests.store.shards import write_frames
 
@@ -24,6 +25,7 @@ class Tiny(nn.Module):
         self.backbone = nn.Module()
         self.backbone.layer4 = nn.Sequential(nn.Sequential(nn.Conv3d(3, 4, 3, (2, 4, 4), 1), nn.ReLU()))
         self.backbone.gradcam_layer = self.backbone.layer4[-1]
+        self.backbone.colours = IMAGENET
         self.fc = nn.Linear(4, len(NAMES))
 
     def forward(self, x_BCTHW):

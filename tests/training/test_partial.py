@@ -23,11 +23,11 @@ class Seen:
         self.batches, self.stop, self.number = 0, stop, number
         monkeypatch.setattr(partial, "normalise", self)
 
-    def __call__(self, clips):
+    def __call__(self, clips, colours):
         self.batches += 1
         if self.batches == self.stop:
             os.kill(os.getpid(), self.number)
-        return REAL(clips)
+        return REAL(clips, colours)
 
 
 def frozen_job(prepared):

@@ -7,6 +7,7 @@ import yaml
 
 from mscl.config.schema import load_config
 from mscl.stages.table import STAGES, planned
+from tests.config.test_foreign import foreign_config
 from tests.conftest import ROOT
 from tests.workflow.conftest import commit, run, tiny_clone
 
@@ -85,7 +86,7 @@ TARGETS = {
     "data": ("download", "dataset", "manifest"),
     "frames": ("frames",),
     "flow": ("flow",),
-    "pretrain": ("pretrain",),
+    "pretrain": ("adopt", "pretrain"),
     "finetune": ("finetune", "linear", "embed", "frozen"),
     "report": ("data_health", "flow_error", "analysis", "report"),
 }
@@ -101,9 +102,11 @@ def test_a_stage_depends_on_all_code_that_its_rules_run(stage):
     deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
     config = load_config(ROOT / "config.yaml")
     jobs = [(config, job) for job in planned(config, *TARGETS[stage])]
-    for name, absent in (("paper", {"download"}), ("severe", {"linear", "embed"})):  # stages that the demo does not have
-        other = load_config(ROOT / f"config/{name}.yaml")
-        jobs += [(other, job) for job in planned(other, *(absent & set(TARGETS[stage]) or {"none"}))]
+    paths = {"download": ROOT / "config/paper.yaml", "linear": ROOT / "config/severe.yaml", "adopt": foreign_config("of others")}
+    paths["embed"] = paths["linear"]
+    for absent in {"download", "linear", "embed", "adopt"} & set(TARGETS[stage]):  # stages that the demo does not have
+        other = load_config(paths[absent])
+        jobs += [(other, job) for job in planned(other, absent)]
     assert {job.stage.name for _, job in jobs} == set(TARGETS[stage])
     run_by = {path for of, job in jobs for path in job.stage.code_hashes(job.stage.settings(of, job.values))}
     lacking = [path for path in run_by if not any(path == dep or path.startswith(f"{dep}/") for dep in deps)]

@@ -4,7 +4,9 @@ import json
 import shutil
 
 import pandas as pd
+import torch
 
+from mscl.models.networks.r3d_18 import R3D18
 from tests.conftest import tiny_config
 from tests.workflow.test_pipeline import snakemake
 
@@ -16,7 +18,8 @@ def real_config(folder, videos) -> dict:
     frames = {"step": 1, "short_side": 36, "quality": 4}
     config |= {
         "kind": "real",
-        "methods": ["scratch", "mscl"],
+        "methods": ["scratch", "mscl", "theirs"],
+        "method_settings": {"theirs": {"title": "supervised", "weights": {"r18": theirs(folder / "theirs.pth")}}},
         "pretrain": {"datasets": ["kinetics400", "camera_ssv2"]},
         "targets": [
             {"dataset": "camera_ssv2", "measures": ["finetune"], "finetune": {"test_clips": 3}},
@@ -53,6 +56,20 @@ def real_config(folder, videos) -> dict:
     model["finetune"] |= {"epochs": 1}
     config["analysis"] = {"gradcam": ["Turning the camera left while filming something"]}
     return config
+
+
+def theirs(path) -> dict:
+    """A checkpoint under torchvision's names, as distributed training saves it with its classifier."""
+    weights = R3D18(4).state_dict() | {"fc.weight": torch.zeros(400, 32), "fc.bias": torch.zeros(400)}
+    torch.save({"model": {f"module.{key}": value for key, value in weights.items()}}, path)
+    return {
+        "file": str(path),
+        "trained_on": "Kinetics-400 labels",
+        "published": {"camera_ssv2": 12.5},
+        "source": "their page",
+        "mean": [0.43, 0.39, 0.38],
+        "std": [0.23, 0.22, 0.22],
+    }
 
 
 def with_second_fold(root, copy):
@@ -95,8 +112,11 @@ def test_real_videos_go_through_the_same_rules_to_both_tables(real_videos, tmp_p
         "hmdb51",
     ]
     table1 = pd.read_csv(tmp_path / "results/report/tables/table1.csv")
-    assert table1[table1.origin == "measured"][["target", "views"]].values.tolist() == [["camera_ssv2", "3x1"]] * 2
+    assert table1[table1.origin == "measured"][["target", "views"]].values.tolist() == [["camera_ssv2", "3x1"]] * 3
+    row = table1.set_index("method").loc["theirs"]
+    assert (row.pretrain, row.published, row.test_videos) == ("Kinetics-400 labels", 12.5, 90)
+    assert table3[table3.method == "theirs"].seeds.tolist() == [1, 0, 1, 0, 1]  # fold 1 has one training class
     page = (tmp_path / "results/report/index.html").read_text()
-    assert "cannot be counted" not in page
+    assert "cannot be counted" not in page and "supervised was not pretrained by this pipeline" in page
     assert "0wR5jVB-WPk" in (tmp_path / "results/report/tables/unusable.csv").read_text()
     assert "Turning the camera left while filming something" in page

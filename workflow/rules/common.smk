@@ -161,6 +161,15 @@ def finetuning_gpus(wildcards):
     return gpus(processes=processes(wildcards))
 
 
+def check_weights(job):
+    """A file of others' weights that is missing, or another one than the configuration says, fails before anything runs."""
+    if job.rule.name == "adopt":
+        try:
+            build.adopt_job(cfg, job.wildcards.model, job.wildcards.method).check_file()
+        except ValueError as error:
+            raise WorkflowError(f"{error}; no job was started") from None
+
+
 def check_root(job):
     """A folder of videos that is missing, such as a disk that is not mounted, fails before anything runs and deletes nothing."""
     if job.rule.name != "dataset":

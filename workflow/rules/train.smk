@@ -1,4 +1,32 @@
-# Pretraining, finetuning, and tests of the frozen features: method x model x seed.
+# Others' weights, pretraining, finetuning, and tests of the frozen features: method x model x seed.
+
+
+rule adopt:
+    input:
+        unpack(stage.reads("adopt")),
+    output:
+        **stage.makes("adopt"),
+    log:
+        stage.log("adopt"),
+    benchmark:
+        stage.benchmark("adopt")
+    priority: 1  # a file that does not fit ends the workflow before hours of training
+    conda:
+        ENVIRONMENT
+    resources:
+        mem_mb=stage.memory("adopt"),
+        runtime=stage.runtime("adopt"),
+    params:
+        *stage.settings("adopt"),
+        *stage.code("adopt"),
+        job=stage.job("adopt"),
+        label=stage.label("adopt"),
+        out=stage.folder("adopt"),
+        records=stage.records("adopt"),
+    message:
+        "Taking others' weights for {wildcards.model}: {wildcards.method}"
+    shell:
+        "python -m mscl adopt --job {params.job:q} --out {params.out:q} --records {params.records:q} 2>&1 | keep {log:q} {params.label:q}"
 
 
 rule pretrain:
@@ -175,7 +203,7 @@ rule frozen:
 
 rule pretrained:
     input:
-        made_by(cfg, "pretrain"),
+        made_by(cfg, "adopt", "pretrain"),
 
 
 rule evaluated:

@@ -6,6 +6,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from mscl.models.colours import IMAGENET, Colours
+
 
 class Backbone(nn.Module):
     """Clips x_BCTHW (RGB, normalised) -> pooled features (B, feature_dim). A subclass is built with the width of its first stage.
@@ -15,6 +17,7 @@ class Backbone(nn.Module):
     """
 
     feature_dim: int
+    colours: Colours = IMAGENET  # that its weights want clips normalised by; others' weights may want others
     map_dims: tuple[int, ...] = ()  # channels of the maps that LMCL's neck looks at: layer2, layer3, layer4
     neck_stride: ClassVar[tuple[int, int, int]] = (2, 2, 2)  # T, H, W between one of these maps and the next
     flow_blocks: ClassVar[Literal["basic", "bottleneck"]] = "basic"  # of the flow network beside it

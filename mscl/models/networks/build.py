@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from torch import Tensor
 
 from mscl.config.backbones import backbone_path
 from mscl.config.module_path import load
+from mscl.models.colours import Colours, noted
 from mscl.models.finite import non_finite
 from mscl.models.networks.backbone import Backbone
 from mscl.stages.jobs import RGBNet
@@ -27,12 +29,24 @@ def build_backbone(net: RGBNet) -> Backbone:
 
 def load_backbone_weights(backbone: Backbone, path: Path) -> None:
     """Load one of our safetensors files strictly; raise ValueError naming the file when it does not fit, or see `read_own_weights`."""
-    weights = read_own_weights(path)
+    weights, backbone.colours = read_own_weights(path), own_colours(path)
     try:
         backbone.load_state_dict({k: v for k, v in weights.items() if not k.startswith(ON_A_BACKBONE)})
     except (RuntimeError, ValueError) as error:
         first = str(error).strip().splitlines()[-1].strip()
         raise ValueError(f"{path}: not the weights of this backbone ({first}); check models.*.backbone and width") from None
+
+
+def own_colours(path: Path) -> Colours:
+    """The colours that the weights in one of our safetensors files want. Raises ValueError naming a file whose note is not one."""
+    from safetensors import safe_open
+
+    with safe_open(str(path), "pt") as file:
+        note = (file.metadata() or {}).get("mscl", "{}")
+    try:
+        return noted(json.loads(note))
+    except ValueError as error:
+        raise ValueError(f"{path}: not one of mscl's files ({error}); make it again") from None
 
 
 def read_own_weights(path: Path) -> dict[str, Tensor]:
