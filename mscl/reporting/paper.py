@@ -11,7 +11,8 @@ from mscl.config.schema import Config, Target, load_config
 
 PAPER = "config/paper.yaml"  # below the repository; the report stage names it among its files
 SECTIONS = ("flow", "mds", "clip", "augment")
-DATA = ("format", "fold", "frames", "subset", "group", "holdout", "embedded")  # keys of a data set that decide which frames are seen
+# Keys of a data set that decide which frames are seen.
+DATA = ("format", "fold", "frames", "subset", "group", "holdout", "embedded")
 IGNORED = {"weights", "sha256", "batch", "precision"}  # of `flow`: where its file is, and how fast it runs
 
 
