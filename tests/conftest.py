@@ -8,6 +8,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# Files whose tests run in one process, one after the other: they share a finished run, or the cores of a cluster.
+TOGETHER = {
+    "test_slurm.py": "slurm",
+    **dict.fromkeys(("test_dvc.py", "test_restore.py"), "dvc"),
+    **dict.fromkeys(("test_citizen.py", "test_pipeline.py", "test_rerun.py"), "finished"),
+}
+
+
+def pytest_collection_modifyitems(config, items):
+    """With several processes (`-n 2 --dist loadgroup`): the tests of a file, or of files that share a run, stay in one; the longest first."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(TOGETHER.get(item.path.name, item.path.relative_to(ROOT).as_posix())))
+    items.sort(key=lambda item: item.path.parent.name != "workflow")
+
 
 @pytest.fixture(scope="session")
 def real_videos() -> Path:

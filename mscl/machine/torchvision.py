@@ -30,6 +30,4 @@ except RuntimeError as error:
     import torchvision
     import torchvision.models
 
-from torchvision.models.video import resnet as video_resnet  # noqa: E402
-
-__all__ = ["torchvision", "video_resnet"]
+__all__ = ["torchvision"]

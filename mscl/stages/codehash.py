@@ -35,17 +35,17 @@ def source_of(module: str, root: Path = ROOT) -> Path | None:
     return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
 
 
-def _strip_docstrings(tree: ast.AST) -> None:
-    for node in ast.walk(tree):
+def _strip_docstrings(nodes: list[ast.AST]) -> None:
+    for node in nodes:
         body = getattr(node, "body", None)
         first = body[0] if isinstance(body, list) and body else None
         if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
             del body[0]
 
 
-def _imports(tree: ast.AST) -> Iterator[str]:
-    """Every module that a syntax tree may import. Some of the names may be functions or classes."""
-    for node in ast.walk(tree):
+def _imports(nodes: list[ast.AST]) -> Iterator[str]:
+    """Every module that the nodes of a syntax tree may import. Some of the names may be functions or classes."""
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (a.name for a in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -62,8 +62,9 @@ def _read(path: Path) -> tuple[str, frozenset[str]]:
 @functools.cache
 def _parsed(path: Path, changed: int, size: int) -> tuple[str, frozenset[str]]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    _strip_docstrings(tree)
-    return _digest(ast.dump(tree)), frozenset(_imports(tree))
+    nodes = list(ast.walk(tree))
+    _strip_docstrings(nodes)
+    return _digest(ast.dump(tree)), frozenset(_imports(nodes))
 
 
 def _digest(text: str) -> str:

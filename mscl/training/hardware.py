@@ -29,7 +29,10 @@ def prepare_device(device: str, threads: int, kernels: Kernels = DEFAULT) -> tor
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products on a GPU need
     torch.backends.cudnn.benchmark = kernels.cudnn_benchmark
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32: by default cuDNN rounds its inputs to 10 bits
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    if kernels.compile:
+        torch.use_deterministic_algorithms(True, warn_only=True)  # also of compiled kernels, whose compiler it loads: a second
+    else:
+        torch.set_deterministic_debug_mode("warn")  # the same without them
     torch.utils.deterministic.fill_uninitialized_memory = False  # a search aid that launches thousands of kernels a step
     return chosen
 

@@ -1,27 +1,43 @@
 """Finished runs at the smallest size, by Snakemake and by DVC in a clone. Each is made once and shared by the tests."""
 
+import atexit
+import functools
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.conftest import ROOT, tiny_config
+from tests.workflow.warm import Warm
 
 CODE = ("Snakefile", "workflow", "profiles", "mscl", "slurm", "config", "README.md")
 
 
 def run_snakemake(folder: Path, *arguments, config: dict | None = None, **options) -> subprocess.CompletedProcess:
-    """Run the copy of the workflow in `folder`, with `config` as its complete configuration (my.yaml)."""
+    """Run the copy of the workflow in `folder`, with `config` as its complete configuration (my.yaml); dry runs start fast."""
     if config is not None:
         (folder / "my.yaml").write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", *map(str, arguments), "--configfile", "my.yaml"]
+    asked = ["--cores", "2", *map(str, arguments), "--configfile", "my.yaml"]
+    if "-n" in asked and not options:
+        with tempfile.TemporaryDirectory() as said:
+            return warm().run(folder, asked, Path(said))
+    command = [sys.executable, "-m", "snakemake", *asked]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, **options)
+
+
+@functools.cache
+def warm() -> Warm:
+    """The process that dry runs are copies of; it ends with the tests."""
+    process = Warm()
+    atexit.register(process.close)
+    return process
 
 
 def rules_planned(run: subprocess.CompletedProcess) -> dict[str, int]:

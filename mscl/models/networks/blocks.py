@@ -1,9 +1,53 @@
-"""Parts that the networks share: convolutions, residual stages, their initialisation."""
+"""Parts that the networks share: convolutions, residual blocks and stages, their initialisation.
+
+`BasicBlock` and its convolutions are those of torchvision's `models/video/resnet.py` (BSD-3), with its names of weights. They stand
+here because importing them from torchvision loads all of its models and torch's compiler, about a second in every job.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+def simple(cin: int, cout: int, within: int, stride: int = 1) -> nn.Conv3d:
+    """A 3x3x3 convolution with a stride in time and space."""
+    return conv(cin, cout, (3, 3, 3), (stride, stride, stride))
+
+
+def spatial(cin: int, cout: int, within: int, stride: int = 1) -> nn.Conv3d:
+    """A 1x3x3 convolution with a stride in space."""
+    return conv(cin, cout, (1, 3, 3), (1, stride, stride))
+
+
+def factorised(cin: int, cout: int, within: int, stride: int = 1) -> nn.Sequential:
+    """A 1x3x3 and a 3x1x1 convolution with `within` channels between them (R(2+1)D)."""
+    return nn.Sequential(
+        conv(cin, within, (1, 3, 3), (1, stride, stride)),
+        nn.BatchNorm3d(within),
+        nn.ReLU(inplace=True),
+        conv(within, cout, (3, 1, 1), (stride, 1, 1)),
+    )
+
+
+class BasicBlock(nn.Module):
+    """Two convolutions made by `make`: (channels in, out, between the parts of a factorised one, stride) -> module."""
+
+    def __init__(
+        self, inplanes: int, planes: int, make: Callable[..., nn.Module], stride: int = 1, downsample: nn.Module | None = None
+    ):
+        super().__init__()
+        within = (inplanes * planes * 3 * 3 * 3) // (inplanes * 3 * 3 + 3 * planes)  # as many weights as 3x3x3 has
+        self.conv1 = nn.Sequential(make(inplanes, planes, within, stride), nn.BatchNorm3d(planes), nn.ReLU(inplace=True))
+        self.conv2 = nn.Sequential(make(planes, planes, within), nn.BatchNorm3d(planes))
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        skip = x if self.downsample is None else self.downsample(x)
+        return self.relu(self.conv2(self.conv1(x)) + skip)
 
 
 class Bottleneck(nn.Module):

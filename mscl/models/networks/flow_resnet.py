@@ -12,8 +12,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from mscl.machine.torchvision import video_resnet
-from mscl.models.networks.blocks import Bottleneck, SpatialMaxPool, conv, initialise, stage
+from mscl.models.networks.blocks import BasicBlock, Bottleneck, SpatialMaxPool, conv, initialise, spatial, stage
 
 FLOW_TEMPORAL_STRIDE = 2  # of a clip's fields, which the network looks at
 
@@ -25,7 +24,7 @@ class FlowResNet(nn.Module):
         super().__init__()
         w = [width, 2 * width, 4 * width, 8 * width]
         deep = blocks == "bottleneck"
-        block = Bottleneck if deep else partial(video_resnet.BasicBlock, conv_builder=video_resnet.Conv3DNoTemporal)
+        block = Bottleneck if deep else partial(BasicBlock, make=spatial)
         depths, expansion = ((3, 4, 6, 3), 4) if deep else ((2, 2, 2, 2), 1)
         pool = [SpatialMaxPool()] if deep else []
         self.stem = nn.Sequential(conv(3, width, (1, 7, 7), (1, 2, 2)), nn.BatchNorm3d(width), nn.ReLU(inplace=True), *pool)

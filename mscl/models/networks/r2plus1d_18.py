@@ -9,9 +9,8 @@ from functools import partial
 
 from torch import nn
 
-from mscl.machine.torchvision import video_resnet
 from mscl.models.networks.backbone import ResidualBackbone
-from mscl.models.networks.blocks import conv, initialise, stage
+from mscl.models.networks.blocks import BasicBlock, conv, factorised, initialise, stage
 
 STEM = 45 / 64  # channels between the two convolutions of the stem, for each of the width
 
@@ -23,7 +22,7 @@ class R2Plus1D18(ResidualBackbone):
 
     def __init__(self, width: int = 64):
         super().__init__()
-        block = partial(video_resnet.BasicBlock, conv_builder=video_resnet.Conv2Plus1D)
+        block = partial(BasicBlock, make=factorised)
         w, within = [width, 2 * width, 4 * width, 8 * width], max(1, round(STEM * width))
         self.stem = nn.Sequential(
             conv(3, within, (1, 7, 7), (1, 2, 2)),

@@ -9,9 +9,8 @@ from functools import partial
 
 from torch import nn
 
-from mscl.machine.torchvision import video_resnet
 from mscl.models.networks.backbone import ResidualBackbone
-from mscl.models.networks.blocks import conv, initialise, stage
+from mscl.models.networks.blocks import BasicBlock, conv, initialise, simple, stage
 
 
 class R3D18(ResidualBackbone):
@@ -21,7 +20,7 @@ class R3D18(ResidualBackbone):
 
     def __init__(self, width: int = 64):
         super().__init__()
-        block = partial(video_resnet.BasicBlock, conv_builder=video_resnet.Conv3DSimple)
+        block = partial(BasicBlock, make=simple)
         w = [width, 2 * width, 4 * width, 8 * width]
         self.stem = nn.Sequential(conv(3, width, (3, 7, 7), (1, 2, 2)), nn.BatchNorm3d(width), nn.ReLU(inplace=True))
         self.layer1 = stage(block, width, w[0], 2, (1, 1, 1), 1)
