@@ -63,7 +63,7 @@ def check_alone(own: MethodSettings) -> None:
 
 
 def check_foreign(config: Config, built_in: Collection[str]) -> None:
-    """Check that every model has a file, and that models and targets exist. Raises ValueError that names the key."""
+    """Check that every model that runs it has a file, and that models and targets exist. Raises ValueError that names the key."""
     targets = {name for t in config.finetuned_targets for name in (t.name, t.folds_of) if name}
     single = {t.folds_of or t.name for t in config.finetuned_targets}
     for method, own in config.method_settings.items():
@@ -83,9 +83,11 @@ def check_foreign(config: Config, built_in: Collection[str]) -> None:
                     f"{key}.weights.{model}.published: {len(single)} targets are finetuned; say which one the number is of, "
                     f"as in {{{next(iter(sorted(single)), 'target')}: {given.published:g}}}"
                 )
-        for model in config.models if own.weights and method in config.methods else ():
-            if model not in own.weights:
-                raise ValueError(f"{key}.weights: no file for model '{model}'; add {key}.weights.{model}, or remove the model")
+        for model in config.models if own.weights else ():
+            if method in config.methods_of(model) and model not in own.weights:
+                raise ValueError(
+                    f"{key}.weights: no file for model '{model}'; add {key}.weights.{model}, or leave {method} out of models.{model}.methods"
+                )
 
 
 def foreign_of(config: Config) -> Iterator[tuple[str, str, ForeignWeights]]:

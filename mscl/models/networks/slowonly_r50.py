@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from mscl.models.networks.blocks import conv, initialise
+from mscl.models.networks.blocks import SpatialMaxPool, conv, initialise
 from mscl.models.networks.slow_r50 import SlowR50
 
 
@@ -19,7 +19,8 @@ class SlowOnlyR50(SlowR50):
 
     def __init__(self, width: int = 64):
         super().__init__(width)
-        pool = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
-        self.stem = nn.Sequential(conv(3, width, (1, 7, 7), (1, 2, 2)), nn.BatchNorm3d(width), nn.ReLU(inplace=True), pool)
+        self.stem = nn.Sequential(
+            conv(3, width, (1, 7, 7), (1, 2, 2)), nn.BatchNorm3d(width), nn.ReLU(inplace=True), SpatialMaxPool()
+        )
         self.map_dims = ()
         initialise(self)
