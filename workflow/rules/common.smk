@@ -1,6 +1,7 @@
 # Shared by the files beside this one: the prefix of shell commands, and the resources of jobs.
 from mscl.machine.gpus import visible
 
+
 def environment():
     """The conda environment of every rule, relative to the rule files. Snakemake formats the path, so one with braces doubles them."""
     path = str(ROOT / "workflow/envs/mscl.yaml")
@@ -36,7 +37,9 @@ def stage_prefix():
     if not workflow.deployment_settings.deployment_method:
         found += f"export PATH={in_shell(Path(sys.executable).parent)}:$PATH; "
     found += 'trap : TERM INT; keep() {{ trap \'\' TERM INT; local old="${{1%/*}}/.${{1##*/}}"; [ -e "$1" ] || ln "$old" "$1" 2>/dev/null || true; '
-    found += 'echo "started $(date \'+%F %T\')" >> "$1"; ln -f "$1" "$old" 2>/dev/null || true; tee -a "$1" | sed -u "s|^|$2: |"; }}; '
+    found += (
+        'echo "started $(date \'+%F %T\')" >> "$1"; ln -f "$1" "$old" 2>/dev/null || true; tee -a "$1" | sed -u "s|^|$2: |"; }}; '
+    )
     return found
 
 
