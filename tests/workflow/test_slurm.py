@@ -314,7 +314,7 @@ def test_results_are_the_same_after_time_limit_preemption_node_failure_and_reque
     process = submit(cluster, tmp_path, tmp_path / "my.yaml", *(str(tmp_path / path) for path in weights))
 
     def running(rule: str) -> str:
-        return until(lambda: [j for j in of_rule(cluster, rule, "RUNNING") if j["WorkDir"] == str(tmp_path)], 60, process)[0][
+        return until(lambda: [j for j in of_rule(cluster, rule, "RUNNING") if j["WorkDir"] == str(tmp_path)], 200, process)[0][
             "JobId"
         ]
 
@@ -322,14 +322,14 @@ def test_results_are_the_same_after_time_limit_preemption_node_failure_and_reque
         until(lambda: "epoch 2:" in text(finetune), 100, process)
         time.sleep(1)
         its_time_is_up(cluster, running("finetune"))
-        until(lambda: "time limit reached" in text(finetune), 60, process)
+        until(lambda: "time limit reached" in text(finetune), 200, process)
         until(lambda: "epoch 1:" in text(pretrain), 100, process)
         cluster("sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=true")
-        until(lambda: text(pretrain).count("resuming at step") == 1, 60, process)
+        until(lambda: text(pretrain).count("resuming at step") == 1, 200, process)
         cluster("scontrol", "update", "nodename=node", "state=down", "reason=test")  # it answers, so Slurm takes it back
-        until(lambda: text(pretrain).count("started") == 3, 60, process)
+        until(lambda: text(pretrain).count("started") == 3, 200, process)
         cluster("scontrol", "requeue", number := running("pretrain"))  # before anything new is saved
-        assert process.wait(timeout=200) == 0, text(tmp_path / "out.txt")[-4000:]
+        assert process.wait(timeout=300) == 0, text(tmp_path / "out.txt")[-4000:]
     finally:
         end(process)
     assert "stopped after" in text(finetune) and re.search(r"going on after [1-9]\d* of 12 videos", text(finetune))
