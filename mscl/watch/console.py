@@ -13,7 +13,7 @@ TAIL = 65536  # bytes at the end of a log in which its last error is looked for
 # What Slurm writes of a job that has used more memory than it asked for; its state may be FAILED all the same.
 OUT_OF_MEMORY = re.compile(r"oom[-_]kill|OUT_OF_MEMORY|task \d+: Out Of Memory|exceeded (?:job |step )?memory limit", re.I)
 STOPPED = re.compile(
-    r"^(?:.*: )?(?:stopp(?:ed|ing)\b|time limit reached:|KeyboardInterrupt)", re.M
+    r"^(?:.*: )?(?:stopp(?:ed|ing)\b|time limit reached:|KeyboardInterrupt|.*SignalException:)", re.M
 )  # a stage that was told to stop
 ENDED = {
     "TIMEOUT": "its time was up; ask for more (--set-resources {rule}:runtime=MINUTES), or run the same command again: it resumes",
@@ -116,7 +116,7 @@ def last_error(log: Path) -> str:
     attempt = last_attempt(log)
     if found := re.findall(r"^(?!srun|slurm)(?:.*: )?(error: .*)$", attempt, re.M):
         return found[-1]
-    raised = re.findall(r"^(?:\S+ \S+: )?((?:\w+\.)*\w*(?:Error|Exception)\b.*)$", attempt, re.M)
+    raised = re.findall(r"^(?:\S+ \S+: )?((?:\w+\.)*\w*(?:Error|(?<!Signal)Exception)\b.*)$", attempt, re.M)
     return f"error: {raised[-1]}" if raised and "Traceback (most recent call last)" in attempt else ""
 
 

@@ -58,7 +58,7 @@ def test_a_system_ffmpeg_that_works_is_used(on_path, capfd):
 
 def test_where_no_ffmpeg_works_one_sentence_says_so(monkeypatch):
     monkeypatch.setattr("mscl.video.program.shutil.which", lambda _: None)
-    monkeypatch.setattr("mscl.video.program.imageio_ffmpeg.get_ffmpeg_exe", lambda: "/bin/true")
+    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: "/bin/true")
     program.cache_clear()
     with pytest.raises(
         ValueError, match=r"/bin/true: this ffmpeg cannot be used \(it does not say its version\); install ffmpeg"

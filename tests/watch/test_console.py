@@ -98,6 +98,12 @@ def test_a_job_that_ended_without_a_word_has_a_reason_and_what_to_do(tmp_path):
     assert said("Traceback (most recent call last):\n  File x\ntorch.OutOfMemoryError: CUDA out of memory\n") == (
         "error: torch.OutOfMemoryError: CUDA out of memory"
     )
+    assert (
+        said(
+            "Traceback (most recent call last):\n  File x\ntorch.distributed.elastic.SignalException: Process 7 got signal: 15\n"
+        )
+        == ""
+    )
     assert said("stopping: what is done is saved first; press Ctrl-C again to stop without saving\n") == ""
 
 
