@@ -13,7 +13,7 @@ from mscl.config.formats import FORMATS, Format, format_of, known_format
 from mscl.config.limits import Place
 from mscl.config.validation import Strict, number
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+.-]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+.-]*$", max_length=100)]  # a file's name
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 if TYPE_CHECKING:
     from mscl.config.schema import Config, Optim
 
+LONGEST_NAME = 255  # bytes of one file or folder, on the usual file systems
 SMALLEST_FLOW = 16  # pixels; on a smaller side OpenCV's DIS has no whole patch at its coarsest scale, and crashes
 # Backbone -> (strides over time, over space) of its last stage. Your own backbone is not checked.
 STRIDES = {"r3d_18": (8, 16), "r2plus1d_18": (8, 16), "slow_r50": (2, 32), "slowonly_r50": (1, 32)}
@@ -24,6 +25,8 @@ def expanded(path: Any) -> Any:
     if not isinstance(path, str):
         return path
     found = os.path.expanduser(os.path.expandvars(path))
+    if "\0" in found or any(len(os.fsencode(part)) > LONGEST_NAME for part in found.split("/")):
+        raise ValueError(f"'{found[:40]}…' is no path: a name in it is longer than {LONGEST_NAME} bytes, or has a NUL byte")
     if match := _VARIABLE.search(found):
         raise ValueError(f"'{path}': the environment variable {match[0]} is not set; set it or write the folder itself")
     if found.startswith("~"):

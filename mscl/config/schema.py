@@ -28,6 +28,13 @@ class Paths(Strict):
     data: Place
     results: Place
 
+    @model_validator(mode="after")
+    def folders(self) -> Paths:
+        for key in ("data", "results"):
+            if (path := getattr(self, key)).is_file():
+                raise ValueError(f"{key}: {path} is a file; give a folder")
+        return self
+
 
 class FlowConfig(Strict):
     """How optical flow is computed and stored."""
@@ -190,7 +197,7 @@ class Config(Strict):
     name: Name
     kind: Literal["demo", "evidence", "real", "paper"]  # printed on every table
     paths: Paths
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(min_length=1)
     methods: tuple[Name, ...] = Field(min_length=1)
     method_settings: dict[Name, MethodSettings] = {}  # further methods, and changes for built-in ones
     datasets: dict[Name, Dataset]

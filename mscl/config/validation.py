@@ -23,7 +23,7 @@ class ConfigError(ValueError):
 class Strict(BaseModel):
     """A frozen section of settings that does not allow unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def partial(model: type[Strict]) -> type[Strict]:
@@ -122,6 +122,8 @@ def parse_yaml(text: str, where: str) -> Any:
         return yaml.load(text, _Loader)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: not readable YAML: it is nested too deeply; is it a configuration?") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not readable YAML: {' '.join(str(error).split())}") from None
 

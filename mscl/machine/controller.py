@@ -1,7 +1,8 @@
-"""On the submit host: Snakemake keeps its jobs while Slurm's controller is away.
+"""On the submit host: Snakemake keeps its jobs while Slurm's controller is away, and says what happened to them.
 
 When a query of the states fails, the Slurm executor of Snakemake (2.8.0) forgets all its jobs and waits for ever, and a job that is
-submitted meanwhile counts as failed. Here both wait until the controller answers.
+submitted meanwhile counts as failed. Here both wait until the controller answers. A job whose node failed, or that was preempted, is
+left to Slurm to requeue; where Slurm does not, the executor would wait for ever, too, so here it counts as failed after a while.
 """
 
 from __future__ import annotations
@@ -17,6 +18,12 @@ EXECUTOR = "snakemake_executor_plugin_slurm"
 PAUSE = 10.0  # seconds between two questions whether the controller is back
 REMIND = 600.0  # seconds between two messages while it is away
 UNLISTED = 600.0  # seconds after which a job that a working controller does not list has ended
+LOST = 120.0  # seconds after which a job whose node failed, or that was preempted, does not come back
+MANY = 5  # so often back in the queue, a job may make no progress
+
+
+# States that the executor only warns of -> what has happened.
+LEFT_TO_SLURM = {"PREEMPTED": "was preempted", "NODE_FAIL": "ended because its node failed"}
 
 
 class Controller:
@@ -28,6 +35,8 @@ class Controller:
         self.away_since: float | None = None
         self.told = 0.0
         self.unlisted: dict[str, float] = {}  # job -> when it was first missing from the answer
+        self.lost: dict[str, float] = {}  # job -> when it was first seen in one of LEFT_TO_SLURM
+        self.requeued: dict[str, int] = {}  # job -> how often it was put back into the queue
 
     def states(
         self, answer: dict[str, str] | None, jobs: set[str], complete: bool, warn: Callable[[str], None]
@@ -50,7 +59,30 @@ class Controller:
             if now - since >= UNLISTED:
                 warn(f"Slurm has not listed job {job} for {minutes(now - since)}, so it has ended; its output files tell how")
                 answer = answer | {job: "UNKNOWN"}
-        return answer
+        return answer | self._lost({job: answer[job] for job in jobs if answer.get(job) in LEFT_TO_SLURM}, warn)
+
+    def _lost(self, left: dict[str, str], warn: Callable[[str], None]) -> dict[str, str]:
+        """Of the jobs that the executor leaves to Slurm: those that have not come back, as failed."""
+        now = self.clock()
+        self.lost = {job: self.lost.get(job, now) for job in left}
+        gone = [job for job, since in self.lost.items() if now - since >= LOST]
+        for job in gone:
+            warn(
+                f"Slurm job {job} {LEFT_TO_SLURM[left[job]]}, and Slurm does not requeue it: it counts as failed, and a retry resumes"
+            )
+        return dict.fromkeys(gone, "FAILED")
+
+    def restarts(self, counts: dict[str, int], names: dict[str, str], warn: Callable[[str], None]) -> None:
+        """Say which jobs are back in the queue, from how often each was put there. `names` are the jobs of this Snakemake."""
+        for job, name in names.items():
+            if (count := counts.get(job, 0)) > self.requeued.get(job, 0):
+                self.requeued[job] = count
+                often = f" {count} times so far" if count > 1 else ""
+                look = "; look into its log whether it makes progress" if count >= MANY else ""
+                warn(
+                    f"Slurm has put job {job} ({name}) back into the queue{often} (time limit, preemption, or failure of its node):"
+                    f" it resumes from what it has saved{look}"
+                )
 
     def wait(self, answers: Callable[[], bool], warn: Callable[[str], None]) -> None:
         """Return when the controller answers, or Snakemake ends."""
@@ -86,6 +118,16 @@ def answers() -> bool:
         return False
 
 
+def requeued() -> dict[str, int]:
+    """How often each job of this user in the queue was put back there; empty if Slurm does not say."""
+    try:
+        command = ["squeue", "--me", "--noheader", "--Format=JobID:30,RestartCnt:10"]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        return {job: int(count) for job, count in (line.split() for line in said.splitlines())}
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return {}
+
+
 def keep_jobs() -> None:
     """Make the Slurm executor of this process, if it is loaded, wait for a controller that is away."""
     if (plugin := sys.modules.get(EXECUTOR)) is not None and not hasattr(plugin, "mscl_controller"):
@@ -96,16 +138,18 @@ def keep_jobs() -> None:
 def _patch(plugin: ModuleType, controller: Controller) -> None:
     query, executor = plugin.query_job_status, plugin.Executor
     check, submit, shutdown = executor.check_active_jobs, executor.run_job, executor.shutdown
-    jobs: set[str] = set()
+    jobs: dict[str, str] = {}  # number of a job in the queue -> its name
 
     async def query_job_status(command: str, logger: Any) -> tuple[dict[str, str], float]:
         answer, seconds = await query(command, logger)
-        states = controller.states(answer, jobs, command.startswith("squeue"), logger.warning)
+        states = controller.states(answer, set(jobs), command.startswith("squeue"), logger.warning)
+        if answer is not None and jobs:
+            controller.restarts(requeued(), jobs, logger.warning)
         return states, seconds or 0.0
 
     async def check_active_jobs(self: Any, active: list) -> AsyncIterator:
         jobs.clear()
-        jobs.update(job.external_jobid for job in active)
+        jobs.update((job.external_jobid, _name(job.job)) for job in active)
         async for job in check(self, active):
             yield job
 
@@ -119,3 +163,8 @@ def _patch(plugin: ModuleType, controller: Controller) -> None:
 
     plugin.query_job_status = query_job_status
     executor.check_active_jobs, executor.run_job, executor.shutdown = check_active_jobs, run_job, stop
+
+
+def _name(job: Any) -> str:
+    """What the lines of a job begin with (`mscl.stages.rules.Rules.label`), or its rule."""
+    return str(getattr(getattr(job, "params", None), "label", None) or getattr(job, "name", "?"))

@@ -126,9 +126,13 @@ class Rules:
         return int(60 * STAGES[stage].hours)
 
     @staticmethod
-    def memory(stage: str) -> int:
-        """The memory to request from a cluster, in MB."""
-        return STAGES[stage].memory_mb
+    def memory(stage: str) -> Callable[..., int]:
+        """The memory to request from a cluster, in MB: the same again with each attempt, since the last may have had too little."""
+
+        def of(wildcards: Wildcards, attempt: int) -> int:
+            return STAGES[stage].memory_mb * attempt
+
+        return of
 
     @staticmethod
     def wildcards(stage: str) -> dict[str, str]:

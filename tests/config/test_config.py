@@ -52,6 +52,12 @@ def test_shipped_configurations_are_valid(path):
     ("seeds", [-1], "seeds.0: input should be greater than or equal to 0 (got -1)"),
     ("method_settings", {"mscl": {"like": "moco"}}, "method_settings: 'mscl' is a built-in method; give yours another name"),
     ("method_settings", {"odd": {"switches": {"mds": True}}}, "method_settings.odd.switches: mds needs the optical flow: set flow: true"),
+    ("seeds", [2**64], f"seeds.0: input should be less than 4294967296 (got {2**64})"),
+    ("models/r18/pretrain/lr", float("inf"), "models.r18.pretrain.lr: input should be a finite number (got inf)"),
+    ("paths/data", "x" * 300, f"paths.data: '{'x' * 40}…' is no path: a name in it is longer than 255 bytes, or has a NUL byte"),
+    ("paths/data", "x\0y", "paths.data: 'x\0y…' is no path: a name in it is longer than 255 bytes, or has a NUL byte"),
+    ("paths/results", __file__, f"paths.results: {__file__} is a file; give a folder"),
+    ("name", "x" * 101, "name: string should have at most 100 characters"),
     ("flow/method", "raft", "flow.weights: RAFT needs a local file of torchvision's raft_large weights; set it, or method: dis"),
     ("contrast/bn_groups", 3, "contrast.bn_groups: models.r18.pretrain.batch 8 is not a multiple of 3 groups"),
     ("clip/stride", 3, None),
@@ -314,3 +320,9 @@ def test_a_model_may_run_some_methods_on_some_targets():
 def test_methods_and_targets_of_a_model_must_exist_and_all_be_used(key, chosen, sentence):
     with pytest.raises(ConfigError, match=sentence):
         load_config(changed(f"models/r18/{key}", chosen))
+
+
+def test_a_file_that_is_nested_without_end_is_no_configuration(tmp_path):
+    (tmp_path / "deep.yaml").write_text("a: " + "[" * 3000 + "]" * 3000)
+    with pytest.raises(ConfigError, match="deep.yaml: not readable YAML: it is nested too deeply"):
+        load_config(tmp_path / "deep.yaml")

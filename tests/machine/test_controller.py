@@ -63,6 +63,30 @@ def test_a_job_that_is_listed_again_is_not_unknown(known, clock):
     assert known.states({}, {"8"}, False, print) == {}  # sacct may list a new job late
 
 
+@pytest.mark.parametrize("state, what", [("NODE_FAIL", "ended because its node failed"), ("PREEMPTED", "was preempted")])
+def test_a_job_that_slurm_does_not_requeue_fails_after_a_while_so_that_it_is_retried(known, clock, state, what):
+    said = []
+    for _ in range(2):
+        assert known.states({"7": state, "8": "RUNNING"}, {"7", "8"}, True, said.append) == {"7": state, "8": "RUNNING"}
+        clock.sleep(60)
+    assert known.states({"7": "PENDING"}, {"7"}, True, said.append) == {"7": "PENDING"} and not said  # it has come back
+    for passed in (0, 60, 60):
+        clock.sleep(passed)
+        found = known.states({"7": state}, {"7"}, True, said.append)
+    assert found == {"7": "FAILED"}
+    assert said == [f"Slurm job 7 {what}, and Slurm does not requeue it: it counts as failed, and a retry resumes"]
+
+
+def test_each_return_to_the_queue_is_told_once_with_the_name_of_the_run(known):
+    said, names = [], {"7": "r18/mscl/s0 pretrain", "8": "r18/moco/s0 pretrain"}
+    for count in (0, 1, 1, 3, 5):
+        known.restarts({"7": count, "99": 4}, names, said.append)  # 99 is of another Snakemake
+    back = "Slurm has put job 7 (r18/mscl/s0 pretrain) back into the queue"
+    why = " (time limit, preemption, or failure of its node): it resumes from what it has saved"
+    look = "; look into its log whether it makes progress"
+    assert said == [back + why, f"{back} 3 times so far{why}", f"{back} 5 times so far{why}{look}"]
+
+
 def test_a_submission_waits_for_the_controller(known, clock):
     said, replies = [], iter([False, False, False, True])
     known.wait(lambda: next(replies), said.append)
@@ -98,7 +122,12 @@ def test_the_executor_yields_every_job_of_an_unanswered_query(monkeypatch):
     controller.keep_jobs()  # once only
 
     async def ask():
-        return [job async for job in copy.Executor().check_active_jobs([SimpleNamespace(external_jobid="7")])]
+        return [
+            job
+            async for job in copy.Executor().check_active_jobs(
+                [SimpleNamespace(external_jobid="7", job=SimpleNamespace(name="pretrain"))]
+            )
+        ]
 
     assert [job.external_jobid for job in asyncio.run(ask())] == ["7"]
 

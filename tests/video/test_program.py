@@ -11,6 +11,8 @@ from tests.video.test_unusual import CASES
 CARRIED = imageio_ffmpeg.get_ffmpeg_exe()
 WITHOUT_H264 = f'case "$*" in *-decoders*) {CARRIED} "$@" | grep -v " h264 ";; *) exec {CARRIED} "$@";; esac'
 OLD = f'case "$*" in *-format_whitelist*) echo "Unrecognized option format_whitelist" >&2; exit 1;; *) exec {CARRIED} "$@";; esac'
+# As ffmpeg 4.2.2 does: the range of BT.709 stays limited. The range is stretched by the last `scale`, so here it is told not to be.
+BRIGHT = f'for a; do shift; set -- "$@" "$(echo "$a" | sed s/out_color_matrix=bt601/out_color_matrix=bt601:in_range=pc/)"; done; exec {CARRIED} "$@"'
 SILENT = f'case "$*" in *pipe:*) exit 0;; *) exec {CARRIED} "$@";; esac'
 
 
@@ -32,6 +34,7 @@ def on_path(tmp_path, monkeypatch):
     ("echo 'error while loading shared libraries: libx.so' >&2; exit 127", "it does not say its version"),
     (WITHOUT_H264, "no decoder h264"),
     (OLD, "a test video failed: Unrecognized option format_whitelist"),
+    (BRIGHT, "wrong colours: it stores black of a BT.709 video as 16 of 255"),
     (SILENT, "a test video failed: 0 of 2 frames came out"),
 ])  # fmt: skip
 def test_a_system_ffmpeg_that_does_not_work_is_reported_and_not_used(on_path, capfd, script, why):
@@ -55,7 +58,7 @@ def test_a_system_ffmpeg_that_works_is_used(on_path, capfd):
 
 def test_where_no_ffmpeg_works_one_sentence_says_so(monkeypatch):
     monkeypatch.setattr("mscl.video.program.shutil.which", lambda _: None)
-    monkeypatch.setattr("mscl.video.program.imageio_ffmpeg.get_ffmpeg_exe", lambda: "/bin/true")
+    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", lambda: "/bin/true")
     program.cache_clear()
     with pytest.raises(
         ValueError, match=r"/bin/true: this ffmpeg cannot be used \(it does not say its version\); install ffmpeg"

@@ -14,7 +14,17 @@ THREE = ((6, 15, "02:50"), (12, 30, "02:20"), (18, 45, "01:50"))  # videos, perc
 def record(kind, **values):
     found = logging.LogRecord("snakemake", logging.INFO, "", 0, "", None, None)
     found.event = SimpleNamespace(value=kind)
-    given = {"reason": "", "input": [], "output": [], "log": [], "wildcards": {}, "rule_name": "frames", "rule_msg": "Frames"}
+    given = {
+        "reason": "",
+        "input": [],
+        "output": [],
+        "log": [],
+        "wildcards": {},
+        "rule_name": "frames",
+        "rule_msg": "Frames",
+        "jobid": 3,
+    }
+    given["resources"] = SimpleNamespace(mem_mb=400)
     vars(found).update(given | values)
     return found
 
@@ -50,6 +60,51 @@ def test_a_failed_run_ends_with_the_log_and_the_error_of_its_last_attempt(tmp_pa
     assert readable.farewell() == f"log: {log}\nerror: no space: 1"
     log.write_text("started 2026-11-25 10:00:00\nerror: the first\nstarted 2026-11-25 11:00:00\nKilled\n")
     assert last_error(log) == ""  # killed: the error of an earlier attempt explains nothing
+
+
+def test_a_job_that_ended_without_a_word_has_a_reason_and_what_to_do(tmp_path):
+    log, slurm = tmp_path / "seed0.log", tmp_path / "7.log"
+    message = "SLURM-job '7' failed, SLURM status is: '{}'. Detailed failure reason unavailable"
+
+    def said(own, of_slurm="", state="FAILED"):
+        log.write_text(f"started 2026-11-25 10:00:00\n{own}")
+        slurm.write_text(of_slurm)
+        readable = Readable(lambda: True)
+        readable.filter(record("job_info", rule_name="pretrain"))
+        failed = record("job_error", log=[str(log), str(slurm)], rule_name="pretrain", rule_msg=message.format(state))
+        readable.filter(failed)
+        assert failed.rule_msg.endswith(f"({message.format(state)})") or not readable.farewell()
+        return readable.farewell().partition("\n")[2]
+
+    memory = (
+        "error: out of memory: Slurm ended this job, which had asked for 400 MB; a retry asks for more (mem_mb); "
+        'to start with more: --set-resources "pretrain:mem_mb=800*attempt"'
+    )
+    assert said("epoch 1: loss 2\n", state="OUT_OF_MEMORY") == memory
+    assert (
+        said("epoch 1\n", "slurmstepd-node: error: StepId=14.0 exceeded memory limit (555646976 > 419430400), being killed\n")
+        == memory
+    )
+    assert (
+        said("epoch 1\n", "slurmstepd: error: Detected 1 oom_kill event in StepId=7.0\nsrun: error: n1: task 0: Out Of Memory\n")
+        == memory
+    )
+    assert said("epoch 1\n", "slurmstepd: error: *** JOB 7 CANCELLED ***\n", "TIMEOUT").startswith(
+        "error: Slurm ended this job: its time was up"
+    )
+    assert said("epoch 1\n", "srun: error: node: task 0: Killed\n").startswith(
+        "error: the job ended without a reason in its log, so it was killed"
+    )
+    assert said("Traceback (most recent call last):\n  File x\ntorch.OutOfMemoryError: CUDA out of memory\n") == (
+        "error: torch.OutOfMemoryError: CUDA out of memory"
+    )
+    assert (
+        said(
+            "Traceback (most recent call last):\n  File x\ntorch.distributed.elastic.SignalException: Process 7 got signal: 15\n"
+        )
+        == ""
+    )
+    assert said("stopping: what is done is saved first; press Ctrl-C again to stop without saving\n") == ""
 
 
 def test_without_a_terminal_there_is_a_line_in_30_seconds_with_the_time_left(monkeypatch):

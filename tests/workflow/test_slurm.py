@@ -182,7 +182,10 @@ def test_every_rule_requests_its_cpus_memory_time_and_gpus_as_one_task(cluster, 
         found = [j for j in of_rule(cluster, rule, "COMPLETED") if j["WorkDir"] == str(folder)]
         assert found, f"{rule}: no job"
         for job in found:
-            memory = f"mem={STAGES[rule].memory_mb}M"
+            again = sum(
+                j["StartTime"] < job["StartTime"] for j in of_rule(cluster, rule, "CANCELLED") if j["WorkDir"] == str(folder)
+            )
+            memory = f"mem={STAGES[rule].memory_mb * (1 + again)}M"  # a retry asks for more
             assert minutes(job["TimeLimit"]) == 60 * STAGES[rule].hours and memory in job["TRES"].split(","), (rule, job)
             assert (job["CPUs/Task"], job["NumTasks"], job["NumNodes"]) == (str(CPUS.get(rule, 1)), "1", "1"), (rule, job)
             asked = job.get("TresPerJob", "gres:gpu:0")
@@ -288,3 +291,62 @@ def test_two_tasks_pretrain_one_network_with_the_results_in_place(cluster, pipel
     assert card["processes"] == 2 and "2 x 1 processes" in text(tmp_path / "out")
     plan = submit(cluster, tmp_path, tmp_path / "my.yaml", "pretrained", "-n", log="plan")
     assert plan.wait(timeout=100) == 0 and "Nothing to be done" in text(tmp_path / "plan.txt")
+
+
+RUNS = ("pretrain/r18/mscl/seed0", "finetune/ss/r18/scratch/seed0")
+
+
+def its_time_is_up(cluster, number: str) -> None:
+    """A job has three minutes left, and Slurm's warning comes at once, not up to a minute later."""
+    ran = (time.time() - time.mktime(time.strptime(cluster.job(number)["StartTime"], "%Y-%m-%dT%H:%M:%S"))) / 60
+    cluster("scontrol", "update", f"JobId={number}", f"TimeLimit={int(ran) + 3}")
+    cluster("scancel", "--signal=TERM", number)
+
+
+def test_results_are_the_same_after_time_limit_preemption_and_requeue(cluster, pipeline, tmp_path):
+    """The pipeline's trainings again, disturbed: finetuning in its test, pretraining all the time."""
+    config = other(pipeline[1], tmp_path / "results", processes=2)
+    config["compute"]["device"] = "cpu"
+    config["models"]["r18"]["finetune"] |= {"test_clips": 200}  # a test of some seconds; the training is the pipeline's
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(config))
+    weights = [Path("results") / run / "weights.safetensors" for run in RUNS]
+    pretrain, finetune = (tmp_path / f"results/logs/{run}.log" for run in RUNS)
+    process = submit(cluster, tmp_path, tmp_path / "my.yaml", *(str(tmp_path / path) for path in weights))
+
+    def running(rule: str) -> str:
+        return until(lambda: [j for j in of_rule(cluster, rule, "RUNNING") if j["WorkDir"] == str(tmp_path)], 200, process)[0][
+            "JobId"
+        ]
+
+    try:
+        until(lambda: "epoch 2:" in text(finetune), 100, process)
+        time.sleep(1)
+        its_time_is_up(cluster, limited := running("finetune"))
+        until(lambda: "time limit reached" in text(finetune), 200, process)
+        cluster("scontrol", "update", f"JobId={limited}", "TimeLimit=60")  # or its next start is warned at once
+        until(lambda: "epoch 1:" in text(pretrain), 100, process)
+        cluster("sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=true")
+        until(lambda: text(pretrain).count("resuming at step") == 1, 200, process)
+        cluster("scontrol", "requeue", number := running("pretrain"))  # soon after its start
+        assert process.wait(timeout=300) == 0, text(tmp_path / "out.txt")[-4000:]
+    finally:
+        end(process)
+    assert "stopped after" in text(finetune) and re.search(r"going on after [1-9]\d* of 12 videos", text(finetune))
+    assert cluster.job(number)["Restarts"] == "2" and cluster.job(number)["JobState"] == "COMPLETED"
+    assert [sha256(tmp_path / path) for path in weights] == [sha256(pipeline[0] / path) for path in weights]
+    said = text(tmp_path / "out.txt")
+    assert f"Slurm has put job {number} (r18/mscl/s0 pretrain) back into the queue" in said and "Trying to restart" not in said
+
+
+def test_a_job_that_used_more_than_its_memory_is_retried_with_more(cluster, pipeline, tmp_path):
+    config = other(pipeline[1], tmp_path / "results", processes=1, epochs=1)
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(config))
+    memory = "pretrain:mem_mb=100 if attempt == 1 else 16000"
+    process = submit(cluster, tmp_path, tmp_path / "my.yaml", "pretrained", "--set-resources", memory)
+    try:
+        assert process.wait(timeout=150) == 0, text(tmp_path / "out.txt")[-4000:]
+    finally:
+        end(process)
+    said = text(tmp_path / "out.txt")
+    assert "message: error: out of memory: Slurm ended this job, which had asked for 100 MB" in said, said
+    assert '--set-resources "pretrain:mem_mb=200*attempt"' in said and "Trying to restart job" in said

@@ -81,3 +81,24 @@ def test_a_user_needs_no_name(tmp_path):
     if "setpriv: " in run.stderr:
         pytest.skip(run.stderr.strip())
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+
+
+CONDA = """#!/bin/sh
+case "$1" in
+  info) echo '{"conda_prefix": "/", "root_prefix": "/", "platform": "linux-64", "conda_version": "24.7.1"}' ;;
+  config) echo '{"get": {"channel_priority": "strict"}}' ;;
+  *) echo "conda 24.7.1" ;;
+esac
+"""
+
+
+def test_conda_finds_the_environment_of_a_checkout_with_braces(tmp_path):
+    """A dry run, with a program in the place of conda that says what Snakemake asks first."""
+    folder = tmp_path / "a{b}c"
+    folder.mkdir()
+    copy_code(folder)
+    (tmp_path / "conda").write_text(CONDA)
+    (tmp_path / "conda").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    run = run_snakemake(folder, "listed", "-n", "--sdm", "conda", config=tiny_config(Path(".")), env=environment)
+    assert run.returncode == 0 and "manifest" in run.stdout + run.stderr, run.stdout + run.stderr

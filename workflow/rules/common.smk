@@ -1,8 +1,14 @@
 # Shared by the files beside this one: the prefix of shell commands, and the resources of jobs.
 from mscl.machine.gpus import visible
 
-# The conda environment of every rule, only where Snakemake makes one: it formats this path, so a checkout in a folder with braces works without conda.
-ENVIRONMENT = "../envs/mscl.yaml" if workflow.deployment_settings.deployment_method else None
+
+def environment():
+    """The conda environment of every rule, relative to the rule files. Snakemake formats the path, so one with braces doubles them."""
+    path = str(ROOT / "workflow/envs/mscl.yaml")
+    return path.replace("{", "{{").replace("}", "}}") if "{" in path or "}" in path else "../envs/mscl.yaml"
+
+
+ENVIRONMENT = environment() if workflow.deployment_settings.deployment_method else None  # only where Snakemake makes it
 
 
 def runs_jobs():
@@ -21,7 +27,8 @@ def stage_prefix():
     * `set -euo pipefail`: Snakemake sets strict mode only if there is no prefix.
     * PYTHONPATH: the package is that of this checkout.
     * PATH: the Python that runs Snakemake also runs the stages, unless Snakemake provides an environment (--sdm).
-    * keep LOG LABEL: the output goes to the log, behind that of earlier attempts, and with the label before each line to the console.
+    * keep LOG LABEL: the output goes to the log, behind that of earlier attempts, and with the label before each line to the console. Snakemake
+      deletes the log before a job starts, so a hard link keeps it.
     * trap: a cluster that stops a job sends SIGTERM to all its processes, and a terminal SIGINT. The shell and `keep` must keep running until Python has
       written a checkpoint.
     * PYTHONUNBUFFERED: the log contains the last output of a killed stage.
@@ -29,7 +36,10 @@ def stage_prefix():
     found = f"set -euo pipefail; export PYTHONUNBUFFERED=1 PYTHONPATH={in_shell(ROOT)}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
     if not workflow.deployment_settings.deployment_method:
         found += f"export PATH={in_shell(Path(sys.executable).parent)}:$PATH; "
-    found += 'trap : TERM INT; keep() {{ trap \'\' TERM INT; echo "started $(date \'+%F %T\')" >> "$1"; tee -a "$1" | sed -u "s|^|$2: |"; }}; '
+    found += 'trap : TERM INT; keep() {{ trap \'\' TERM INT; local old="${{1%/*}}/.${{1##*/}}"; [ -e "$1" ] || ln "$old" "$1" 2>/dev/null || true; '
+    found += (
+        'echo "started $(date \'+%F %T\')" >> "$1"; ln -f "$1" "$old" 2>/dev/null || true; tee -a "$1" | sed -u "s|^|$2: |"; }}; '
+    )
     return found
 
 
