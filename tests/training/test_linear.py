@@ -67,7 +67,7 @@ def test_it_learns_only_the_layer_and_goes_on_after_an_interruption(job, tmp_pat
     module, calls = sys.modules["mscl.training.finetune"], []
     real = module.normalise
     monkeypatch.setattr(
-        module, "normalise", lambda x: (calls.append(1), len(calls) == 4 and os.kill(os.getpid(), signal.SIGTERM), real(x))[2]
+        module, "normalise", lambda *x: (calls.append(1), len(calls) == 4 and os.kill(os.getpid(), signal.SIGTERM), real(*x))[2]
     )
     with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
         linear(job, tmp_path / "run")

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from mscl.measures.neighbours import leave_one_out
+from mscl.models.networks.backbone import Backbone
 from mscl.stages import build, jobs
 from mscl.training.monitor import Monitor, choose, spread
 from mscl.training.pretrain import pretrain
@@ -73,7 +74,7 @@ def test_training_does_not_notice_that_it_is_watched(prepared, tmp_path, method)
 def test_a_collapse_is_said(prepared, capsys):
     job = watched(prepared)[1]
 
-    class Same(torch.nn.Module):
+    class Same(Backbone):
         def forward(self, x):
             return torch.ones(len(x), 4)
 
