@@ -26,6 +26,7 @@ class Embedded(Strict):
     """A generated data set: encoded videos whose class can be recognised only by motion."""
 
     clips: dict[str, Positive]  # split -> number of videos
+    scenes: Literal["programs", "order"] = "programs"  # 12 classes of varied motion, or 8 that differ only in order and direction
     seed: int = 0
     frames: Annotated[int, Field(ge=8)] = 32
     size: tuple[Positive, Positive] = (96, 72)  # width, height, pixels

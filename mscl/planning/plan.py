@@ -6,7 +6,7 @@ from typing import Any
 
 from mscl.config.datasets import PUBLISHED_SPLIT, Dataset
 from mscl.config.schema import Config
-from mscl.datasets.generated.motion import PROGRAMS
+from mscl.datasets.generated.motion import SCENES
 from mscl.flow.grid import stored_size
 from mscl.planning import network
 from mscl.planning.count import Counts, Facts, count_jobs, count_videos, facts_of, trainings
@@ -148,7 +148,7 @@ def classes_of(config: Config) -> int:
 
 def _classes(name: str, dataset: Dataset) -> int:
     if dataset.embedded:
-        return len(PROGRAMS)
+        return len(SCENES[dataset.embedded.scenes].programs)
     facts = facts_of(name, dataset)
     return facts.classes if facts else 400
 

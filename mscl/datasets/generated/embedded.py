@@ -22,7 +22,7 @@ import pandas as pd
 
 from mscl.config.datasets import Dataset, Embedded
 from mscl.datasets.generated.encode import FPS, encode
-from mscl.datasets.generated.motion import PROGRAMS, Scene, draw_scene
+from mscl.datasets.generated.motion import SCENES, Scene, draw_scene
 from mscl.datasets.generated.render import render, scene_flow
 from mscl.machine.files import atomic_write
 from mscl.watch.progress import tqdm
@@ -61,6 +61,20 @@ WORDS = ("a cup", "a book", "a pen", "a box", "a bottle", "a coin", "a card", "a
 MARKER = ".embedded.json"  # file beside the videos: the settings and code that they were generated from
 
 
+def templates(embedded: Embedded) -> tuple[str, ...]:
+    """The classes in the SSv2 layout, one per program."""
+    if embedded.scenes == "programs":
+        return TEMPLATES
+    return tuple(f"Moving something {', then '.join(program)}" for program in SCENES[embedded.scenes].programs)
+
+
+def actions(embedded: Embedded) -> tuple[str, ...]:
+    """The classes in the Kinetics layout, one per program."""
+    if embedded.scenes == "programs":
+        return ACTIONS
+    return tuple(f"moving {' then '.join(program)}" for program in SCENES[embedded.scenes].programs)
+
+
 @dataclass(frozen=True)
 class Clip:
     """One generated video. `order`: its row within the split; `times`: start and end in seconds in a Kinetics file name."""
@@ -90,7 +104,7 @@ def _clips(embedded_json: str, format: str) -> tuple[Clip, ...]:
     found = []
     for split, count in sorted(embedded.clips.items()):
         rng = _rng(embedded.seed, format, split)
-        programs = rng.permutation(np.arange(count) % len(PROGRAMS))
+        programs = rng.permutation(np.arange(count) % len(SCENES[embedded.scenes].programs))
         for order, program in enumerate(programs.tolist()):
             if format == "ssv2":
                 found.append(Clip(str(next(names)), split, order, program))
@@ -114,7 +128,10 @@ def clip_scene(embedded: Embedded, format: str, clip_id: str) -> Scene:
     if clip is None:
         raise ValueError(f"clip '{clip_id}': not in this generated {format} data set; take an id from its manifest")
     rng = _rng(embedded.seed, format, clip.split, clip.order)
-    return draw_scene(rng, PROGRAMS[clip.program], embedded.frames, embedded.size, any_heading=format == "kinetics")
+    kind = SCENES[embedded.scenes]
+    return draw_scene(
+        rng, kind.programs[clip.program], embedded.frames, embedded.size, any_heading=format == "kinetics", kind=kind
+    )
 
 
 def exact_flow(
@@ -192,7 +209,7 @@ def _annotate_ssv2(dataset: Dataset, todo: list[Clip]) -> None:
     rng = _rng(dataset.embedded.seed, dataset.format, "words")
     rows: dict[str, list[dict]] = {split: [] for split in dataset.splits}
     for clip in todo:
-        template = re.sub(r"\b([Ss]omething)\b", r"[\1]", TEMPLATES[clip.program])
+        template = re.sub(r"\b([Ss]omething)\b", r"[\1]", templates(dataset.embedded)[clip.program])
         words = rng.choice(WORDS, 2, replace=False)[: template.count("[")].tolist()
         label = template
         for word in words:
@@ -200,7 +217,7 @@ def _annotate_ssv2(dataset: Dataset, todo: list[Clip]) -> None:
         rows[clip.split].append({"id": clip.clip_id, "label": label, "template": template, "placeholders": words})
     for split, listed in rows.items():
         _write_text(dataset.root / dataset.annotations[split], json.dumps(listed, indent=0) + "\n")
-    labels = {template: str(index) for index, template in enumerate(sorted(TEMPLATES))}
+    labels = {template: str(index) for index, template in enumerate(sorted(templates(dataset.embedded)))}
     _write_text(dataset.root / dataset.annotations["labels"], json.dumps(labels, indent=0) + "\n")
 
 
@@ -209,7 +226,7 @@ def _annotate_kinetics(dataset: Dataset, todo: list[Clip]) -> None:
     for split in dataset.splits:
         listed = [clip for clip in todo if clip.split == split]
         columns = {
-            "label": [ACTIONS[clip.program] for clip in listed],
+            "label": [actions(dataset.embedded)[clip.program] for clip in listed],
             "youtube_id": [clip.clip_id[:11] for clip in listed],
             "time_start": [clip.times[0] for clip in listed],
             "time_end": [clip.times[1] for clip in listed],

@@ -42,6 +42,34 @@ PROGRAMS: tuple[tuple[str, ...], ...] = (
     ("grow",), ("shrink",),
 )  # fmt: skip
 
+# Eight classes that differ only in the order and direction of two motions along the axes.
+ORDERS: tuple[tuple[str, ...], ...] = (
+    ("right", "left"), ("left", "right"),
+    ("down", "up"), ("up", "down"),
+    ("right", "down"), ("down", "right"),
+    ("left", "up"), ("up", "left"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of scenes: its classes, and the ranges that they are drawn from, in short sides."""
+
+    programs: tuple[tuple[str, ...], ...]
+    radius: tuple[float, float] = RADIUS
+    shift: tuple[float, float] = SHIFT
+    start: float | None = None  # largest offset of the object's start from the centre; None: as far as it stays inside the frame
+    pan: float = PAN
+    wobble: float = WOBBLE
+    soft: bool = False  # smooth textures of many colours instead of patterns of two
+
+
+# `order` is what benchmarks/2026-11-25-factors.md found to be learnt in minutes: a large object, a camera at rest, soft textures.
+SCENES = {
+    "programs": Kind(PROGRAMS),
+    "order": Kind(ORDERS, radius=(0.26, 0.36), shift=(0.24, 0.36), start=0.2, pan=0.0, wobble=0.0, soft=True),
+}
+
 
 @dataclass(frozen=True)
 class Pose:
@@ -75,6 +103,8 @@ class Scene:
     switch: float  # time at which the second phase begins, as a fraction of the clip
     pan: tuple[float, float]  # camera displacement over the clip, per axis, short sides
     wobble: tuple[float, float]  # phase of the camera shake, per axis, radians
+    shake: float = WOBBLE  # amplitude of the camera shake, short sides
+    soft: bool = False  # as in `Kind`
     heading: float = 0.0  # radians: rotates the direction of every motion; growing becomes growing with a rotation, and so on
 
     @property
@@ -103,26 +133,31 @@ class Scene:
 
     def _camera(self, time: float, axis: int) -> float:
         shake = math.sin(self.wobble[axis] + 2 * math.pi * time) - math.sin(self.wobble[axis])
-        return self.pan[axis] * time + WOBBLE * shake
+        return self.pan[axis] * time + self.shake * shake
 
 
 def draw_scene(
-    rng: np.random.Generator, program: tuple[str, ...], frames: int, size: tuple[int, int], any_heading: bool = False
+    rng: np.random.Generator,
+    program: tuple[str, ...],
+    frames: int,
+    size: tuple[int, int],
+    any_heading: bool = False,
+    kind: Kind = SCENES["programs"],
 ) -> Scene:
     """Draw a random scene for `program`. The random draws do not depend on the program, so only the motion does.
 
-    The object starts in the central region, from which every program stays inside the frame. `any_heading` rotates the
+    The object starts in the central region, by default where every program stays inside the frame. `any_heading` rotates the
     directions of the program by a random angle. Then, as in real videos, no direction is special, and rotated flow (FRA) cannot
     be distinguished from flow by its directions alone. Raises ValueError for a program that is not one or two of PHASES.
     """
     if not 1 <= len(program) <= 2 or any(phase not in PHASES for phase in program):
         raise ValueError(f"program {program}: give one or two of {', '.join(PHASES)}")
-    radius = rng.uniform(*RADIUS)
-    longest = min(SHIFT[1], 0.5 - radius)
-    steps = tuple((rng.uniform(SHIFT[0], longest), math.log(rng.uniform(*ZOOM)), rng.uniform(*TURN)) for _ in range(2))
+    radius = rng.uniform(*kind.radius)
+    longest = kind.shift[1] if kind.start is not None else min(kind.shift[1], 0.5 - radius)
+    steps = tuple((rng.uniform(kind.shift[0], longest), math.log(rng.uniform(*ZOOM)), rng.uniform(*TURN)) for _ in range(2))
     if any_heading:  # flow that grows at rate z and rotates at rate a, rotated by e^ib, is flow of rate (z + ia) e^ib
         steps = tuple((shift, scale, scale) for shift, scale, _ in steps)
-    room = 0.5 - radius - max(shift for shift, _, _ in steps)
+    room = 0.5 - radius - max(shift for shift, _, _ in steps) if kind.start is None else kind.start
     start = tuple(rng.uniform(-1, 1) * (room + (side / min(size) - 1) / 2) for side in size)
     return Scene(
         program=tuple(program),
@@ -134,7 +169,9 @@ def draw_scene(
         angle=rng.uniform(0, 2 * math.pi),
         steps=steps,
         switch=rng.uniform(0.43, 0.57),
-        pan=(rng.uniform(-PAN, PAN), rng.uniform(-PAN, PAN)),
+        pan=(rng.uniform(-kind.pan, kind.pan), rng.uniform(-kind.pan, kind.pan)),
         wobble=(rng.uniform(0, 2 * math.pi), rng.uniform(0, 2 * math.pi)),
         heading=rng.uniform(0, 2 * math.pi) if any_heading else 0.0,
+        shake=kind.wobble,
+        soft=kind.soft,
     )

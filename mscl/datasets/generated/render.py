@@ -66,6 +66,11 @@ def _paint(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[float,
     return np.clip(surface + 70 * grain[..., None], 0, 255).astype(np.float32)
 
 
+def _soft(rng: np.random.Generator, shape: tuple[int, int], cells: float) -> np.ndarray:
+    """A surface of smooth noise in every colour, (H, W, 3) float32, 0-255; `cells` as in `_noise`."""
+    return np.stack([255 * _noise(rng, shape, cells) for _ in range(3)], -1)
+
+
 def _outline(rng: np.random.Generator) -> np.ndarray:
     """A random shape as a polygon (N, 2) inside the unit circle: disc, polygon, star, cross or arrow."""
     kind = rng.choice(["disc", "polygon", "star", "cross", "arrow"])
@@ -83,13 +88,13 @@ def _outline(rng: np.random.Generator) -> np.ndarray:
     return np.stack([radii * np.cos(turns), radii * np.sin(turns)], 1)
 
 
-def _object(rng: np.random.Generator, radius: int) -> np.ndarray:
+def _object(rng: np.random.Generator, radius: int, soft: bool) -> np.ndarray:
     """The object, centred on a canvas (C, C, 4) float32: premultiplied RGB, and alpha in [0, 1].
 
     A spot away from the centre makes the rotation of every shape visible.
     """
     side = 2 * (radius + 4)
-    paint = _paint(rng, (side, side), (2, 4), 90)
+    paint = _soft(rng, (side, side), 10) if soft else _paint(rng, (side, side), (2, 4), 90)
     spot = rng.uniform(0.35, 0.5) * np.array([1, 0])
     centre = np.rint(side / 2 + radius * spot).astype(int).tolist()
     cv2.circle(paint, centre, round(0.28 * radius), _colours(rng, 0)[0].tolist(), -1, cv2.LINE_AA)
@@ -107,9 +112,10 @@ class Drawing:
         self.scene = scene
         self.margin = math.ceil(MARGIN * scene.short)
         width, height = (OVER * (side + 2 * self.margin) for side in scene.size)
-        self.background = cv2.GaussianBlur(_paint(rng, (height, width), (3, 8), 50), (0, 0), 0.8)
+        painted = _soft(rng, (height, width), 6) if scene.soft else _paint(rng, (height, width), (3, 8), 50)
+        self.background = cv2.GaussianBlur(painted, (0, 0), 0.8)
         self.radius = math.ceil(1.3 * OVER * scene.radius * scene.short)
-        self.object = _object(rng, self.radius)
+        self.object = _object(rng, self.radius, scene.soft)
 
     def _to_picture(self, pose: Pose, x: float, y: float) -> np.ndarray:
         """Affine transform (2, 3) from pixels of the object's canvas to pixels of an image scaled by x and y."""
