@@ -42,7 +42,8 @@ def canary(bench: Bench) -> None:
 def agreement(bench: Bench) -> None:
     """One step of MSCL with the same weights, clips and draws on the CPU and on the device, in float32 and bfloat16."""
     batch = 4
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    if bench.gpu:
+        torch.set_num_threads(len(os.sched_getaffinity(0)))  # the CPU's step has the full size, too
     job = bench.pretrain_job("r18", "mscl", batch)
     job = job.model_copy(update={"contrast": job.contrast.model_copy(update={"queue": 256})})
     torch.manual_seed(0)

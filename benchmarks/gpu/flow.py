@@ -8,14 +8,14 @@ import numpy as np
 import torch
 
 from benchmarks.gpu.bench import Bench
-from mscl.flow.raft import Raft, halved
+from mscl.flow.raft import Raft, halved, tf32
 from mscl.machine.torchvision import torchvision
 
 PAIRS = 16  # fields of the pipeline's own call
 
 
 def flow(bench: Bench) -> None:
-    """Both sizes of RAFT, in float32 (with and without TF32), bfloat16 and compiled; then the pipeline's call with the store's work."""
+    """Both sizes of RAFT, in float32, TF32, bfloat16 and compiled; then the pipeline's call with the store's work."""
     settings, models = bench.config.flow, torchvision.models.optical_flow
     batch, (height, width) = settings.batch, settings.size
     first, second = (torch.rand(batch, 3, height, width, device=bench.device) * 2 - 1 for _ in range(2))
@@ -23,11 +23,10 @@ def flow(bench: Bench) -> None:
         torch.manual_seed(0)
         model = build(weights=None).to(bench.device).eval()
         for iterations in (settings.iterations, 12) if bench.gpu else (settings.iterations,):
-            for way in ("float32", "TF32", "bfloat16", "bfloat16 compiled") if bench.gpu else ("float32", "bfloat16"):
+            for way in ("float32", "tf32", "bfloat16", "bfloat16 compiled") if bench.gpu else ("float32", "bfloat16"):
                 if bench.left() < 0 or (way.endswith("compiled") and (iterations == 12 or bench.left() < 40)):
                     continue
                 _measure(bench, name, model, way, (first, second), iterations)
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     _pipeline(bench)
 
 
@@ -35,7 +34,6 @@ def _measure(
     bench: Bench, name: str, model: torch.nn.Module, way: str, images: tuple[torch.Tensor, torch.Tensor], iterations: int
 ) -> None:
     bench.fresh_memory()
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = way == "TF32"
     used = halved(copy.deepcopy(model)) if way.startswith("bfloat16") else model
     if way.endswith("compiled"):
         for part in ("feature_encoder", "context_encoder", "update_block"):
@@ -43,7 +41,8 @@ def _measure(
 
     @torch.inference_mode()
     def run() -> torch.Tensor:
-        return used(*images, num_flow_updates=iterations)[-1]
+        with tf32(way == "tf32"):
+            return used(*images, num_flow_updates=iterations)[-1]
 
     took = bench.seconds(run, warm=2)
     off = float(torch.linalg.vector_norm(run() - _exact(model, images, iterations), dim=1).mean())
@@ -54,11 +53,8 @@ def _measure(
 
 @torch.inference_mode()
 def _exact(model: torch.nn.Module, images: tuple[torch.Tensor, torch.Tensor], iterations: int) -> torch.Tensor:
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    found = model(*images, num_flow_updates=iterations)[-1]
-    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
-    return found
+    with tf32(False):
+        return model(*images, num_flow_updates=iterations)[-1]
 
 
 def _pipeline(bench: Bench) -> None:
@@ -68,12 +64,12 @@ def _pipeline(bench: Bench) -> None:
     torch.save(torchvision.models.optical_flow.raft_large(weights=None).state_dict(), path)
     frames = np.random.default_rng(0).integers(0, 256, (PAIRS + 4, 256, 340, 3), dtype=np.uint8)
     pairs = [(k, k + 4) for k in range(PAIRS)]
-    for precision in ("float32", "bfloat16"):
+    for precision in ("float32", "tf32", "bfloat16"):
         if bench.left() < 0:
             return
         asked = settings.model_copy(update={"method": "raft", "weights": path, "sha256": None, "precision": precision})
         estimator = Raft(asked, bench.device)
-        estimator._compared = True  # with random weights nothing is compared, so that bfloat16 is what is timed
+        estimator._compared = True  # with random weights nothing is compared, so that this precision is what is timed
         took = bench.seconds(lambda: estimator(frames, pairs), warm=1)  # noqa: B023 called at once
         bench.add(
             "flow", network="the stage's call", iterations=asked.iterations, precision=precision, **{"fields/s": PAIRS / took}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import platform
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -94,5 +95,5 @@ def _rates(bench: Bench) -> Rates:
         device="gpu" if bench.gpu else "cpu",
         datasets=datasets,
         steps={key: rate(value) for key, value in found.get("steps", {}).items()},
-        tflops=rate(found["tflops"]) if "tflops" in found else None,
+        tflops=rate(statistics.median(found["tflops"])) if "tflops" in found else None,
     )

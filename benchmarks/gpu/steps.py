@@ -53,7 +53,7 @@ def _measure(bench: Bench, model: str, method: str, batch: int) -> None:
     row |= {"TFLOP/s": flops * batch / step_s / 1e12, "MFU": share(batch / step_s) if share else "–"}
     bench.add("steps", **row, **{"step ÷ encoders": step_s / alone_s, "peak GB": bench.memory()})
     bench.rates.setdefault("steps", {})[f"{model}/{method}"] = step_s / batch  # the last size is the largest
-    bench.rates["tflops"] = flops * batch / step_s / 1e12
+    bench.rates.setdefault("tflops", []).append(flops * batch / step_s / 1e12)
 
 
 def ways(bench: Bench, job: jobs.PretrainJob) -> tuple[Callable[[], Any], Callable[[], None]]:

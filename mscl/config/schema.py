@@ -48,9 +48,8 @@ class FlowConfig(Strict):
     sha256: str | None = None
     iterations: Positive = 20
     batch: Positive = 16
-    precision: Literal["float32", "bfloat16"] = (
-        "float32"  # RAFT: of its networks; bfloat16 is used only where it agrees with float32
-    )
+    # RAFT: of its networks. tf32 (a GPU rounds the inputs of products to 10 bits) and bfloat16 are used only where they agree with float32.
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
 
     @model_validator(mode="after")
     def possible(self) -> FlowConfig:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from mscl.flow.grid import Pairs, resize
 from mscl.machine.files import sha256
 from mscl.models.finite import non_finite
 
-AGREE = 0.1  # px at flow.size: mean end-point difference to float32 up to which bfloat16 is taken
+AGREE = 0.1  # px at flow.size: mean end-point difference to float32 up to which another precision is taken
 
 
 class Raft:
@@ -27,8 +29,8 @@ class Raft:
     def __init__(self, flow: FlowConfig, device: torch.device):
         self.flow, self.device = flow, device
         self.model = load_raft(flow).to(device).eval()
-        self._half = halved(copy.deepcopy(self.model)) if flow.precision == "bfloat16" else None
-        self._compared = False
+        self._other = halved(copy.deepcopy(self.model)) if flow.precision == "bfloat16" else self.model
+        self._precision, self._compared = flow.precision, flow.precision == "float32"
         self._lock = threading.Lock()
 
     @torch.inference_mode()
@@ -46,19 +48,37 @@ class Raft:
         return fields
 
     def _flow(self, first_BCHW: Tensor, second_BCHW: Tensor) -> Tensor:
-        """(B, 2, H, W) float32, by bfloat16 networks if `flow.precision` is bfloat16 and they agree with float32 on the job's first batch."""
-        run = lambda model: model(first_BCHW, second_BCHW, num_flow_updates=self.flow.iterations)[-1]  # noqa: E731
-        if self._half is None:
-            return run(self.model)
-        half = run(self._half)
+        """(B, 2, H, W) float32, in `flow.precision` if that agrees with float32 on the job's first batch."""
+
+        def run(precision: str) -> Tensor:
+            model = self._other if precision == "bfloat16" else self.model
+            with tf32(precision == "tf32"):
+                return model(first_BCHW, second_BCHW, num_flow_updates=self.flow.iterations)[-1]
+
+        found = run(self._precision)
         if not self._compared:
             self._compared = True
-            off = torch.linalg.vector_norm(half - run(self.model), dim=1).mean().item()
+            exact = run("float32")
+            off = torch.linalg.vector_norm(found - exact, dim=1).mean().item()
             if not off <= AGREE:  # NaN too
-                print(f"flow.precision: bfloat16 is {off:.2f} px off float32 here; float32 is used", file=sys.stderr)
-                self._half = None
-                return run(self.model)
-        return half
+                print(f"flow.precision: {self._precision} is {off:.2f} px off float32 here; float32 is used", file=sys.stderr)
+                self._precision = "float32"
+                return exact
+        return found
+
+
+@contextlib.contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Whether convolutions and products of float32 in the body may round their inputs to TF32, on GPUs that can."""
+    backends = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = allowed
+        yield
+    finally:
+        for backend, was in zip(backends, before):
+            backend.allow_tf32 = was
 
 
 class _Autocast(nn.Module):
