@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mscl.datasets.generated.motion import PHASES, PROGRAMS, Scene, draw_scene
+from mscl.datasets.generated.motion import ORDERS, PHASES, PROGRAMS, SCENES, Scene, draw_scene
 from mscl.datasets.generated.render import render, scene_flow
 
 SIZE = (96, 72)
@@ -64,18 +64,19 @@ def test_hidden_pixels_and_edge_pixels_are_not_valid():
     assert valid[5, 5] and valid[36, 48]
 
 
-def test_warping_a_later_frame_by_the_exact_flow_gives_the_earlier_frame():
+@pytest.mark.parametrize("kind", SCENES)
+def test_warping_a_later_frame_by_the_exact_flow_gives_the_earlier_frame(kind):
     rng = np.random.default_rng(0)
     x, y = np.meshgrid(np.arange(96, dtype=np.float32), np.arange(72, dtype=np.float32))
-    for program in PROGRAMS:
-        drawn = draw_scene(rng, program, 32, SIZE)
+    for program in SCENES[kind].programs:
+        drawn = draw_scene(rng, program, 32, SIZE, kind=SCENES[kind])
         i, j = 10, 18  # before and after the change of phase
         frames = {t: render(drawn, t, t + 1)[0].astype(np.float32) for t in (i, j)}
         flow, valid = scene_flow(drawn, i, j, SIZE[::-1])
         back = cv2.remap(frames[j], x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR)
         error, still = np.abs(back - frames[i]).mean(-1), np.abs(frames[j] - frames[i]).mean(-1)
-        assert valid.mean() > 0.7
-        assert error[valid].mean() < 1.5, program  # grey levels of 255
+        assert valid.mean() > (0.7 if kind == "programs" else 0.4)  # a large object hides more
+        assert error[valid].mean() < (1.5 if kind == "programs" else 2.5), program  # grey levels of 255
         assert error[valid].mean() < 0.5 * still[valid].mean(), program
 
 
@@ -102,16 +103,26 @@ def test_a_pair_of_programs_differs_in_order_only():
     assert up_down.pose(32).y == pytest.approx(36) and down_up.pose(32).y == pytest.approx(36)
 
 
-def test_first_frames_do_not_reveal_the_class():
+def test_scenes_of_order_have_every_class_in_another_order_and_a_camera_at_rest():
+    assert {tuple(reversed(order)) for order in ORDERS} == set(ORDERS)
+    drawn = draw_scene(np.random.default_rng(3), ("right", "down"), 32, (64, 64), kind=SCENES["order"])
+    first, middle, last = (drawn.pose(frame) for frame in (0, 12, 31))
+    assert middle.x > first.x + 8 and middle.y == first.y and last.y > middle.y + 8
+    assert {drawn.pose(frame).camera for frame in range(32)} == {(0, 0)}
+
+
+@pytest.mark.parametrize("kind, chance", [("programs", 1 / 12), ("order", 1 / 8)])
+def test_first_frames_do_not_reveal_the_class(kind, chance):
     from sklearn.linear_model import LogisticRegression
 
     rng = np.random.default_rng(2)
-    labels = rng.permutation(np.arange(240) % 12)
-    scenes = [draw_scene(rng, PROGRAMS[label], 32, SIZE) for label in labels]
+    programs = SCENES[kind].programs
+    labels = rng.permutation(np.arange(240) % len(programs))
+    scenes = [draw_scene(rng, programs[label], 32, SIZE, kind=SCENES[kind]) for label in labels]
     first = np.stack([cv2.resize(render(s, 0, 1)[0], (24, 18), interpolation=cv2.INTER_AREA).ravel() / 255 for s in scenes])
     known = LogisticRegression(C=0.1, max_iter=500).fit(first[:160], labels[:160])
     assert known.score(first[:160], labels[:160]) > 0.9  # it memorizes the training set
-    assert known.score(first[160:], labels[160:]) < 0.2  # chance is 0.083
+    assert known.score(first[160:], labels[160:]) < chance + 0.12
 
 
 def test_invalid_arguments_give_one_sentence():
