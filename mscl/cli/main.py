@@ -138,7 +138,7 @@ def show_job(
     method: Annotated[str, typer.Option(help="One of `methods`.")],
     seed: Annotated[int, typer.Option(help="One of `seeds`.")],
     target: Annotated[
-        str, typer.Option(help="Of finetuning or linear evaluation: the name of a target; default: the first.")
+        str, typer.Option(help="Of finetuning or linear evaluation: the name of a target; default: the model's first.")
     ] = "",
     given: Given = [],  # noqa: B006
 ) -> None:

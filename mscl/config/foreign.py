@@ -64,8 +64,8 @@ def check_alone(own: MethodSettings) -> None:
 
 def check_foreign(config: Config, built_in: Collection[str]) -> None:
     """Check that every model that runs it has a file, and that models and targets exist. Raises ValueError that names the key."""
-    targets = {name for t in config.finetuned_targets for name in (t.name, t.folds_of) if name}
-    single = {t.folds_of or t.name for t in config.finetuned_targets}
+    targets = {name for t in config.finetuned_targets for name in t.names}
+    single = {t.folds_of or t.shown for t in config.finetuned_targets}
     for method, own in config.method_settings.items():
         key = f"method_settings.{method}"
         if own.weights and method in built_in:

@@ -66,7 +66,7 @@ def check_limits(config: Config) -> None:
             _check_steps(f"models.{name}.finetune", recipe)
             videos = recipe.batch // (recipe.accumulate * config.compute.processes)
             _check_values(f"models.{name}.finetune", model.backbone, videos, recipe.frames, model.size)
-        for target in config.linear_targets:
+        for target in (target for target in config.targets_of(name) if target.linear_evaluated):
             _check_linear(f"models.{name}.linear", config.linear_of(target.name, name))
 
 

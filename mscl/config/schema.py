@@ -120,7 +120,7 @@ class Model(Strict):
     linear: FinetuneChanges = FinetuneChanges()  # changes to the recipe of linear evaluation
     contrast: ContrastChanges = ContrastChanges()  # changes to `contrast` for this model, such as bn_groups
     methods: tuple[Name, ...] = ()  # the methods that run with this model; default: all
-    targets: tuple[Name, ...] = ()  # the targets that it is tested on, folds by their common name; default: all
+    targets: tuple[Name, ...] = ()  # the targets that it is tested on, folds and draws by their common name; default: all
 
 
 class MethodSettings(Strict):
@@ -314,7 +314,7 @@ class Config(Strict):
     def targets_of(self, model: str) -> list[Target]:
         """The targets on which a model is tested, in the order of the configuration."""
         chosen = self.models[model].targets
-        return [target for target in self.targets if not chosen or {target.name, target.folds_of, target.draws_of} & set(chosen)]
+        return [target for target in self.targets if not chosen or set(target.names) & set(chosen)]
 
     @model_validator(mode="before")
     @classmethod
@@ -381,7 +381,7 @@ class Config(Strict):
     def _check_models(self) -> None:
         """Check the methods and targets that models choose: each exists, and each one of the configuration is used."""
         methods = [*METHODS, *self.method_settings]
-        targets = list(dict.fromkeys(name for target in self.targets for name in (target.name, target.folds_of) if name))
+        targets = list(dict.fromkeys(name for target in self.targets for name in target.names))
         for name, model in self.models.items():
             for key, chosen, known in (("methods", model.methods, methods), ("targets", model.targets, targets)):
                 for one in chosen:
@@ -431,7 +431,7 @@ class Config(Strict):
                 )
         for target in (target for target in self.targets_of(name) if target.finetuned):
             self._check_parts(f"models.{name}.finetune", self.finetune_of(target.name, name), self.compute.processes)
-        for target in self.linear_targets:
+        for target in (target for target in self.targets_of(name) if target.linear_evaluated):
             self._check_parts(f"models.{name}.linear", self.linear_of(target.name, name), self.compute.processes)
 
     def _check_accumulate(self, name: str, method: str, recipe: Optim, contrast: Contrast) -> None:

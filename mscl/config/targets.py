@@ -88,6 +88,11 @@ class Target(Strict):
         return self.draws_of or self.name
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What a configuration may call it: its own name, and the common ones of its draws and its folds."""
+        return tuple(name for name in (self.name, self.draws_of, self.folds_of) if name)
+
+    @property
     def few(self) -> Few | None:
         """The few training videos that are used; None for all."""
         few = self.examples or self.per_class

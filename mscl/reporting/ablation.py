@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mscl.reporting.formats import DASH, Table, mean_sd, seeds, table_of
-from mscl.reporting.paired import NONE, Block, Difference, blocks, difference
+from mscl.reporting.paired import NONE, Block, Difference, blocks, difference, once
 from mscl.reporting.results import Column, Results
 from mscl.reporting.tables import SPREAD
 
@@ -62,7 +62,7 @@ def ablation_table(results: Results) -> Table | None:
         ),
         caption=f"The parts of the method one after the other. {SPREAD} Δ is the difference to the method in the last column (the row above; for rivals and own "
         "methods, MSCL) in percentage points, over the seeds that both have, with the standard error of this difference paired by seed. With one seed, "
-        "the error is that of one test of so many videos, as explained under the claims; it says nothing about another seed.",
+        f"the error is that of one test of so many videos, as explained under the claims; it says nothing about another seed.{once(config)}",
     )
 
 

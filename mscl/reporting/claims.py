@@ -9,7 +9,7 @@ import pandas as pd
 
 from mscl.config.schema import Config
 from mscl.reporting.formats import DASH, Table, table_of
-from mscl.reporting.paired import LEAST, Block, Difference, blocks, difference, t_quantile
+from mscl.reporting.paired import LEAST, Block, Difference, blocks, difference, once, t_quantile
 from mscl.reporting.results import Column, Results
 
 RIVALS = ("rho-moco", "modist", "corp-m", "corp-f")  # families of the supplement's Table 1
@@ -23,7 +23,7 @@ RULE = (
 )
 RULE_ONE = (
     " With one seed, ± is the standard error of one test: after finetuning of a paired test (McNemar's form: √(b + c − (b − c)²/N) / N, where b and c of the N "
-    "videos are right under one method only), for frozen features as if the two methods had been tested on different videos. "
+    "videos are right under one method only), otherwise as if the two methods had been tested on different videos. "
     "It says nothing about another seed, so no claim is decided by it."
 )
 LONG = (
@@ -95,7 +95,7 @@ def claims_table(results: Results) -> Table | None:
         records,
         shown,
         (),
-        caption=RULE + (RULE_ONE if one else ""),
+        caption=RULE + once(results.config) + (RULE_ONE if one else ""),
         notes=["One seed: no error bar over seeds. None of these claims can be decided."] if _all_single(long) else [],
         wide=(*(c.title for c in titles.values()), "Stated in"),
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from mscl.config.schema import Config, Target
 from mscl.reporting.formats import seeds
-from mscl.reporting.results import CARDS, Results
+from mscl.reporting.results import CARDS, Column, Results
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,27 @@ class Group:
     For the mean over draws of few training videos it has one per seed and draw.
     """
 
-    shown: str  # name of the target
-    target: Target
+    shown: str  # name of the target in tables
+    name: str  # the same in a configuration: of a mean, the common name of the folds or draws
+    targets: tuple[Target, ...]  # one, or those of the mean
     model: str
     method: str
     runs: pd.DataFrame
-    draws: int = 1
+
+    @property
+    def target(self) -> Target:
+        """The first of its targets."""
+        return self.targets[0]
+
+    @property
+    def draws(self) -> int:
+        """Over how many draws of few training videos it is the mean."""
+        return len({target.draw for target in self.targets})
+
+    @property
+    def fold_alone(self) -> bool:
+        """Whether it is one fold of a target, whose mean over the folds has a row of its own."""
+        return bool(self.target.folds_of) and self.name != self.target.folds_of
 
     def seeds(self, runs: pd.DataFrame) -> str:
         """What the column Seeds says of those of the runs that are finished."""
@@ -39,35 +55,43 @@ def groups(results: Results) -> list[Group]:
     tested = {key: rows for key, rows in results.runs.groupby(["target", "model", "method"], sort=False)}
     for target in config.targets:
         if not target.draws_of:
-            found += [Group(target.name, target, *key[1:], rows) for key, rows in tested.items() if key[0] == target.name]
+            found += [
+                Group(target.name, target.name, (target,), *key[1:], rows)
+                for key, rows in tested.items()
+                if key[0] == target.name
+            ]
         elif target is (draws := config.draws_of(target))[-1]:
-            shown = f"{target.draws_of}, mean of {len(draws)} draws"
-            found += [_mean_of(draws, shown, results, *run) for run in _runs(tested, target)]
+            found += _means(results, tested, target.draws_of, draws)
         folds = [t for t in config.targets if target.folds_of and t.folds_of == target.folds_of]
         if folds and target is folds[-1]:
-            numbers = dict.fromkeys(str(t.fold) for t in folds)
-            shown = f"{target.folds_of}, mean of folds {', '.join(numbers)}"
-            found += [_mean_of(folds, shown, results, *run) for run in _runs(tested, target)]
+            found += _means(results, tested, target.folds_of, folds)
     return found
 
 
-def _runs(tested: dict[tuple, pd.DataFrame], target: Target) -> list[tuple[str, str]]:
-    """(model, method) of the runs on a target."""
-    return list(dict.fromkeys(key[1:] for key in tested if key[0] == target.name))
+def _means(results: Results, tested: dict[tuple, pd.DataFrame], name: str, parts: list[Target]) -> Iterator[Group]:
+    """For each model and method, the mean over those of the folds or draws `parts` that the model is tested on."""
+    names = {target.name for target in parts}
+    for model, method in dict.fromkeys(key[1:] for key in tested if key[0] in names):
+        own = tuple(target for target in parts if (target.name, model, method) in tested)
+        yield Group(_shown(name, own), name, own, model, method, _mean_of(own, results.runs, model, method, results.columns))
 
 
-def _mean_of(parts: list[Target], shown: str, results: Results, model: str, method: str) -> Group:
+def _shown(name: str, parts: Sequence[Target]) -> str:
+    if name == parts[0].draws_of:
+        return f"{name}, mean of {len(parts)} draws"
+    return f"{name}, mean of folds {', '.join(dict.fromkeys(str(target.fold) for target in parts))}"
+
+
+def _mean_of(parts: Sequence[Target], runs: pd.DataFrame, model: str, method: str, columns: list[Column]) -> pd.DataFrame:
     """The mean over folds for each seed, and each draw, for which every fold was measured."""
     draw = {target.name: target.draw for target in parts}
-    runs = results.runs
     runs = runs[runs["target"].isin(list(draw)) & (runs["model"] == model) & (runs["method"] == method)]
     each = runs.assign(draw=runs["target"].map(draw)).groupby(["seed", "draw"], sort=False)
-    numbers = [*(column.key for column in results.columns), "chance", "majority"]
+    numbers = [*(column.key for column in columns), "chance", "majority"]
     means = each[numbers].agg(lambda values: values.mean(skipna=False)).reset_index()
     counts = each[["videos", "skipped"]].sum().reset_index(drop=True)
     cards = each[list(CARDS[1:])].agg("first").reset_index(drop=True)
-    draws = len(set(draw.values()))
-    return Group(shown, parts[0], model, method, pd.concat([means, counts, cards], axis=1), draws)
+    return pd.concat([means, counts, cards], axis=1)
 
 
 def few_said(config: Config, target: Target) -> str:

@@ -65,7 +65,7 @@ def _seen(config: Config, target: Target, data: dict) -> list[str]:
     for shared in data.get(target.dataset, {}).get("shared", []):
         if (shared["split"], shared.get("fold")) != (target.test, _other_fold(config, target)):
             continue
-        videos = f"Test videos of {target.name}"
+        videos = f"Test videos of {target.shown}"
         if _pretrains(config, shared):
             notes += _leaks(shared, videos, _pretraining(shared), ", without their labels")
         if (shared["dataset"], shared["other"]) == (target.dataset, target.train):

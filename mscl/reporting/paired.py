@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from mscl.config.schema import Target
+from mscl.config.schema import Config, Target
 from mscl.reporting.formats import DASH
 from mscl.reporting.groups import groups
-from mscl.reporting.results import Column, Results, main_columns
+from mscl.reporting.results import CARDS, Column, Results, main_columns
 
 LEAST = 3  # seeds for a verdict
 LEVEL = 0.975  # of the quantile of Student's t: a two-sided interval of 95 %
@@ -71,14 +71,15 @@ def over_seeds(differences: Sequence[float]) -> Difference:
     return Difference(float(values.mean()), float(error), len(values))
 
 
-def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> tuple[float, float]:
+def mcnemar(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
     """Difference of two accuracies on the same videos, and its standard error √(b + c − (b − c)²/N) / N.
 
     b of the N videos are right under the first method only, c under the second only (McNemar, Psychometrika 1947). NaN without videos.
+    The N values are 1 where a method is right and 0 where not; the share of its draws that are right gives the same error of a mean.
     """
-    one, other = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
-    b, c, n = int((one & ~other).sum()), int((other & ~one).sum()), len(one)
-    return ((b - c) / n, math.sqrt(b + c - (b - c) ** 2 / n) / n) if n else (math.nan, math.nan)
+    each = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
+    n, total = len(each), each.sum()
+    return (float(total / n), math.sqrt((each**2).sum() - total**2 / n) / n) if n else (math.nan, math.nan)
 
 
 def binomial(first: float, second: float, videos: int) -> float:
@@ -86,12 +87,17 @@ def binomial(first: float, second: float, videos: int) -> float:
     return math.sqrt((first * (1 - first) + second * (1 - second)) / videos) if videos else math.nan
 
 
+def once(config: Config) -> str:
+    """What a table of differences says of draws of few training videos; "" where no target has several."""
+    return " The draws of a seed count as one value: their mean." if any(t.draws_of for t in config.targets) else ""
+
+
 @dataclass(frozen=True)
 class Block:
-    """The runs of one model on one target. Of a target with folds, the means over the folds."""
+    """The runs of one model on one target. Of a target with folds or draws, the means over these: one per seed."""
 
     shown: str  # name of the target in tables
-    targets: tuple[Target, ...]  # one, or all folds
+    targets: tuple[Target, ...]  # one, or all folds and draws
     model: str
     runs: dict[str, pd.DataFrame]  # method -> one row per seed
 
@@ -105,13 +111,18 @@ def blocks(results: Results) -> Iterator[Block]:
     """One block per target and model, in the order of the tables."""
     found: dict[tuple[str, str], Block] = {}
     for group in groups(results):
-        name = group.target.folds_of
-        if name and group.shown == group.target.name:
-            continue  # a single fold
-        folds = tuple(t for t in results.config.targets if t.folds_of == name) if name else (group.target,)
-        block = found.setdefault((group.shown, group.model), Block(group.shown, folds, group.model, {}))
-        block.runs[group.method] = group.runs
+        if group.fold_alone:
+            continue
+        block = found.setdefault((group.shown, group.model), Block(group.shown, group.targets, group.model, {}))
+        block.runs[group.method] = group.runs if group.draws == 1 else _per_seed(group.runs, results.columns)
     yield from found.values()
+
+
+def _per_seed(runs: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
+    """One row per seed: the mean over its draws, if all of them were measured. Draws of a seed share its pretraining, so they count once."""
+    each = runs.groupby("seed", sort=False)
+    means = each[[*(column.key for column in columns), "videos"]].agg(lambda values: values.mean(skipna=False)).reset_index()
+    return pd.concat([means, each[list(CARDS[1:])].agg("first").reset_index(drop=True)], axis=1)
 
 
 def difference(results: Results, block: Block, column: Column, first: str, second: str) -> Difference:
@@ -131,13 +142,20 @@ def difference(results: Results, block: Block, column: Column, first: str, secon
 
 
 def _one_seed(results: Results, block: Block, found: Difference, seed: int, first: str, second: str) -> Difference:
-    """The difference of one seed with the error of its test: the mean of the folds' tests."""
+    """The difference of one seed with the error of its test: the mean of the folds' tests. Draws of a fold have the same test videos."""
     tests = []
-    for target in block.targets:
-        right = [results.right.get((target.name, block.model, method, seed)) for method in (first, second)]
+    for fold in dict.fromkeys(target.fold for target in block.targets):
+        names = [target.name for target in block.targets if target.fold == fold]
+        right = [_right(results, names, block.model, method, seed) for method in (first, second)]
         if any(one is None for one in right):
             return found
         both = pd.concat(right, axis=1, join="inner")
         tests.append((mcnemar(both.iloc[:, 0], both.iloc[:, 1])[1], len(both)))
     error = math.sqrt(sum(error**2 for error, _ in tests)) / len(tests)
     return Difference(found.mean, error, 1, sum(videos for _, videos in tests), PAIRED)
+
+
+def _right(results: Results, targets: list[str], model: str, method: str, seed: int) -> pd.Series | None:
+    """clip_id -> share of the draws under which a method is right about a test video; None if one of them has no answers."""
+    answers = [results.right.get((target, model, method, seed)) for target in targets]
+    return None if any(one is None for one in answers) else pd.concat(answers, axis=1, join="inner").mean(axis=1)

@@ -156,10 +156,11 @@ def _columns(config: Config) -> list[Column]:
 
 
 def main_columns(target: Target) -> list[Column]:
-    """One column per measure of a target: top-1 after finetuning, and the first column of each built-in measure of frozen features."""
+    """One column per measure of a target: top-1 of trained classifiers, and the first column of each built-in measure of frozen features."""
     first = {name: next(iter(MEASURES[name].columns.items())) for name in target.frozen if name in MEASURES}
     return [
         *(FINETUNED[:1] if target.finetuned else ()),
+        *(LINEAR[:1] if target.linear_evaluated else ()),
         *(Column(_key(name, column), title, "frozen") for name, (column, title) in first.items()),
     ]
 

@@ -161,11 +161,10 @@ def _measured_record(results: Results, group: Group) -> dict[str, Any]:
 
 def _of_others(given: ForeignWeights, group: Group) -> dict[str, Any]:
     """What a row of others' weights has besides: the published number, and the run card that has the hash of the file."""
-    runs, mean = group.runs, group.shown != group.target.name  # the row of the mean over folds
+    runs = group.runs
     adopted = dict.fromkeys(card for card in runs.get("pretrain_card", []) if card)
     cards = {"Top-1 %": [c for c in runs[runs["top1"].notna()]["finetune_card"] if c], "Pretrained on": list(adopted)}
-    fold = bool(group.target.folds_of) and not mean
-    return {"published": given.published_on(group.target.folds_of if mean else group.target.name, fold), "cards": cards}
+    return {"published": given.published_on(group.name, group.fold_alone), "cards": cards}
 
 
 def table3(results: Results) -> Table:

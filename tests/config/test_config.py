@@ -309,6 +309,37 @@ def test_a_model_may_run_some_methods_on_some_targets():
         by_hand(config, "pretrain", "r18", "moco", seed)
     with pytest.raises(ValueError, match="models.other.targets: the model is not tested on 'ucf-fold1'"):
         by_hand(config, "finetune", "other", "mscl", seed, "ucf-fold1")
+    assert "/ucf-fold1/r18/" in by_hand(config, "finetune", "r18", "mscl", seed)[0]  # the model's first target
+
+
+def test_draws_have_a_common_name_and_linear_evaluation_is_checked_where_it_runs():
+    values = changed("targets", [{"dataset": "ss"}])
+    few = {
+        "dataset": "ss",
+        "name": "few",
+        "per_class": 2,
+        "draws": 2,
+        "measures": ["linear"],
+        "linear": {"epochs": 4, "warmup": 0},
+    }
+    small = values["models"]["r18"]
+    values["models"] = {"r18": small | {"targets": ["few"]}, "other": small | {"targets": ["ss"], "linear": {"batch": 7}}}
+    values |= {"targets": [*values["targets"], few], "compute": {"processes": 2}}
+    config = load_config(values)  # a batch of 7 for 2 processes would be refused where a linear evaluation of `other` ran
+    assert [target.name for target in config.targets_of("r18")] == ["few-draw1", "few-draw2"]
+    assert {job.values["model"] for job in planned(config, "linear")} == {"r18"}
+    with pytest.raises(ValueError, match="models.other.targets: the model is not tested on 'few-draw1'"):
+        by_hand(config, "linear", "other", "mscl", config.seeds[0], "few-draw1")
+
+
+def test_examples_that_share_a_data_folder_prepare_a_data_set_alike():
+    """Else each would undo what the other has made."""
+    seen = {}
+    for config in (load_config(path) for path in (ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml")))):
+        for job in planned(config, "dataset", "manifest", "frames", "flow"):
+            made = job.stage.settings(config, job.values)
+            first, whose = seen.setdefault((config.paths.data, job.stage.name, *job.values.values()), (made, config.name))
+            assert made == first, f"{config.name} and {whose}: {job.stage.name} {job.values}"
 
 
 @pytest.mark.parametrize(("key", "chosen", "sentence"), [

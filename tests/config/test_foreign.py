@@ -49,6 +49,10 @@ def test_every_model_needs_a_file_and_several_targets_need_names(tmp_path):
     config["targets"] += [{"dataset": "ss", "name": "again"}]
     with pytest.raises(ConfigError, match=r"weights.r18.published: 2 targets are finetuned; say which one the number is of"):
         load_config(config)
+    del config["targets"][1]
+    config["targets"][0] |= {"per_class": 1, "draws": 2}  # one target for a reader
+    given = load_config(config).foreign("r18", "supervised")
+    assert given.published_on("ss", False) == 52.8
     config = foreign_config(tmp_path)
     config["method_settings"]["moco"] = {"weights": {"r18": GIVEN}}
     with pytest.raises(ConfigError, match="method_settings.moco.weights: 'moco' is a built-in method; give yours another name"):

@@ -9,7 +9,7 @@ import pytest
 from mscl.reporting.ablation import ablation_table, ladder
 from mscl.reporting.claims import claims_of, claims_table
 from mscl.reporting.paired import Difference, binomial, blocks, mcnemar, over_seeds, t_quantile
-from mscl.reporting.results import read_results
+from mscl.reporting.results import LINEAR, read_results
 from tests.reporting.conftest import settings, write_tree
 
 
@@ -116,6 +116,48 @@ def test_folds_are_judged_by_their_mean(shared_tree, job):
     assert both["standard_error"].iat[0] == pytest.approx(
         alone["standard_error"].iat[0] / math.sqrt(2)
     )  # two tests of the same size
+
+
+def test_draws_of_a_seed_count_as_one_value(tmp_path):
+    config = settings(methods=("baseline", "mscl"), seeds=(0, 1))
+    write_tree(tmp_path, config)
+    results = read_results(config, tmp_path)
+    kept = config.targets[0].model_copy(update={"per_class": 1, "draws_of": "toy", "measures": ("finetune", "linear", "probe")})
+    draws = tuple(kept.model_copy(update={"name": f"toy-draw{k}", "draw": k}) for k in (1, 2, 3))
+    results.config = config.model_copy(update={"targets": draws})
+    results.columns = [*results.columns, *LINEAR]
+    gains = {("toy-draw1", 0): 0.1, ("toy-draw2", 0): 0.2, ("toy-draw3", 0): 0.3, ("toy-draw1", 1): 0.4, ("toy-draw2", 1): 0.4}
+    rows = []
+    for draw in draws:
+        of = results.runs.assign(target=draw.name)
+        gain = [gains.get((draw.name, seed), math.nan) for seed in of["seed"]]
+        top1 = [0.5 + g * (method == "mscl") for g, method in zip(gain, of["method"], strict=True)]
+        rows.append(of.assign(top1=top1, linear_top1=top1, linear_top5=math.nan))
+    results.right = {(draw.name, *key[1:]): right for draw in draws for key, right in results.right.items()}
+    results.runs = pd.concat(rows, ignore_index=True)
+    table = claims_table(results)
+    row = table.data.query("measure == 'top1'").iloc[0]
+    assert (row["seeds"], row["difference"]) == (1, pytest.approx(20)) and row["videos"] == 120  # seed 1 lacks its third draw
+    assert row["target"] == "toy, mean of 3 draws" and "count as one value" in table.caption
+    right = [results.right["toy-draw1", "r18", method, 0] for method in ("mscl", "baseline")]
+    assert row["standard_error"] == pytest.approx(100 * mcnemar(*right)[1])  # thrice the same answers are no smaller error
+    assert table.data.query("measure == 'linear_top1'")["difference"].tolist() == [pytest.approx(20)]
+    results.runs["top1"] = results.runs["top1"].fillna(0.9)
+    assert claims_table(results).data.query("measure == 'top1'")["seeds"].tolist() == [2]  # and not 2 x 3 x 3
+
+
+def test_the_mean_over_folds_is_of_those_that_the_model_is_tested_on(shared_tree, job):
+    results = read_results(job.config, shared_tree)
+    folds = tuple(
+        job.config.targets[0].model_copy(update={"name": f"toy-fold{k}", "fold": k, "folds_of": "toy"}) for k in (1, 2, 3)
+    )
+    of = {"r18": folds, "other": folds[1:]}
+    rows = [results.runs.assign(target=fold.name, model=model) for model, own in of.items() for fold in own]
+    results.runs, results.config = pd.concat(rows, ignore_index=True), job.config.model_copy(update={"targets": folds})
+    assert [(block.shown, block.model, len(block.targets)) for block in blocks(results)] == [
+        ("toy, mean of folds 1, 2, 3", "r18", 3),
+        ("toy, mean of folds 2, 3", "other", 2),
+    ]
 
 
 def test_without_results_or_methods_to_compare_nothing_is_claimed(shared_tree, job, tmp_path):
