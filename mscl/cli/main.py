@@ -87,6 +87,7 @@ def check(config: Words = [], given: Given = []) -> None:  # noqa: B006
     cfg = load_config(values, str(path))
     print(
         f"{path}: {cfg.name} ({cfg.kind}): {len(cfg.models)} model(s) x {len(cfg.methods)} method(s) x {len(cfg.seeds)} seed(s)"
+        + (", not every method with every model" if any(model.methods for model in cfg.models.values()) else "")
     )
     print("\n".join(describe(cfg)))
 

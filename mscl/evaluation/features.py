@@ -84,7 +84,8 @@ def write_features(weights: Path, rows: pd.DataFrame, out: Path, options: Option
     if options.mean and options.std:
         net.colours = Colours(options.mean, options.std)
     device = prepare_device(machine.device, machine.threads, options.kernels)
-    identity = _identity(weights, rows, options, store, device, machine.threads)
+    code = code_hash(__name__, type(net).__module__)
+    identity = _identity(weights, rows, options, store, device, machine.threads) | {"code": code}
     if _identity_in(out) == identity:
         print(f"{out}: there already, from the same weights, options and videos")
         return
@@ -153,7 +154,6 @@ def _identity(
         "list of videos": digest(listed),
         "content of the videos": digest(*seen),
         "device": f"{device.type}, {threads} threads" if device.type == "cpu" else torch.cuda.get_device_name(device),
-        "code": code_hash(__name__),
     }
 
 

@@ -58,6 +58,7 @@ def render(results: Results, tables: dict[str, Table], pictures: dict[str, Seque
         config=results.config,
         banner=banner(results.config),
         summary=summary(results),
+        partly=any(model.methods or model.targets for model in results.config.models.values()),
         foreign=dict.fromkeys(results.config.title(method) for _, method, _ in foreign_of(results.config)),
         switches=switches(results.config),
         labels=SWITCHES,

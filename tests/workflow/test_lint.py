@@ -67,7 +67,9 @@ def test_the_diagram_of_the_workflow_shows_every_rule_and_edge():
     """The diagram in docs/workflow.md is that of `snakemake --rulegraph` for a configuration with every rule except download."""
     few = "{dataset: motion_ssv2, name: few, per_class: 1, measures: [finetune, linear, probe]}"
     targets = f"targets=[{{dataset: motion_ssv2, clips: 2}}, {few}]"  # of which one stores features, and one extracts its own
-    said = run(BIN / "snakemake", "--rulegraph", "mermaid-js", "--config", targets)
+    theirs = "method_settings={theirs: {weights: {r18: {file: w.pth, trained_on: labels}}}}"
+    methods = "methods=[scratch, moco, baseline, mscl, theirs]"
+    said = run(BIN / "snakemake", "--rulegraph", "mermaid-js", "--config", targets, methods, theirs)
     names = {key: name for key, name in re.findall(r"(id\d+)\[(\w+)\]", said)}
     edges = {(names[a], names[b]) for a, b in re.findall(r"(id\d+) --> (id\d+)", said)}
     page = (ROOT / "docs/workflow.md").read_text()
