@@ -45,7 +45,7 @@ def training(config: Config, planned: list[Training], rates: Rates, classes: int
         usual = Rate(value=CPU_TFLOPS * threads, origin="assumed", note=f"{CPU_TFLOPS} TFLOP/s on each of {threads} core(s)")
     speed, costs, found = rates.tflops or usual, {}, []
     for run in planned:
-        same = run.key if run.kind == "pretrain" else (run.model, config.finetune_of(run.target, run.model))
+        same = run.key if run.kind == "pretrain" else _recipes(config, run)
         if same not in costs:
             costs[same] = _costs(config, run, classes)
         flops, frozen, forward, weights, checkpoint = costs[same]
@@ -73,6 +73,12 @@ def training(config: Config, planned: list[Training], rates: Rates, classes: int
         }
         found.append(row)
     return {"runs": found, "device": device, "speed": of(speed)}
+
+
+def _recipes(config: Config, run: Training) -> tuple:
+    """What the costs of a run that is no pretraining depend on: runs with the same are counted once."""
+    asked = config.target(run.target).linear_evaluated
+    return run.model, config.finetune_of(run.target, run.model), config.linear_of(run.target, run.model) if asked else None
 
 
 def _processes(config: Config, run: Training) -> int:

@@ -90,7 +90,7 @@ def _mean_of(parts: Sequence[Target], runs: pd.DataFrame, model: str, method: st
     numbers = [*(column.key for column in columns), "chance", "majority"]
     means = each[numbers].agg(lambda values: values.mean(skipna=False)).reset_index()
     counts = each[["videos", "skipped"]].sum().reset_index(drop=True)
-    cards = each[list(CARDS[1:])].agg("first").reset_index(drop=True)
+    cards = each[list(CARDS)].agg("first").reset_index(drop=True)
     return pd.concat([means, counts, cards], axis=1)
 
 

@@ -280,3 +280,13 @@ def test_few_videos_and_shared_features_are_counted_once(tmp_path):
         ("linear", "ss-draw2", 60, 480, 12),
         ("embed", "ss-draw1", 0, 0, 36),
     ]
+
+
+def test_linear_evaluation_costs_the_same_beside_a_target_without_it(tmp_path):
+    values = tiny_config(tmp_path) | {"methods": ["scratch"]}
+    linear = {"dataset": "ss", "name": "linear", "measures": ["linear"]}
+    hours = []
+    for targets in ([linear], [{"dataset": "ss"}, linear]):  # the same finetuning recipe on both
+        plan = make_plan(load_config(values | {"targets": targets}), Rates(), cpus=1, gpus=1)
+        hours += [run["hours"]["value"] for run in plan["runs"] if run["kind"] == "linear"]
+    assert hours[0] == hours[1] and hours[0] > 0
