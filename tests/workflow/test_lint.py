@@ -37,7 +37,7 @@ def rules() -> dict[str, str]:
 
 def test_every_rule_has_a_log_a_measurement_an_environment_and_a_size():
     found = rules()
-    assert len(found) == 14
+    assert len(found) == 15
     for name, text in found.items():
         for directive in ("log:", "benchmark:", "conda:", "resources:", "mem_mb=", "runtime=", "message:", "| keep "):
             assert directive in text, f"rule {name} has no {directive}"
