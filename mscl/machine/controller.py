@@ -7,6 +7,7 @@ left to Slurm to requeue; where Slurm does not, the executor would wait for ever
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ PAUSE = 10.0  # seconds between two questions whether the controller is back
 REMIND = 600.0  # seconds between two messages while it is away
 UNLISTED = 600.0  # seconds after which a job that a working controller does not list has ended
 LOST = 120.0  # seconds after which a job whose node failed, or that was preempted, does not come back
+HELD = re.compile("held", re.IGNORECASE)  # in the reason why a job waits: until somebody releases it
 MANY = 5  # so often back in the queue, a job may make no progress
 
 
@@ -37,6 +39,7 @@ class Controller:
         self.unlisted: dict[str, float] = {}  # job -> when it was first missing from the answer
         self.lost: dict[str, float] = {}  # job -> when it was first seen in one of LEFT_TO_SLURM
         self.requeued: dict[str, int] = {}  # job -> how often it was put back into the queue
+        self.held: set[str] = set()  # jobs that Slurm holds, of which was told
 
     def states(
         self, answer: dict[str, str] | None, jobs: set[str], complete: bool, warn: Callable[[str], None]
@@ -84,6 +87,16 @@ class Controller:
                     f" it resumes from what it has saved{look}"
                 )
 
+    def holds(self, reasons: dict[str, str], names: dict[str, str], warn: Callable[[str], None]) -> None:
+        """Say which jobs wait for a person, from the reason why each job is in the queue. A job that was released is told of anew."""
+        held = {job: reasons[job] for job in names if HELD.search(reasons.get(job, ""))}
+        for job in held.keys() - self.held:
+            warn(
+                f"Slurm holds job {job} ({names[job]}; {held[job]}): it does not start by itself, and Snakemake waits for it."
+                f" To go on: scontrol release {job}"
+            )
+        self.held = set(held)
+
     def wait(self, answers: Callable[[], bool], warn: Callable[[str], None]) -> None:
         """Return when the controller answers, or Snakemake ends."""
         while not answers() and not self.stopping:
@@ -118,14 +131,15 @@ def answers() -> bool:
         return False
 
 
-def requeued() -> dict[str, int]:
-    """How often each job of this user in the queue was put back there; empty if Slurm does not say."""
+def queue() -> tuple[dict[str, int], dict[str, str]]:
+    """Of each job of this user in the queue: how often it was put back there, and why it waits; empty if Slurm does not say."""
     try:
-        command = ["squeue", "--me", "--noheader", "--Format=JobID:30,RestartCnt:10"]
+        command = ["squeue", "--me", "--noheader", "--Format=JobID:30,RestartCnt:10,Reason:80"]
         said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-        return {job: int(count) for job, count in (line.split() for line in said.splitlines())}
+        rows = [line.split(None, 2) for line in said.splitlines()]
+        return {job: int(count) for job, count, _ in rows}, {job: reason.strip() for job, _, reason in rows}
     except (OSError, ValueError, subprocess.SubprocessError):
-        return {}
+        return {}, {}
 
 
 def keep_jobs() -> None:
@@ -144,7 +158,9 @@ def _patch(plugin: ModuleType, controller: Controller) -> None:
         answer, seconds = await query(command, logger)
         states = controller.states(answer, set(jobs), command.startswith("squeue"), logger.warning)
         if answer is not None and jobs:
-            controller.restarts(requeued(), jobs, logger.warning)
+            counts, reasons = queue()
+            controller.restarts(counts, jobs, logger.warning)
+            controller.holds(reasons, jobs, logger.warning)
         return states, seconds or 0.0
 
     async def check_active_jobs(self: Any, active: list) -> AsyncIterator:

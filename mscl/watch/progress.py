@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
 from tqdm import tqdm as _bar
 
+from mscl.watch.keep import BAR, BARS
+
 LINE_SECONDS = 30.0  # at least, between two lines
+BLOCKS = 20  # length of such a bar
 
 
 class _Lines(_bar):
@@ -24,11 +28,29 @@ class _Lines(_bar):
         self.last_print_n, self.last_print_t = self.n, self._time()
 
     def close(self) -> None:
+        self._last = True
         if not self.disable and self.n > self.last_print_n:  # the last line, unless it is already there
             self._ema_dt = lambda: None  # with the mean speed
             self.display()
         self.leave = False
         super().close()
+
+
+class _Bars(_Lines):
+    """The same lines, and every second a bar for the terminal behind `mscl.watch.keep`."""
+
+    _said = 0.0  # when the last line was written, in seconds of the bar's life
+    _last = False
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+        state = self.format_dict
+        if msg is None and state["total"]:
+            full = round(BLOCKS * min(1.0, state["n"] / state["total"]))
+            print(f"{BAR}[{'#' * full}{'-' * (BLOCKS - full)}] {line(state)}", file=sys.stderr, flush=True)
+        if self._last or state["elapsed"] - self._said >= LINE_SECONDS:
+            self._said = state["elapsed"]
+            super().display(msg, pos)
+        return False
 
 
 def line(state: dict[str, Any]) -> str:
@@ -56,7 +78,8 @@ def time_left(bar: _bar) -> str:
 
 
 def tqdm(*args: Any, **kwargs: Any) -> _bar:
-    """`tqdm.tqdm`; if stderr is not a terminal, a line at most every 30 seconds."""
+    """`tqdm.tqdm`; if stderr is not a terminal, a line at most every 30 seconds, and a bar where Snakemake has a terminal."""
     if sys.stderr.isatty():
         return _bar(*args, dynamic_ncols=True, **kwargs)
-    return _Lines(*args, **(kwargs | {"mininterval": LINE_SECONDS, "maxinterval": 2 * LINE_SECONDS}))
+    shape, seconds = (_Bars, 1.0) if os.environ.get(BARS) else (_Lines, LINE_SECONDS)
+    return shape(*args, **(kwargs | {"mininterval": seconds, "maxinterval": 2 * seconds}))

@@ -87,6 +87,16 @@ def test_each_return_to_the_queue_is_told_once_with_the_name_of_the_run(known):
     assert said == [back + why, f"{back} 3 times so far{why}", f"{back} 5 times so far{why}{look}"]
 
 
+def test_a_job_that_slurm_holds_is_told_once_with_the_command_that_releases_it(known):
+    said, names = [], {"7": "r18/mscl/s0 pretrain", "8": "r18/moco/s0 pretrain"}
+    held = {"7": "launch failed requeued held", "8": "Priority", "99": "JobHeldUser"}  # 99 is of another Snakemake
+    for reasons in (held, held, {"7": "Priority"}, {"7": "JobHeldAdmin"}):
+        known.holds(reasons, names, said.append)
+    assert [line.split("; ")[1].split(")")[0] for line in said] == ["launch failed requeued held", "JobHeldAdmin"]
+    assert all(line.startswith("Slurm holds job 7 (r18/mscl/s0 pretrain;") for line in said)
+    assert all(line.endswith("Snakemake waits for it. To go on: scontrol release 7") for line in said)
+
+
 def test_a_submission_waits_for_the_controller(known, clock):
     said, replies = [], iter([False, False, False, True])
     known.wait(lambda: next(replies), said.append)

@@ -305,7 +305,15 @@ def its_time_is_up(cluster, number: str) -> None:
     cluster("scancel", "--signal=TERM", number)
 
 
-def test_results_are_the_same_after_time_limit_preemption_and_requeue(cluster, pipeline, tmp_path):
+def its_node_fails(cluster, number: str, process: subprocess.Popen) -> None:
+    """The node of a job goes down, and is back when the job has left it. Slurm may hold the job: then somebody releases it."""
+    cluster("scontrol", "update", "NodeName=node", "State=DOWN", "Reason=test")
+    until(lambda: cluster.job(number)["JobState"] == "PENDING", 60, process)
+    cluster("scontrol", "update", "NodeName=node", "State=RESUME")
+    until(lambda: cluster("sinfo", "--noheader", "--format=%T").strip() in {"idle", "mixed", "allocated"}, 60, process)
+
+
+def test_results_are_the_same_after_time_limit_preemption_requeue_and_node_failure(cluster, pipeline, tmp_path):
     """The pipeline's trainings again, disturbed: finetuning in its test, pretraining all the time."""
     config = other(pipeline[1], tmp_path / "results", processes=2)
     config["compute"]["device"] = "cpu"
@@ -330,11 +338,13 @@ def test_results_are_the_same_after_time_limit_preemption_and_requeue(cluster, p
         cluster("sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=true")
         until(lambda: text(pretrain).count("resuming at step") == 1, 200, process)
         cluster("scontrol", "requeue", number := running("pretrain"))  # soon after its start
+        until(lambda: text(pretrain).count("resuming at step") == 2, 200, process)
+        its_node_fails(cluster, number, process)
         assert process.wait(timeout=300) == 0, text(tmp_path / "out.txt")[-4000:]
     finally:
         end(process)
     assert "stopped after" in text(finetune) and re.search(r"going on after [1-9]\d* of 12 videos", text(finetune))
-    assert cluster.job(number)["Restarts"] == "2" and cluster.job(number)["JobState"] == "COMPLETED"
+    assert cluster.job(number)["Restarts"] == "3" and cluster.job(number)["JobState"] == "COMPLETED"
     assert [sha256(tmp_path / path) for path in weights] == [sha256(pipeline[0] / path) for path in weights]
     said = text(tmp_path / "out.txt")
     assert f"Slurm has put job {number} (r18/mscl/s0 pretrain) back into the queue" in said and "Trying to restart" not in said

@@ -27,8 +27,7 @@ def stage_prefix():
     * `set -euo pipefail`: Snakemake sets strict mode only if there is no prefix.
     * PYTHONPATH: the package is that of this checkout.
     * PATH: the Python that runs Snakemake also runs the stages, unless Snakemake provides an environment (--sdm).
-    * keep LOG LABEL: the output goes to the log, behind that of earlier attempts, and with the label before each line to the console. Snakemake
-      deletes the log before a job starts, so a hard link keeps it.
+    * keep LOG LABEL: the output goes to the log and to the console (`mscl.watch.keep`), on a terminal with progress bars.
     * trap: a cluster that stops a job sends SIGTERM to all its processes, and a terminal SIGINT. The shell and `keep` must keep running until Python has
       written a checkpoint.
     * PYTHONUNBUFFERED: the log contains the last output of a killed stage.
@@ -36,11 +35,8 @@ def stage_prefix():
     found = f"set -euo pipefail; export PYTHONUNBUFFERED=1 PYTHONPATH={in_shell(ROOT)}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
     if not workflow.deployment_settings.deployment_method:
         found += f"export PATH={in_shell(Path(sys.executable).parent)}:$PATH; "
-    found += 'trap : TERM INT; keep() {{ trap \'\' TERM INT; local old="${{1%/*}}/.${{1##*/}}"; [ -e "$1" ] || ln "$old" "$1" 2>/dev/null || true; '
-    found += (
-        'echo "started $(date \'+%F %T\')" >> "$1"; ln -f "$1" "$old" 2>/dev/null || true; tee -a "$1" | sed -u "s|^|$2: |"; }}; '
-    )
-    return found
+    found += "if [ -t 1 ]; then export MSCL_BARS=1; fi; trap : TERM INT; "
+    return found + "keep() {{ trap '' TERM INT; python -m mscl.watch.keep \"$@\"; }}; "
 
 
 def show_report():
