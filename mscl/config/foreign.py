@@ -74,15 +74,17 @@ def check_foreign(config: Config, built_in: Collection[str]) -> None:
             if model not in config.models:
                 raise ValueError(f"{key}.weights: no model '{model}'{did_you_mean(model, list(config.models))}")
             for name in given.published if isinstance(given.published, dict) else ():
+                if not targets:
+                    raise ValueError(
+                        f"{key}.weights.{model}.published: no target is finetuned; remove it, or add finetune to the measures of a target"
+                    )
                 if name not in targets:
                     raise ValueError(
                         f"{key}.weights.{model}.published: no finetuned target '{name}'{did_you_mean(name, sorted(targets))}"
                     )
             if isinstance(given.published, float) and len(single) != 1:
-                raise ValueError(
-                    f"{key}.weights.{model}.published: {len(single)} targets are finetuned; say which one the number is of, "
-                    f"as in {{{next(iter(sorted(single)), 'target')}: {given.published:g}}}"
-                )
+                cure = f"say which one the number is of, as in {{{min(single)}: {given.published:g}}}" if single else "remove it"
+                raise ValueError(f"{key}.weights.{model}.published: {len(single) or 'no'} targets are finetuned; {cure}")
         for model in config.models if own.weights else ():
             if method in config.methods_of(model) and model not in own.weights:
                 raise ValueError(

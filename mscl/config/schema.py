@@ -302,6 +302,11 @@ class Config(Strict):
         """The methods with pretraining, in the order of the configuration."""
         return [m for m in self.methods if self.switches(m).pretrain]
 
+    @property
+    def pretraining_datasets(self) -> tuple[str, ...]:
+        """The data sets that pretraining reads: none where no method is pretrained here."""
+        return self.pretrain.datasets if self.pretrained_methods else ()
+
     def methods_of(self, model: str) -> list[str]:
         """The methods that run with a model, in the order of the configuration."""
         chosen = self.models[model].methods
@@ -366,8 +371,9 @@ class Config(Strict):
 
     def _check_targets(self) -> None:
         names = [target.name for target in self.targets]
+        common = {name for target in self.targets for name in (target.draws_of, target.folds_of)}
         for n, target in enumerate(self.targets):
-            if target.name in names[:n]:
+            if target.name in names[:n] or target.name in common:
                 raise ValueError(
                     f"targets.{n}.name: '{target.name}' is the name of another target; give this one a name of its own"
                 )

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from mscl.config.datasets import Dataset
 from mscl.config.foreign import foreign_of
 from mscl.config.formats import SSV2_OLDER
+from mscl.config.leaks import seen_in_pretraining
 from mscl.config.schema import Config
 from mscl.config.validation import ConfigError, did_you_mean
 from mscl.machine.files import sha256
@@ -43,7 +44,8 @@ def describe(config: Config) -> list[str]:
     lines.append(f"jobs: {sum(jobs.values()):,} ({', '.join(f'{count:,} {stage}' for stage, count in jobs.items())})")
     lines += [f"missing: {sentence}" for sentence in _missing(config)]
     return lines + [
-        f"note: {sentence}" for sentence in (*_unused(config), *_foreign(config), *_one_class(config, counted), *_kind(config))
+        f"note: {sentence}"
+        for sentence in (*_unused(config), *_foreign(config), *_one_class(config, counted), *_seen(config), *_kind(config))
     ]
 
 
@@ -158,7 +160,7 @@ def _classes(config: Config, counted: dict[str, Counted | None]) -> Iterator[str
 
 def _batches(config: Config, counted: dict[str, Counted | None]) -> Iterator[str]:
     """A sentence for each training whose batch is larger than its usable videos, where all of them are counted."""
-    sources = [counted[name] for name in config.pretrain.datasets]
+    sources = [counted[name] for name in config.pretraining_datasets]
     seen = set()
     for name in config.models:
         for stage, targets, recipe in (
@@ -190,6 +192,12 @@ def _one_class(config: Config, counted: dict[str, Counted | None]) -> Iterator[s
         if len(found.classes.get(split, ())) < 2:
             count = len(found.classes.get(split, ()))
             yield f"target {target.name}: the usable videos of split '{split}' are of {count} class(es), so no accuracy can be measured"
+
+
+def _seen(config: Config) -> Iterator[str]:
+    for target in config.targets:
+        if target.draw == 1 or not target.draws_of:
+            yield from (f"targets.{target.shown}: {said.removesuffix('.')}" for said in seen_in_pretraining(config, target))
 
 
 def _kind(config: Config) -> Iterator[str]:

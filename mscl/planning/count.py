@@ -198,7 +198,7 @@ def trainings(config: Config, videos: dict[str, Counts], classes: Callable[[str]
     `classes` gives the number of classes of a data set, for targets of a few videos per class.
     """
     use, found = config.pretrain, []
-    many = sum(videos[d].videos[use.split] for d in use.datasets)
+    many = sum(videos[d].videos[use.split] for d in config.pretraining_datasets)
     for job in planned(config, "pretrain", "finetune", "linear", "embed", "frozen"):
         kind, run = job.stage.name, job.values
         steps, trained, seen = 0, 0, 0

@@ -213,7 +213,7 @@ def _alone(run: dict) -> float:
 def _warnings(config: Config, counts: dict[str, Counts], plan: dict) -> list[str]:
     """Warnings about the configuration, one sentence each."""
     found = []
-    many = sum(counts[d].videos[config.pretrain.split] for d in config.pretrain.datasets)
+    many = sum(counts[d].videos[config.pretrain.split] for d in config.pretraining_datasets)
     for name in config.models:
         largest = max((config.pretrain_of(name, method).batch for method in config.pretrained_of(name)), default=0)
         if many < largest:

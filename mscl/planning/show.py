@@ -34,7 +34,7 @@ def show(plan: dict, console: Console | None = None) -> None:
     console.print(
         f"Total: {_short(hours['gpu'])} GPU hours and {_short(hours['cpu'])} CPU hours; about {_time(hours['wall'])} on {machine}, "
         "one stage after the other.\nNot included: download time, waiting time in a queue, the start of each job, and the fit of the "
-        "linear probe, GradCAM and the report (minutes each)."
+        "ridge probe and of the logistic regression, GradCAM and the report (minutes each)."
     )
     for warning in plan["warnings"]:
         console.print(f"[bold]Note[/bold]: {warning}.", markup=True)
@@ -143,9 +143,7 @@ def _rates(plan: dict) -> Table:
             speed["origin"],
             speed["note"],
         )
-    networks = {
-        (r["model"], r["method"] if r["kind"] == "pretrain" else f"finetune/{r['target']}"): r for r in reversed(plan["runs"])
-    }
+    networks = {(r["model"], _network(r)): r for r in reversed(plan["runs"]) if r["steps"]}
     for (model, what), run in sorted(networks.items()):
         step, load = run["step_seconds"], run["loading_seconds"]
         note = step["note"] or f"{run['gflop_per_video']:.1f} GFLOP (counted) at {speed['value']:g} TFLOP/s"
@@ -154,6 +152,10 @@ def _rates(plan: dict) -> Table:
         )
         table.add_row(f"{model}/{what}: loading per video", f"{load['value']:,.3g} CPU s", load["origin"], load["note"])
     return table
+
+
+def _network(run: dict) -> str:
+    return run["method"] if run["kind"] == "pretrain" else f"{run['kind']}/{run['target']}"
 
 
 def _bytes(part: dict | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mscl.reporting.formats import DASH, Table, mean_sd, seeds, table_of
 from mscl.reporting.paired import NONE, Block, Difference, blocks, difference, once
-from mscl.reporting.results import Column, Results
+from mscl.reporting.results import Column, Results, cards_in
 from mscl.reporting.tables import SPREAD
 
 LADDER = ("scratch", "moco", "baseline", "lmcl", "lmcl+fra", "lmcl+mds", "mscl", "mscl-released")  # method.md §7
@@ -45,7 +45,7 @@ def ablation_table(results: Results) -> Table | None:
         "Measure": lambda r: r["title"],
         "Method": lambda r: config.title(r["method"]),
         "Mean ± sd": lambda r: mean_sd(r["mean"] / 100, r["sd"] / 100),
-        "Seeds": lambda r: seeds(r["seeds"]),
+        "Seeds": lambda r: seeds(r["seeds"], r["draws"]),
         "Δ": lambda r: DASH if math.isnan(r["difference"]) else f"{r['difference']:+.1f}",
         "± s.e.": lambda r: _error(r["found"]),
         "Paired seeds": lambda r: str(r["paired_seeds"]) if r["compared_with"] else DASH,
@@ -88,6 +88,7 @@ def _record(results: Results, block: Block, column: Column, method: str, other: 
         "mean": 100 * values.mean(),
         "sd": 100 * values.std(ddof=1),
         "seeds": len(done),
+        "draws": block.draws,
         "compared_with": other,
         "difference": 100 * found.mean,
         "standard_error": 100 * found.error,
@@ -95,5 +96,5 @@ def _record(results: Results, block: Block, column: Column, method: str, other: 
         "videos": found.videos or None,
         "error_from": "" if not other else "seeds" if found.seeds > 1 else found.how,
         "found": found,
-        "cards": {"Mean ± sd": [card for card in done[f"{column.stage}_card"] if card]},
+        "cards": {"Mean ± sd": cards_in(done[f"{column.stage}_card"])},
     }

@@ -168,8 +168,10 @@ def mean_sd(mean: float, deviation: float) -> str:
     return f"{100 * mean:.1f}" if pd.isna(deviation) else f"{100 * mean:.1f} ± {100 * deviation:.1f}"
 
 
-def seeds(count: int) -> str:
-    """The number of seeds of a row; with one, the words that there is no error bar."""
+def seeds(count: int, draws: int = 1) -> str:
+    """The number of seeds of a row, each a mean of `draws`; with one, the words that there is no error bar over seeds."""
+    if draws > 1:
+        return f"{count} x {draws} draws" + (", no error bar over seeds" if count == 1 else "")
     return "1, no error bar" if count == 1 else str(count)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from mscl.config.schema import Config, Target
 from mscl.reporting.formats import seeds
-from mscl.reporting.results import CARDS, Column, Results
+from mscl.reporting.results import CARDS, Column, Results, join_cards
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _mean_of(parts: Sequence[Target], runs: pd.DataFrame, model: str, method: st
     numbers = [*(column.key for column in columns), "chance", "majority"]
     means = each[numbers].agg(lambda values: values.mean(skipna=False)).reset_index()
     counts = each[["videos", "skipped"]].sum().reset_index(drop=True)
-    cards = each[list(CARDS)].agg("first").reset_index(drop=True)
+    cards = each[list(CARDS)].agg(join_cards).reset_index(drop=True)
     return pd.concat([means, counts, cards], axis=1)
 
 

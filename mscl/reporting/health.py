@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from mscl.config.leaks import seen_in_pretraining
 from mscl.config.schema import Config, Target
 from mscl.reporting.formats import DASH, Table, table_of
 from mscl.reporting.results import Results
@@ -54,14 +55,7 @@ def _overlap(results: Results) -> list[str]:
 
 
 def _seen(config: Config, target: Target, data: dict) -> list[str]:
-    notes = []
-    if target.dataset in config.pretrain.datasets and config.pretrain.split == target.test:
-        notes.append(f"Pretraining sees all test videos, without their labels: both use split {target.test} of {target.dataset}.")
-    if target.dataset in config.pretrain.datasets and target.fold in config.folds(target.dataset):
-        notes.append(
-            f"Pretraining uses split {config.pretrain.split} of fold {config.datasets[target.dataset].fold} of {target.dataset}, so it sees "
-            f"test videos of fold {target.fold}, without their labels."
-        )
+    notes = [*seen_in_pretraining(config, target)]
     for shared in data.get(target.dataset, {}).get("shared", []):
         if (shared["split"], shared.get("fold")) != (target.test, _other_fold(config, target)):
             continue

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mscl.config.foreign import foreign_of
 from mscl.config.methods import Switches
+from mscl.config.recipes import Finetune, Optim
 from mscl.config.schema import Config, MethodSettings
 from mscl.reporting.formats import Table
 from mscl.reporting.results import Card, Results
@@ -75,7 +76,7 @@ def summary(results: Results) -> list[tuple[str, str]]:
     config = results.config
     done = int(results.runs[[column.key for column in results.columns]].notna().any(axis=1).sum())
     rows = [
-        ("Pretraining data", f"{', '.join(config.pretrain.datasets)}, split {config.pretrain.split}"),
+        ("Pretraining data", _pretraining_data(config)),
         *(
             (
                 f"Target {t.shown}",
@@ -85,17 +86,7 @@ def summary(results: Results) -> list[tuple[str, str]]:
             if t is config.draws_of(t)[0]
         ),
     ]
-    for name, model in config.models.items():
-        pre, fine = model.pretrain, model.finetune
-        recipe = (
-            f"{model.backbone}, width {model.width}, {model.size} px; "
-            f"pretraining {pre.epochs} epochs, batch {pre.batch}, {pre.optimizer}, learning rate {pre.lr:g}; "
-            f"finetuning {fine.epochs} epochs, batch {fine.batch}, {fine.optimizer}, learning rate {fine.lr:g}, {fine.frames} frames"
-        )
-        chosen = [
-            f"; only {key} {', '.join(names)}" for key, names in (("methods", model.methods), ("targets", model.targets)) if names
-        ]
-        rows.append((f"Model {name}", recipe + "".join(chosen)))
+    rows += [(f"Model {name}", _model(config, name)) for name in config.models]
     rows += [
         ("Methods", ", ".join(config.methods)),
         *((f"Only {config.title(method)}", text) for method in config.methods if (text := _own(config, method))),
@@ -106,6 +97,40 @@ def summary(results: Results) -> list[tuple[str, str]]:
         ("Code", ", ".join(commits(results)) or "commit unknown"),
     ]
     return rows
+
+
+def _model(config: Config, name: str) -> str:
+    """A model and the recipes of what it is used for."""
+    model, targets = config.models[name], config.targets_of(name)
+    said = [f"{model.backbone}, width {model.width}, {model.size} px"]
+    if set(config.pretrained_methods) & set(config.methods_of(name)):
+        said.append(f"pretraining {_recipe(model.pretrain)}")
+    said += _recipes("finetuning", {t.shown: config.finetune_of(t.name, name) for t in targets if t.finetuned})
+    said += _recipes("linear evaluation", {t.shown: config.linear_of(t.name, name) for t in targets if t.linear_evaluated})
+    said += [f"only {key} {', '.join(names)}" for key, names in (("methods", model.methods), ("targets", model.targets)) if names]
+    return "; ".join(said)
+
+
+def _pretraining_data(config: Config) -> str:
+    if not config.pretraining_datasets:
+        return "none: no method is pretrained here"
+    return f"{', '.join(config.pretraining_datasets)}, split {config.pretrain.split}"
+
+
+def _recipes(what: str, recipes: dict[str, Finetune]) -> list[str]:
+    """One text per recipe, with the names of its targets where they have different ones."""
+    found: dict[str, list[str]] = {}
+    for target, recipe in recipes.items():
+        found.setdefault(f"{_recipe(recipe)}, {recipe.frames} frames", []).append(target)
+    return [f"{what}{f' on {_and(names)}' if len(found) > 1 else ''} {said}" for said, names in found.items()]
+
+
+def _and(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _recipe(recipe: Optim) -> str:
+    return f"{recipe.epochs} epochs, batch {recipe.batch}, {recipe.optimizer}, learning rate {recipe.lr:g}"
 
 
 def _own(config: Config, method: str) -> str:

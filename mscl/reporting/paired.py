@@ -13,7 +13,7 @@ from scipy.special import stdtrit
 from mscl.config.schema import Config, Target
 from mscl.reporting.formats import DASH
 from mscl.reporting.groups import groups
-from mscl.reporting.results import CARDS, Column, Results, main_columns
+from mscl.reporting.results import CARDS, Column, Results, join_cards, main_columns
 
 LEAST = 3  # seeds for a verdict
 LEVEL = 0.975  # of the quantile of Student's t: a two-sided interval of 95 %
@@ -100,6 +100,7 @@ class Block:
     targets: tuple[Target, ...]  # one, or all folds and draws
     model: str
     runs: dict[str, pd.DataFrame]  # method -> one row per seed
+    draws: int = 1  # of few training videos, whose mean a row is
 
     @property
     def columns(self) -> list[Column]:
@@ -113,7 +114,7 @@ def blocks(results: Results) -> Iterator[Block]:
     for group in groups(results):
         if group.fold_alone:
             continue
-        block = found.setdefault((group.shown, group.model), Block(group.shown, group.targets, group.model, {}))
+        block = found.setdefault((group.shown, group.model), Block(group.shown, group.targets, group.model, {}, group.draws))
         block.runs[group.method] = group.runs if group.draws == 1 else _per_seed(group.runs, results.columns)
     yield from found.values()
 
@@ -122,7 +123,7 @@ def _per_seed(runs: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
     """One row per seed: the mean over its draws, if all of them were measured. Draws of a seed share its pretraining, so they count once."""
     each = runs.groupby("seed", sort=False)
     means = each[[*(column.key for column in columns), "videos"]].agg(lambda values: values.mean(skipna=False)).reset_index()
-    return pd.concat([means, each[list(CARDS[1:])].agg("first").reset_index(drop=True)], axis=1)
+    return pd.concat([means, each[list(CARDS[1:])].agg(join_cards).reset_index(drop=True)], axis=1)
 
 
 def difference(results: Results, block: Block, column: Column, first: str, second: str) -> Difference:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mscl.measures.confusion import FORMULA, NO_PAIRS
 from mscl.reporting.formats import Table, table_of
-from mscl.reporting.results import Results
+from mscl.reporting.results import Results, cards_in
 from mscl.reporting.tables import of_table, published
 from mscl.stages.build import compared
 
@@ -77,7 +77,7 @@ def _methods(results: Results, model: str) -> tuple[str, str]:
 def _record(results: Results, target: str, model: str, row: dict[str, Any], titles: dict[str, str]) -> dict[str, Any]:
     """A row of pairs.csv with its run cards, and with the better side in bold."""
     runs = results.runs[(results.runs["target"] == target) & (results.runs["model"] == model)]
-    cards = {titles[s]: [c for c in runs[runs["method"] == row[f"{s}_method"]]["finetune_card"] if c] for s in SIDES}
+    cards = {titles[s]: cards_in(runs[runs["method"] == row[f"{s}_method"]]["finetune_card"]) for s in SIDES}
     shares = {side: row[f"{side}_proportion"] for side in SIDES}
     differ = shares["left"] != shares["right"] and row["left_method"] != row["right_method"]
     best = [titles[min(shares, key=shares.get)]] if differ else []

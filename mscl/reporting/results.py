@@ -250,6 +250,16 @@ def _read_frozen(reader: Reader, found: Results, key: Key, row: dict) -> None:
     row["frozen_card"] = reader.card(folder, **_where("frozen", dict(zip(TESTED, key))))
 
 
+def cards_in(ids: pd.Series) -> list[str]:
+    """The run cards that a column of `CARDS` names; the row of a mean names those of all its parts."""
+    return list(dict.fromkeys(card for joined in ids for card in joined.split("\n") if card))
+
+
+def join_cards(ids: pd.Series) -> str:
+    """The cell of a mean in such a column."""
+    return "\n".join(cards_in(ids))
+
+
 READERS = {"finetune": _read_finetuning, "linear": _read_linear, "frozen": _read_frozen}
 
 

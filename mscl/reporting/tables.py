@@ -13,7 +13,7 @@ from mscl.config.schema import Config
 from mscl.reporting.formats import DASH, Table, mean_sd, number, table_of
 from mscl.reporting.groups import Group, few_said, groups
 from mscl.reporting.paper import differences
-from mscl.reporting.results import Column, Results
+from mscl.reporting.results import Column, Results, cards_in
 
 KIND = {
     "demo": "Demo numbers are not paper numbers: they come from generated videos and tiny networks. They show that the whole "
@@ -155,15 +155,15 @@ def _measured_record(results: Results, group: Group) -> dict[str, Any]:
         "majority": done["majority"].mean() * 100,
         "source": f"{config.name}, {kind_of(config)}{unfinished}"
         + (f"; weights: {foreign.source}" if foreign and foreign.source else ""),
-        "cards": {"Top-1 %": [c for c in done["finetune_card"] if c]},
+        "cards": {"Top-1 %": cards_in(done["finetune_card"])},
     } | (_of_others(foreign, group) if foreign else {})
 
 
 def _of_others(given: ForeignWeights, group: Group) -> dict[str, Any]:
     """What a row of others' weights has besides: the published number, and the run card that has the hash of the file."""
     runs = group.runs
-    adopted = dict.fromkeys(card for card in runs.get("pretrain_card", []) if card)
-    cards = {"Top-1 %": [c for c in runs[runs["top1"].notna()]["finetune_card"] if c], "Pretrained on": list(adopted)}
+    adopted = cards_in(runs["pretrain_card"]) if "pretrain_card" in runs else []
+    cards = {"Top-1 %": cards_in(runs[runs["top1"].notna()]["finetune_card"]), "Pretrained on": adopted}
     return {"published": given.published_on(group.name, group.fold_alone), "cards": cards}
 
 
@@ -209,11 +209,21 @@ def table3(results: Results) -> Table:
             "majority",
             *_draws(config),
         ),
-        caption=f"All measures on {' and '.join(dict.fromkeys(t.shown for t in config.targets))}, in percent. Top-1 and top-5 are measured after finetuning; the others use the "
-        f"frozen backbone (randomly initialised for a method without pretraining). {banner(config)} {_spread(config)} {MAJORITY} Published on other data sets, "
+        caption=f"All measures on {' and '.join(dict.fromkeys(t.shown for t in config.targets))}, in percent. {_measured_how(config)} {banner(config)} {_spread(config)} {MAJORITY} Published on other data sets, "
         f"for orientation only: {'; '.join(other)}.",
         notes=notes,
     )
+
+
+def _measured_how(config: Config) -> str:
+    """Which columns of Table 3 are measured after finetuning, and which on the frozen backbone."""
+    finetuned, frozen = bool(config.finetuned_targets), any(t.frozen or t.linear_evaluated for t in config.targets)
+    said = ["Top-1 and top-5 are measured after finetuning"] if finetuned else []
+    if frozen:
+        said.append(
+            f"{'the others use' if finetuned else 'All use'} the frozen backbone (randomly initialised for a method without pretraining)"
+        )
+    return "; ".join(said) + "."
 
 
 def _draws(config: Config) -> tuple[str, ...]:
@@ -242,7 +252,7 @@ def _measures_record(results: Results, group: Group) -> dict[str, Any]:
         "chance": runs["chance"].mean() * 100,
         "majority": runs["majority"].mean() * 100,
         "group": "measured",
-        "cards": {c.title: [card for card in runs[runs[c.key].notna()][f"{c.stage}_card"] if card] for c in results.columns},
+        "cards": {c.title: cards_in(runs[runs[c.key].notna()][f"{c.stage}_card"]) for c in results.columns},
     }
     for column in results.columns:
         record |= {column.key: 100 * runs[column.key].mean(), f"{column.key}_std": 100 * runs[column.key].std(ddof=1)}

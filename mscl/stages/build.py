@@ -63,8 +63,9 @@ def source(config: Config, dataset: str, *, flow: bool = False, fold: int | None
 
 def used_datasets(config: Config) -> list[str]:
     """Every data set that a stage reads, in the configuration's order."""
-    named = {*config.pretrain.datasets, *(target.dataset for target in config.targets)}
-    if config.pretrain.monitor:
+    named = {target.dataset for target in config.targets}
+    named.update(config.pretraining_datasets)
+    if config.pretraining_datasets and config.pretrain.monitor:
         named.add(config.pretrain.monitor.dataset)
     return [d for d in config.datasets if d in named]
 

@@ -109,6 +109,7 @@ def test_shipped_configurations_are_valid(path):
     ("targets", [{"dataset": "ss", "measures": ["prob"]}], "targets.0.measures.0: unknown measure 'prob'; did you mean 'probe'?"),
     ("targets", [{"dataset": "ss", "measures": []}], "targets.0.measures: name at least one, such as finetune or probe"),
     ("targets", [{"dataset": "ss"}, {"dataset": "ss"}], "targets.1.name: 'ss' is the name of another target"),
+    ("targets", [{"dataset": "ss"}, {"dataset": "ss", "per_class": 1, "draws": 2}], "targets.0.name: 'ss' is the name of another target"),
     ("targets", [{"dataset": "sss"}], "targets.0.dataset: no data set 'sss' under datasets; did you mean 'ss'?"),
     ("targets", [{"dataset": "ss", "models": {"r81": {}}}], "targets.0.models: no model 'r81'; did you mean 'r18'?"),
     ("targets", [{"dataset": "ss", "finetune": {"test_crops": 2}}], "targets.0.finetune.test_crops: "),

@@ -49,7 +49,15 @@ def test_every_model_needs_a_file_and_several_targets_need_names(tmp_path):
     config["targets"] += [{"dataset": "ss", "name": "again"}]
     with pytest.raises(ConfigError, match=r"weights.r18.published: 2 targets are finetuned; say which one the number is of"):
         load_config(config)
-    del config["targets"][1]
+    config["targets"] = [{"dataset": "ss", "measures": ["probe"]}]
+    with pytest.raises(ConfigError, match=r"weights.r18.published: no targets are finetuned; remove it$"):
+        load_config(config)
+    config["method_settings"]["supervised"]["weights"]["r18"]["published"] = {"ss": 52.8}
+    with pytest.raises(
+        ConfigError, match=r"published: no target is finetuned; remove it, or add finetune to the measures of a target$"
+    ):
+        load_config(config)
+    config = foreign_config(tmp_path, {"r18": GIVEN | {"published": 52.8, "source": "s"}})
     config["targets"][0] |= {"per_class": 1, "draws": 2}  # one target for a reader
     given = load_config(config).foreign("r18", "supervised")
     assert given.published_on("ss", False) == 52.8

@@ -56,6 +56,23 @@ def test_videos_are_counted_from_manifests_and_small_sets_are_refused(tmp_path):
     assert "note: target ss: the usable videos of split 'train' are of 1 class(es), so no accuracy can be measured" in lines
 
 
+def test_test_videos_that_pretraining_sees_are_a_note(tmp_path):
+    values = real(tmp_path) | {
+        "methods": ["scratch", "moco"],
+        "targets": [{"dataset": "ucf", "folds": [1, 2], "train": "train", "test": "test"}],
+    }
+    values["datasets"] = {"ucf": {"format": "ucf101", "root": str(tmp_path), "shards": 1, "fold": 1}}
+    values["pretrain"] |= {"datasets": ["ucf"], "split": "train"}
+    seen = "note: targets.ucf-fold2: Pretraining uses split train of fold 1 of ucf, so it sees test videos of fold 2, without their labels"
+    assert [line for line in describe(load_config(values)) if "Pretraining" in line] == [seen]
+    assert not any("Pretraining" in line for line in describe(load_config(values | {"methods": ["scratch"]})))
+
+
+def test_others_weights_need_no_data_of_pretraining(tmp_path):
+    values = real(tmp_path) | {"methods": ["scratch"]}
+    assert not any("kin" in line.partition("note:")[0] for line in describe(load_config(values)))
+
+
 @pytest.mark.parametrize("written", [True, False])
 def test_unknown_classes_are_refused_where_the_classes_are_known(tmp_path, written):
     values = real(tmp_path, analysis={"gradcam": ["Opening [something]", "Opening somethin"]})
@@ -110,6 +127,7 @@ def test_keys_without_effect_are_notes(tmp_path):
         "clip: no chosen method uses this section",
         "contrast: no chosen method uses this section",
         "method_settings.simsiam: not under methods, so it is not run",
+        "datasets.kin: not used by pretrain or a target",  # no method is pretrained
         "datasets.spare: not used by pretrain or a target",
         "targets.0.clips: it has no measure of frozen features, so it is not used",
     ]

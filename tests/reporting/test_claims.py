@@ -144,6 +144,12 @@ def test_draws_of_a_seed_count_as_one_value(tmp_path):
     assert table.data.query("measure == 'linear_top1'")["difference"].tolist() == [pytest.approx(20)]
     results.runs["top1"] = results.runs["top1"].fillna(0.9)
     assert claims_table(results).data.query("measure == 'top1'")["seeds"].tolist() == [2]  # and not 2 x 3 x 3
+    results.runs["finetune_card"] = results.runs["target"] + "-s" + results.runs["seed"].astype(str)
+    shown = ablation_table(results)
+    assert shown.shown["Seeds"].iloc[:2].tolist() == ["2 x 3 draws"] * 2
+    assert shown.cards[0, "Mean ± sd"] == [f"toy-draw{k}-s{seed}" for seed in (0, 1) for k in (1, 2, 3)]
+    results.runs = results.runs[results.runs["seed"] == 0]
+    assert ablation_table(results).shown["Seeds"].iloc[0] == "1 x 3 draws, no error bar over seeds"
 
 
 def test_the_mean_over_folds_is_of_those_that_the_model_is_tested_on(shared_tree, job):

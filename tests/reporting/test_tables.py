@@ -1,12 +1,15 @@
 import math
+import re
 import shutil
 
 import pandas as pd
 import pytest
 
+from mscl.config.recipes import FinetuneChanges
 from mscl.measures.confusion import NO_PAIRS
 from mscl.reporting.formats import Table, latex_escape, mean_sd
 from mscl.reporting.health import compute_table, data_table, duration, flow_error_table, unusable_table
+from mscl.reporting.page import summary
 from mscl.reporting.pairs import table2, table2_published
 from mscl.reporting.published import orientation_table, table1_published
 from mscl.reporting.results import read_results
@@ -202,6 +205,29 @@ def test_several_targets_are_columns_and_rows_of_their_own(shared_tree, job):
     assert both[both["Target"] == "toy"].drop(columns="Target").values.tolist() == table3(alone).shown.values.tolist()
     assert any("The frozen tests of r18, mscl, seed 0 on other is missing" in sentence for sentence in results.missing)
     assert not any("finetuning of r18, mscl, seed 0 on other" in sentence for sentence in results.missing)
+
+
+def test_the_caption_of_all_measures_tells_what_was_trained(shared_tree, job):
+    def said(*measures):
+        targets = (job.config.targets[0].model_copy(update={"measures": measures}),)
+        return table3(read_results(job.config.model_copy(update={"targets": targets}), shared_tree)).caption
+
+    assert "Top-1 and top-5 are measured after finetuning; the others use the frozen backbone" in said("finetune", "probe")
+    assert "Top-1 and top-5 are measured after finetuning. " in said("finetune")
+    assert "finetuning" not in said("linear") and "All use the frozen backbone (randomly" in said("linear")
+
+
+def test_the_head_of_the_page_shows_the_recipes_that_are_used(shared_tree, job):
+    def recipes(*targets):
+        found = [job.config.targets[0].model_copy(update=update) for update in targets]
+        config = job.config.model_copy(update={"targets": tuple(found)})
+        return dict(summary(read_results(config, shared_tree)))["Model r18"]
+
+    assert "finetuning 6 epochs" in recipes({}) and "linear evaluation" not in recipes({})
+    linear = {"measures": ("linear",)}
+    assert "linear evaluation 60 epochs, batch 4, sgd" in recipes(linear) and "finetuning" not in recipes(linear)
+    longer = {"name": "other", "finetune": FinetuneChanges(epochs=5)}
+    assert re.search("finetuning on toy 6 epochs, .*; finetuning on other 5 epochs", recipes({}, longer))
 
 
 def test_folds_are_rows_and_so_is_their_mean(shared_tree, job):

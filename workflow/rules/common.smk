@@ -1,5 +1,6 @@
 # Shared by the files beside this one: the prefix of shell commands, and the resources of jobs.
 from mscl.machine.gpus import visible
+from mscl.stages.build import features_of
 
 
 def environment():
@@ -35,8 +36,8 @@ def stage_prefix():
     found = f"set -euo pipefail; export PYTHONUNBUFFERED=1 PYTHONPATH={in_shell(ROOT)}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
     if not workflow.deployment_settings.deployment_method:
         found += f"export PATH={in_shell(Path(sys.executable).parent)}:$PATH; "
-    found += "if [ -t 1 ]; then export MSCL_BARS=1; fi; trap : TERM INT; "
-    return found + "keep() {{ trap '' TERM INT; python -m mscl.watch.keep \"$@\"; }}; "
+    found += "if [ -t 1 ]; then export MSCL_BARS=1; fi; trap : TERM INT; keep() {{ trap '' TERM INT; python -m mscl.watch.keep \"$@\"; }}; "
+    return found
 
 
 def show_report():
@@ -165,6 +166,11 @@ def finetuning_cpus(wildcards):
 
 def finetuning_gpus(wildcards):
     return gpus(processes=processes(wildcards))
+
+
+def frozen_gpus(wildcards):
+    """GPUs of a frozen test: none where its features are computed by `embed`."""
+    return 0 if features_of(cfg, wildcards.target, wildcards.model) else gpus()
 
 
 def check_weights(job):

@@ -186,7 +186,7 @@ rule frozen:
         workers=loader,
         mem_mb=stage.memory("frozen"),
         runtime=stage.runtime("frozen"),
-        gpu=gpus,
+        gpu=frozen_gpus,
     params:
         *stage.settings("frozen"),
         *stage.code("frozen"),
