@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -145,9 +146,10 @@ def exact_flow(
     return scene_flow(clip_scene(embedded, format, clip_id), i, j, size_hw)
 
 
-def write_dataset(dataset: Dataset, workers: int = 2) -> None:
+def write_dataset(dataset: Dataset, workers: int = 2, draw: Callable[[Clip, Scene], np.ndarray] | None = None) -> None:
     """Generate `dataset` (by its setting `embedded`) below `dataset.root`, in `dataset.format`; `workers` videos at a time.
 
+    `draw` makes the frames (T, H, W, 3) uint8 of a clip from its scene; by default the scene is rendered.
     Videos of an earlier, interrupted call are kept. The annotations are written last, so a data set with annotations is
     complete. Raises ValueError if `embedded` is missing or its size is odd, if the folder holds videos that were not generated,
     or if ffmpeg fails.
@@ -168,7 +170,8 @@ def write_dataset(dataset: Dataset, workers: int = 2) -> None:
     def make(clip: Clip) -> None:
         path = folder / (clip.clip_id + suffix)
         if not path.exists():
-            encode(render(clip_scene(dataset.embedded, dataset.format, clip.clip_id)), path)
+            scene = clip_scene(dataset.embedded, dataset.format, clip.clip_id)
+            encode(draw(clip, scene) if draw else render(scene), path)
 
     with ThreadPoolExecutor(workers) as pool:
         for _ in tqdm(pool.map(make, todo), total=len(todo), unit="video"):
