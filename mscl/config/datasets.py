@@ -14,7 +14,7 @@ from mscl.config.limits import Place
 from mscl.config.validation import Strict, number
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+.-]*$", max_length=100)]  # a file's name
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=1_000_000_000)]  # more is a slip of the keyboard, and would be planned for ever
 Share = Annotated[float, Field(ge=0, le=1)]
 
 UNPACKED = "unpacked-by-mscl.txt"  # a file below root; it exists when the workflow unpacked the annotation files from a package

@@ -41,6 +41,7 @@ def test_shipped_configurations_are_valid(path):
     ("modles", {}, "modles: unknown key; did you mean 'models'?"),
     ("models/r18/pretrain/epoch", 3, "models.r18.pretrain.epoch: unknown key; did you mean 'epochs'?"),
     ("models/r18/pretrain/epochs", "many", "models.r18.pretrain.epochs: input should be a valid integer"),
+    ("models/r18/pretrain/epochs", 10**30, "models.r18.pretrain.epochs: input should be less than or equal to 1000000000 (got 1"),
     ("models/r18/pretrain/epochs", 0, "models.r18.pretrain.epochs: input should be greater than or equal to 1 (got 0)"),
     ("models/r18/backbone", "resnet", "models.r18.backbone: unknown backbone 'resnet'; known: r3d_18, slow_r50, slowonly_r50, r2plus1d_18, or give your own as package.module:Name"),
     ("models/r18/finetune", ..., "models.r18.finetune: missing; add it"),
