@@ -2,7 +2,7 @@
 
     python -m benchmarks.kernels [--config config/paper.yaml] [--model r18] [--method mscl] [--batch 8] [--threads 2] [--seconds 90]
 
-Kernels: as shipped, without channels_last, compiled, and on a GPU with cudnn.benchmark. References: a plain training step
+Kernels: as shipped, without channels_last, in bfloat16, compiled, and on a GPU with cudnn.benchmark. References: a plain training step
 (forward, backward, SGD) of torchvision's r3d_18 on clips of the same size, and the rate of a matrix product in the data type of
 the networks (bfloat16 on a GPU), which gives the shortest possible time for the counted operations of a step. All measurements
 take turns.
@@ -31,10 +31,10 @@ from mscl.training.recipe import make_optimizer
 from mscl.training.step import train_step
 from mscl.watch.flops import mfu, pretrain_flops
 
-WAYS = {"as shipped": {}, "contiguous": {"channels_last": False}, "compiled": {"compile": True}}
+WAYS = {"as shipped": {}, "contiguous": {"channels_last": False}, "bfloat16": {"precision": "bfloat16"}, "compiled": {"compile": True}}
 
 
-def step_of(job: jobs.PretrainJob, batch: int, device: torch.device, **kernels: bool) -> Callable[[], None]:
+def step_of(job: jobs.PretrainJob, batch: int, device: torch.device, **kernels: bool | str) -> Callable[[], None]:
     """One pretraining step with these kernels."""
     job = job.model_copy(update={"kernels": Kernels(**kernels)})
     torch.manual_seed(0)
