@@ -12,10 +12,12 @@ __version__ = "0.1.0"
 
 
 def load_backbone(path: str | PathLike) -> Backbone:
-    """Load an RGB backbone from a file of weights, in eval mode: clips (B, 3, T, H, W) -> features (B, feature_dim).
+    """Load an RGB backbone, in eval mode: clips (B, 3, T, H, W) -> features (B, feature_dim).
 
-    Reads the files of mscl, torchvision, MMAction2 and PySlowFast; `mscl.models.export.load_backbone` says what is raised.
+    `path` is a file of mscl, torchvision, MMAction2 or PySlowFast, a folder of `mscl publish`, or such a folder on the Hugging Face
+    hub as hf://user/name@revision. `mscl.models.export.load_backbone` and `mscl.models.published.weights_file` say what is raised.
     """
     from mscl.models.export import load_backbone as load  # imported here, so that `import mscl` does not load torch
+    from mscl.models.published import weights_file
 
-    return load(path)
+    return load(weights_file(path))

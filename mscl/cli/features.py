@@ -12,7 +12,9 @@ Colour = tuple[float, float, float]
 
 
 def features(
-    weights: Annotated[Path, typer.Option("--weights", help="A file of mscl, or others' weights (docs/weights.md).")],
+    weights: Annotated[
+        str, typer.Option("--weights", help="A file of mscl, others' weights, a published folder, or hf://user/name@revision.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="The table to write: .parquet or .npz.")],
     paths: Annotated[list[Path], typer.Argument(help="Video files, and folders of them.", metavar="[PATH]…")] = [],  # noqa: B006
     manifest: Annotated[Path | None, typer.Option(help="Instead of paths: the videos of a manifest.")] = None,
@@ -46,6 +48,7 @@ def features(
     from mscl.config.validation import parse
     from mscl.evaluation.features import Machine, Options, write_features
     from mscl.evaluation.videos import of_manifest, of_paths, store_of
+    from mscl.models.published import weights_file
 
     if bool(paths) == bool(manifest):
         raise ValueError("features: give either video files and folders, or --manifest")
@@ -63,4 +66,4 @@ def features(
     options = parse(Options, chosen | {"extract": {"step": step, "short_side": short_side}}, "features")
     rows = of_manifest(manifest, split) if manifest else of_paths(paths)
     machine = Machine(device, threads, min(16, len(os.sched_getaffinity(0))) if workers is None else workers)
-    write_features(weights, rows, out, options, machine, store_of(manifest, store) if manifest else [])
+    write_features(weights_file(weights), rows, out, options, machine, store_of(manifest, store) if manifest else [])

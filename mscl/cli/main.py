@@ -19,6 +19,7 @@ from typing import Annotated
 import typer
 
 from mscl.cli.features import features
+from mscl.cli.publish import publish
 from mscl.cli.store import store
 from mscl.machine.errors import sentence
 from mscl.machine.gpus import claim_for_processes
@@ -31,6 +32,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 app.add_typer(store, name="store")
 app.command()(features)
+app.command()(publish)
 
 Job = Annotated[str, typer.Option("--job", help="The stage's settings: JSON text or a JSON file.")]
 Workers = Annotated[int, typer.Option(help="Number of worker processes or threads.")]
