@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mscl.models.networks.backbone import Backbone
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def load_backbone(path: str | PathLike) -> Backbone:

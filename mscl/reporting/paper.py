@@ -9,7 +9,6 @@ from typing import Any
 
 from mscl.config.schema import Config, Target, load_config
 
-PAPER = "config/paper.yaml"  # below the repository; the report stage names it among its files
 SECTIONS = ("flow", "mds", "clip", "augment")
 # Keys of a data set that decide which frames are seen.
 DATA = ("format", "fold", "frames", "subset", "group", "holdout", "embedded")
@@ -20,7 +19,7 @@ IGNORED = {"weights", "sha256", "batch", "precision"}  # of `flow`: where its fi
 
 @functools.cache
 def _paper() -> Config:
-    return load_config(Path(__file__).parents[2] / PAPER)
+    return load_config(Path(__file__).with_name("paper.yaml"))  # a link to config/paper.yaml
 
 
 def differences(config: Config) -> list[str]:

@@ -59,8 +59,18 @@ def test_the_catalog_finds_the_files_it_requires():
     assert usage["mandatory-flags"]["desc"] and usage["mandatory-flags"]["flags"]
     assert usage["software-stack-deployment"] == {"conda": True, "apptainer": False, "apptainer+conda": False}
     assert usage["report"] is True
-    for needed in ("README.md", "LICENSE", "workflow/Snakefile", "config/README.md", "config.yaml"):
+    for needed in (
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "workflow/Snakefile",
+        "workflow/report/workflow.rst",
+        "config/README.md",
+        "config.yaml",
+    ):
         assert (ROOT / needed).is_file(), needed
+    for path in ROOT.glob("config/*.yaml"):
+        assert f"`config/{path.name}`" in (ROOT / "config/README.md").read_text(), path
 
 
 def test_the_diagram_of_the_workflow_shows_every_rule_and_edge():
