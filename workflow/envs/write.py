@@ -1,9 +1,13 @@
 """Write workflow/envs/mscl.yaml: the packages that the stages need, in the versions of requirements.lock.
 
 Run it in the installed environment. The file cannot refer to requirements.lock, since Snakemake copies it to another folder first.
+With --cuda, write requirements-cuda.lock instead, as pip resolves it; this needs an index that has torch's build for CUDA.
 """
 
+import json
 import re
+import subprocess
+import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +29,12 @@ dependencies:
   - p7zip # for the RAR archives of UCF101 and HMDB51
   - pip:
 """
+
+CUDA_HEAD = """\
+# The libraries of the CUDA build of torch, pinned; all else is in requirements.lock. Linux x86-64. An image installs both (workflow/envs/install.sh).
+# Written by workflow/envs/write.py --cuda for {}
+"""
+BUILT = ("torch", "torchvision")  # packages that have a build for CUDA, under the same version
 
 
 def canonical(name: str) -> str:
@@ -63,5 +73,25 @@ def text() -> str:
     return HEAD + "".join(f"      - {pinned[name]}\n" for name in sorted(needed()))
 
 
+def built() -> str:
+    """The pins that requirements-cuda.lock belongs to."""
+    return " ".join(pins()[name] for name in BUILT)
+
+
+def cuda_text() -> str:
+    """The text of requirements-cuda.lock: what pip would install with torch and is not in requirements.lock."""
+    pinned = pins()
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-"]
+    command += ["--constraint", str(ROOT / "requirements.lock"), *built().split()]
+    report = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    found = {canonical(item["metadata"]["name"]): item["metadata"]["version"] for item in report["install"]}
+    if "+cpu" in found["torch"] or found.keys() <= pinned.keys():
+        raise SystemExit("pip finds a CPU build of torch; give it only an index that has the build for CUDA")
+    return CUDA_HEAD.format(built()) + "".join(f"{name}=={found[name]}\n" for name in sorted(found.keys() - pinned.keys()))
+
+
 if __name__ == "__main__":
-    (ROOT / "workflow" / "envs" / "mscl.yaml").write_text(text())
+    if sys.argv[1:] == ["--cuda"]:
+        (ROOT / "requirements-cuda.lock").write_text(cuda_text())
+    else:
+        (ROOT / "workflow" / "envs" / "mscl.yaml").write_text(text())
