@@ -19,6 +19,7 @@ from mscl.config.limits import Place, Range, ShareRange, check_limits
 from mscl.config.methods import METHODS, Switches
 from mscl.config.recipes import LINEAR, Finetune, FinetuneChanges, Optim, OptimChanges
 from mscl.config.targets import Target, expanded
+from mscl.config.tracking import known_tracker
 from mscl.config.validation import Strict, did_you_mean, parse, partial, read_yaml
 
 
@@ -187,6 +188,7 @@ class Compute(Strict):
     extract_workers: Positive = 1  # ffmpeg processes, or flow threads, per job
     download_workers: Positive = 4  # archives downloaded at the same time
     checkpoint_minutes: Positive = 10
+    tracking: Annotated[str, AfterValidator(known_tracker)] | None = None  # a tracker that also gets the curves of trainings
     kernels: Kernels = Kernels()
 
 

@@ -62,6 +62,15 @@ def _curves(name: str, targets: list[Target]) -> dict[str, str]:
     return {target: name if len(drawn) == 1 else f"{name}_{target}" for target in drawn}
 
 
+CURVES = "tensorboard"  # the folder of the curves, below that of the results
+
+
+def run_of_curves(folder: Path) -> tuple[str, str]:
+    """(name of the results, name of the run) whose curves are in `folder`, such as (demo, pretrain/r18/mscl/seed0)."""
+    *above, run = str(folder).rpartition(f"/{CURVES}/")
+    return (Path(above[0]).name, run) if above[0] else ("mscl", Path(folder).name)
+
+
 class Layout:
     """The paths of one configuration. `results` replaces `paths.results`, for results that were copied elsewhere."""
 
@@ -154,7 +163,7 @@ class Layout:
 
     def curves(self, stage: str, values: dict[str, object]) -> str:
         """The folder with the TensorBoard curves of a training run."""
-        return self._of_job("tensorboard", stage, values)
+        return self._of_job(CURVES, stage, values)
 
     def _of_job(self, kind: str, stage: str, values: dict[str, object]) -> str:
         return f"{self.results}/{kind}/{stage}" + (f"/{_joined(values)}" if values else "")

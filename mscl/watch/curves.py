@@ -1,4 +1,4 @@
-"""Progress of a training run: a progress bar, one log line per epoch, and curves for TensorBoard.
+"""Progress of a training run: a progress bar, one log line per epoch, and curves for TensorBoard and for a tracker.
 
 None of it is part of the results: speed and memory differ between runs, but the training history does not.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from mscl.machine.device import memory_gb
+from mscl.watch import tracking
 from mscl.watch.progress import time_left, tqdm
 
 IN_THE_BAR = ("acc_rgb", "acc_lmcl", "acc_order", "train_")  # prefixes of the values shown in the progress bar
@@ -37,7 +38,7 @@ class Watch:
     ) -> None:
         self.device, self.gpu_share = device, gpu_share
         self.bar = tqdm(total=total, initial=step, unit="step", disable=quiet)
-        self.curves = None if quiet or curves is None else Curves(curves, step)
+        self.curves = [] if quiet or curves is None else [Curves(curves, step), *tracking.asked_for(curves)]
         self.quiet = quiet
         self._epoch, self._point = Window(), Window()
 
@@ -56,8 +57,8 @@ class Watch:
     def epoch(self, number: int, row: dict[str, float]) -> None:
         """Record an epoch whose last step was `number`; `row` is its row of the training history."""
         self._draw(number)
-        if self.curves:
-            self.curves.add({f"epoch/{name}": value for name, value in row.items()}, number)
+        for curves in self.curves:
+            curves.add({f"epoch/{name}": value for name, value in row.items()}, number)
         if not self.quiet:
             found = ", ".join(f"{k} {v:.4g}" for k, v in row.items() if k not in ("epoch", "lr") and "_to_" not in k)
             left = [f"{left} left"] if self.bar.n < self.bar.total and (left := time_left(self.bar)) else []
@@ -67,8 +68,8 @@ class Watch:
     def close(self) -> None:
         """Close the progress bar and the curves."""
         self.bar.close()
-        if self.curves:
-            self.curves.close()
+        for curves in self.curves:
+            curves.close()
 
     def _rates(self, window: Window) -> dict[str, float]:
         rates = {"clips_per_second": window.clips / window.seconds(), "data_wait": window.waited / window.seconds()}
@@ -85,7 +86,9 @@ class Watch:
     def _draw(self, number: int) -> None:
         if self.curves and self._point.steps:
             points = {f"step/{name}": value for name, value in self._point.means().items()}
-            self.curves.add(points | {f"speed/{name}": value for name, value in self._rates(self._point).items()}, number)
+            points |= {f"speed/{name}": value for name, value in self._rates(self._point).items()}
+            for curves in self.curves:
+                curves.add(points, number)
         self._point = Window()
 
 

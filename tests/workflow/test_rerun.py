@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import json
 import os
 import shutil
 import subprocess
@@ -81,7 +82,8 @@ SETTINGS = {
     "names that only the report shows": ({"name": "other", "kind": "evidence"}, {"report": 1}),
     "another folder of results": ({"paths.results": "elsewhere"}, {"data_health": 1, "flow_error": 1} | TRAINED),
     "how the work is divided on the machine": (
-        {"compute.workers": 2, "compute.processes": 2, "compute.extract_workers": 2, "compute.checkpoint_minutes": 3}, {}),
+        {"compute.workers": 2, "compute.processes": 2, "compute.extract_workers": 2, "compute.checkpoint_minutes": 3, "compute.tracking": "mlflow"},
+        {}),
     "threads, which change the last bits": ({"compute.threads": 2}, TRAINED),
 }  # fmt: skip
 
@@ -285,3 +287,31 @@ def test_new_videos_are_extracted_and_the_other_shards_kept(with_own_videos):
     after = tars(folder)
     changed = [name for name in before if name.startswith("data/frames/mine") and after[name] != before[name]]
     assert run.returncode == 0 and len(changed) == 1 and preparation(folder) != {}
+
+
+TRACKER = """
+import json
+
+class Lines:
+    def __init__(self, project, run):
+        self.file = open("points.jsonl", "a")
+        self.start = [project, run]
+    def log(self, values, step):
+        self.file.write(json.dumps([*self.start, step, values["epoch/loss"]]) + "\\n" if "epoch/loss" in values else "")
+    def finish(self):
+        self.file.close()
+"""
+
+
+def test_a_tracker_gets_the_points_of_a_job(tree, tmp_path):
+    folder, config = tmp_path / "tree", with_settings(tree[1], {"compute.tracking": "my_tracker:Lines"})
+    shutil.copytree(tree[0], folder)
+    (folder / "my_tracker.py").write_text(TRACKER)
+    weights = folder / "results/pretrain/r18/moco/seed0/weights.safetensors"
+    before = weights.read_bytes()
+    for path in weights.parent.glob(".*.kept*"):  # from which an unchanged result is put back
+        path.unlink()
+    run = run_snakemake(folder, weights.relative_to(folder), "-R", "pretrain", config=config)
+    assert run.returncode == 0 and weights.read_bytes() == before, run.stdout + run.stderr
+    points = [json.loads(line) for line in (folder / "points.jsonl").read_text().splitlines()]
+    assert [point[:3] for point in points] == [["results", "pretrain/r18/moco/seed0", step] for step in (3, 6)]

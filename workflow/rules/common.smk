@@ -32,10 +32,13 @@ def stage_prefix():
     * trap: a cluster that stops a job sends SIGTERM to all its processes, and a terminal SIGINT. The shell and `keep` must keep running until Python has
       written a checkpoint.
     * PYTHONUNBUFFERED: the log contains the last output of a killed stage.
+    * MSCL_TRACKING: the tracker of `compute.tracking`. Snakemake does not compare this prefix, so another tracker reruns nothing.
     """
     found = f"set -euo pipefail; export PYTHONUNBUFFERED=1 PYTHONPATH={in_shell(ROOT)}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
     if not workflow.deployment_settings.deployment_method:
         found += f"export PATH={in_shell(Path(sys.executable).parent)}:$PATH; "
+    if cfg.compute.tracking:
+        found += f"export MSCL_TRACKING={cfg.compute.tracking}; "
     found += "if [ -t 1 ]; then export MSCL_BARS=1; fi; trap : TERM INT; keep() {{ trap '' TERM INT; python -m mscl.watch.keep \"$@\"; }}; "
     return found
 
