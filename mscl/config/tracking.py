@@ -6,9 +6,9 @@ from mscl.config.module_path import refuse_unknown
 
 # name -> function (project, run) -> what gets the points; `mscl.watch.tracking.Tracker` says what it must have.
 TRACKERS: dict[str, str] = {
-    "trackio": "mscl.watch.tracking:trackio",
-    "wandb": "mscl.watch.tracking:wandb",
-    "mlflow": "mscl.watch.tracking:mlflow",
+    "trackio": "mscl.watch.trackers:trackio",
+    "wandb": "mscl.watch.trackers:wandb",
+    "mlflow": "mscl.watch.trackers:mlflow",
 }
 
 

@@ -11,7 +11,7 @@ import queue
 import threading
 import warnings
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from mscl.config.module_path import load
 from mscl.config.tracking import TRACKERS
@@ -71,36 +71,3 @@ def asked_for(folder: Path) -> list[Tracking]:
     """The tracker that the stage is asked to use; empty without one."""
     name = os.environ.get(ASKED)
     return [Tracking(name, folder)] if name else []
-
-
-class _Calls(NamedTuple):
-    """A tracker made of two functions."""
-
-    log: object
-    finish: object
-
-
-def trackio(project: str, run: str) -> Tracker:
-    """Hugging Face's trackio; it writes to TRACKIO_DIR, by default in the user's cache."""
-    import trackio as library
-
-    library.init(project=project, name=run, resume="allow")
-    return _Calls(library.log, library.finish)
-
-
-def wandb(project: str, run: str) -> Tracker:
-    """Weights & Biases, as its environment variables say (WANDB_MODE=offline: a folder, no account)."""
-    import wandb as library
-
-    made = library.init(project=project, name=run, id=run.replace("/", "-"), resume="allow")
-    return _Calls(made.log, made.finish)
-
-
-def mlflow(project: str, run: str) -> Tracker:
-    """MLflow, as its environment variables say (MLFLOW_TRACKING_URI)."""
-    import mlflow as library
-
-    experiment = library.set_experiment(project).experiment_id
-    earlier = library.MlflowClient().search_runs([experiment], f"attributes.run_name = '{run}'", max_results=1)
-    library.start_run(run_id=earlier[0].info.run_id if earlier else None, run_name=run)
-    return _Calls(library.log_metrics, library.end_run)
