@@ -41,6 +41,7 @@ class FlowConfig(Strict):
 
     method: Literal["dis", "raft"] = "dis"
     gap: Positive = 8  # flow is computed from frame i to frame i+gap
+    step: Positive = 1  # in kept frames: a field starts at every step-th of them, and clips with flow start at these
     size: tuple[Positive, Positive] = (384, 640)  # H, W at which flow is computed
     short_side: Positive = 128  # pixels; short side of the stored fields
     quality: Annotated[int, Field(ge=1, le=100)] = 95  # JPEG quality of the stored planes
@@ -63,7 +64,7 @@ class FlowConfig(Strict):
 class MDSConfig(Strict):
     """Motion Differential Sampling."""
 
-    stride: Positive = 4  # in stored fields
+    stride: Positive = 4  # in kept frames: a multiple of flow.step
     fields: Positive = 8  # terms per start
     pool: Positive = 28  # pixels; side and stride of the pooling kernel of the motion attention, for a field of 384 x 640
 
@@ -479,6 +480,10 @@ class Config(Strict):
                 )
 
     def _check_strides(self) -> None:
+        if self.mds.stride % self.flow.step:
+            raise ValueError(
+                f"mds.stride: {self.mds.stride} is not a multiple of flow.step {self.flow.step}, so there are no fields that far apart"
+            )
         for name in self.pretrain.datasets:
             step = self.datasets[name].frames.step
             for key, value in (("clip.stride", self.clip.stride), ("flow.gap", self.flow.gap)):
@@ -486,6 +491,11 @@ class Config(Strict):
                     raise ValueError(
                         f"{key}: {value} is not a multiple of datasets.{name}.frames.step {step}, so these frames are not stored"
                     )
+            if self.clip.stride % (step * self.flow.step):
+                raise ValueError(
+                    f"clip.stride: {self.clip.stride} is not a multiple of {step * self.flow.step} (flow.step {self.flow.step} x"
+                    f" datasets.{name}.frames.step {step}), so not every frame of a clip has a field"
+                )
 
 
 def changed(settings: Strict, changes: Strict) -> Strict:

@@ -54,7 +54,10 @@ def _dataset(config: Config, name: str, counts: Counts, facts: Facts | None, rat
     kept = (
         rate["raw_frames"].value + (step - 1) / 2
     ) / step  # expected value over all remainders of the length divided by the step
-    fields = max(0.0, kept - config.flow.gap / step) if flow else 0.0
+    starts = (
+        max(0.0, kept - config.flow.gap / step) if flow else 0.0
+    )  # of which every flow.step-th has a field, the first included
+    fields = (starts + (config.flow.step - 1) / 2) / config.flow.step if starts else 0.0
     found = {
         "videos": counts.videos,
         "total": figure(counts.total, counts.origin, note=counts.note),

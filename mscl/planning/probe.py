@@ -18,7 +18,7 @@ from mscl.datasets.find import SUFFIXES
 from mscl.datasets.generated.encode import FPS, encode
 from mscl.flow.estimate import Estimator, make_estimator
 from mscl.flow.grid import stored_size, to_grid
-from mscl.flow.mds import score_clip
+from mscl.flow.mds import of_fields, score_clip
 from mscl.flow.quantise import encode_field
 from mscl.flow.shard import field_pairs, one_thread
 from mscl.planning.count import Facts
@@ -189,21 +189,23 @@ def raft_runs(config: Config) -> bool:
 
 def _fields(video: Decoded, step: int, config: Config, estimator: Estimator, wall: bool) -> tuple[float, list[int]]:
     """(seconds, [bytes of each stored field]) of up to FIELDS fields from the middle of a video, as in the flow stage."""
-    pairs = field_pairs(np.arange(len(video.jpegs)) * step, config.flow.gap)
+    pairs = field_pairs(np.arange(len(video.jpegs)) * step, config.flow.gap, config.flow.step)
     pairs = pairs[max(0, (len(pairs) - FIELDS) // 2) :][:FIELDS]
     if not pairs:
         return 0.0, []
-    first, last = pairs[0][0], pairs[-1][1]
+    used = sorted({k for pair in pairs for k in pair})
+    place = {k: n for n, k in enumerate(used)}
     clock = time.perf_counter if wall else time.process_time
     before = clock()
     read_one = decode_gray if estimator.grey else decode_rgb
-    pictures = np.stack([read_one(jpeg) for jpeg in video.jpegs[first : last + 1]])
-    read = (clock() - before) * len(pairs) / len(pictures)  # the stage reads about one frame per field
+    pictures = np.stack([read_one(video.jpegs[k]) for k in used])
+    each = 1 if config.flow.gap % (step * config.flow.step) == 0 else 2  # frames that the stage reads per field of a long video
+    read = (clock() - before) * min(1.0, each * len(pairs) / len(used))
     before = clock()
-    fields = estimator(pictures, [(a - first, b - first) for a, b in pairs])
+    fields = estimator(pictures, [(place[a], place[b]) for a, b in pairs])
     size = stored_size(pictures.shape[1:3], config.flow.short_side)
     stored = [encode_field(to_grid(field, size), config.flow.quality) for field in fields]
-    score_clip([np.stack(fields)], config.mds)
+    score_clip([fields], of_fields(config.mds, config.flow.step))
     return read + clock() - before, [_in_tar(len(jpeg)) for jpeg, _, _ in stored]
 
 
