@@ -31,7 +31,12 @@ from mscl.training.recipe import make_optimizer
 from mscl.training.step import train_step
 from mscl.watch.flops import mfu, pretrain_flops
 
-WAYS = {"as shipped": {}, "contiguous": {"channels_last": False}, "bfloat16": {"precision": "bfloat16"}, "compiled": {"compile": True}}
+WAYS = {
+    "as shipped": {},
+    "contiguous": {"channels_last": False},
+    "bfloat16": {"precision": "bfloat16"},
+    "compiled": {"compile": True},
+}
 
 
 def step_of(job: jobs.PretrainJob, batch: int, device: torch.device, **kernels: bool | str) -> Callable[[], None]:

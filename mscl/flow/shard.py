@@ -14,6 +14,7 @@ import torch
 from mscl.flow.estimate import Estimator, make_estimator
 from mscl.flow.grid import stored_size, to_grid
 from mscl.flow.mds import of_fields, score_clip
+from mscl.flow.program import ProgramFailed
 from mscl.flow.quantise import encode_field
 from mscl.machine.files import sha256
 from mscl.stages.codehash import code_hash
@@ -99,7 +100,7 @@ def _clip(job: FlowJob, frames: Shards, row: int, estimator: Estimator, folder: 
 
     try:
         score, allowed, note = score_clip(computed(), of_fields(job.mds, job.flow.step))
-    except Damaged:  # of the store of frames, not of the video: the job stops
+    except (Damaged, ProgramFailed):  # of the store of frames, or the program, not of the video: the job stops
         raise
     except ValueError as error:  # a frame that was stored undecodable, or a field that is not finite
         return out | {"status": "broken", "reason": str(error)}, []

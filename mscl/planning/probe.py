@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import resource
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import pandas as pd
 import torch
 
 from mscl.config.datasets import Dataset
-from mscl.config.schema import Config
+from mscl.config.schema import Config, FlowConfig
 from mscl.datasets.find import SUFFIXES
 from mscl.datasets.generated.encode import FPS, encode
 from mscl.flow.estimate import Estimator, make_estimator
@@ -163,28 +164,33 @@ def _measure(config: Config, name: str, samples: list[Sample], flow: bool, secon
 
 
 def _measure_flow(config: Config, videos: list[Decoded], step: int, seconds: float) -> tuple[float | None, float | None]:
-    """(seconds, bytes) per flow field: CPU seconds for DIS, GPU seconds for RAFT, None if RAFT cannot run on this machine.
+    """(seconds, bytes) per flow field: CPU seconds for DIS, else seconds of the GPU; None if it cannot run on this machine.
 
-    If RAFT cannot run, DIS fields are stored to measure the bytes, because they have the same size.
+    If it cannot run, DIS fields are stored to measure the bytes, because they have the same size.
     """
-    raft = config.flow.method == "raft" and raft_runs(config)
-    estimator = make_estimator(config.flow if raft else config.flow.model_copy(update={"method": "dis"}), config.compute.device)
+    runs = not config.flow.on_gpu or _runs_here(config)
+    asked = config.flow if runs else FlowConfig(**config.flow.model_dump() | {"method": "dis", "command": ()})
+    estimator = make_estimator(asked, config.compute.device)
     spent, fields, sizes, began = 0.0, 0, [], time.monotonic()
-    with one_thread("raft" if raft else "dis"):
+    with one_thread(asked.method):
         for video in sorted(videos, key=lambda v: len(v.jpegs)):  # several short videos are more representative than a long one
-            took, found = _fields(video, step, config, estimator, wall=raft)
+            took, found = _fields(video, step, config, estimator, wall=asked.on_gpu)
             spent, fields, sizes = spent + took, fields + len(found), sizes + found
             if fields and time.monotonic() - began > seconds:
                 break
     if not fields:
         return None, None
-    return (spent / fields if raft or config.flow.method == "dis" else None), float(np.mean(sizes))
+    return (spent / fields if runs else None), float(np.mean(sizes))
 
 
-def raft_runs(config: Config) -> bool:
-    """Whether RAFT can be measured on this machine: it needs a GPU and the weights file."""
+def _runs_here(config: Config) -> bool:
+    """Whether RAFT or the program can be measured on this machine: both need a GPU if they are to use one, and their files."""
+    if config.compute.device != "cpu" and not torch.cuda.is_available():
+        return False
+    if config.flow.command:
+        return shutil.which(config.flow.command[0]) is not None
     weights = config.flow.weights
-    return torch.cuda.is_available() and config.compute.device != "cpu" and bool(weights and weights.is_file())
+    return config.compute.device != "cpu" and bool(weights and weights.is_file())
 
 
 def _fields(video: Decoded, step: int, config: Config, estimator: Estimator, wall: bool) -> tuple[float, list[int]]:

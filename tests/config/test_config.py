@@ -59,6 +59,8 @@ def test_shipped_configurations_are_valid(path):
     ("paths/data", "x\0y", "paths.data: 'x\0y…' is no path: a name in it is longer than 255 bytes, or has a NUL byte"),
     ("paths/results", __file__, f"paths.results: {__file__} is a file; give a folder"),
     ("name", "x" * 101, "name: string should have at most 100 characters"),
+    ("flow/method", "command", "flow.command: method: command needs the program and its arguments, such as [python, my_flow.py]; set it"),
+    ("flow/command", ["python", "x.py"], "flow.command: only with method: command; set that, or remove it"),
     ("flow/method", "raft", "flow.weights: RAFT needs a local file of torchvision's raft_large weights; set it, or method: dis"),
     ("contrast/bn_groups", 3, "contrast.bn_groups: models.r18.pretrain.batch 8 is not a multiple of 3 groups"),
     ("clip/stride", 3, None),
