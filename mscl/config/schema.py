@@ -40,12 +40,14 @@ class Paths(Strict):
 class FlowConfig(Strict):
     """How optical flow is computed and stored."""
 
-    method: Literal["dis", "raft"] = "dis"
+    method: Literal["dis", "raft", "raft-small", "command"] = "dis"
     gap: Positive = 8  # flow is computed from frame i to frame i+gap
+    step: Positive = 1  # in kept frames: a field starts at every step-th of them, and clips with flow start at these
     size: tuple[Positive, Positive] = (384, 640)  # H, W at which flow is computed
     short_side: Positive = 128  # pixels; short side of the stored fields
     quality: Annotated[int, Field(ge=1, le=100)] = 95  # JPEG quality of the stored planes
-    weights: Place | None = None  # RAFT: file with the state dict of torchvision's raft_large
+    command: tuple[str, ...] = ()  # method command: the program and its arguments, which answers as docs/flow-programs.md says
+    weights: Place | None = None  # RAFT: file with the state dict of torchvision's raft_large, or raft_small
     sha256: str | None = None
     iterations: Positive = 20
     batch: Positive = 16
@@ -54,17 +56,33 @@ class FlowConfig(Strict):
 
     @model_validator(mode="after")
     def possible(self) -> FlowConfig:
-        if self.method == "raft" and self.weights is None:
-            raise ValueError("weights: RAFT needs a local file of torchvision's raft_large weights; set it, or method: dis")
-        if self.method == "raft" and any(side % 8 or side < 128 for side in self.size):
+        if self.network and self.weights is None:
+            raise ValueError(f"weights: RAFT needs a local file of torchvision's {self.network} weights; set it, or method: dis")
+        if self.network and any(side % 8 or side < 128 for side in self.size):
             raise ValueError(f"size: RAFT needs sides that are multiples of 8 and at least 128, not {self.size}")
+        if (self.method == "command") != bool(self.command):
+            raise ValueError(
+                "command: method: command needs the program and its arguments, such as [python, my_flow.py]; set it"
+                if self.method == "command"
+                else "command: only with method: command; set that, or remove it"
+            )
         return self
+
+    @property
+    def network(self) -> str | None:
+        """torchvision's name of RAFT's network; None for other methods."""
+        return {"raft": "raft_large", "raft-small": "raft_small"}.get(self.method)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it runs on a GPU where `compute.device` allows: RAFT, and programs. DIS always runs on the CPU."""
+        return self.method != "dis"
 
 
 class MDSConfig(Strict):
     """Motion Differential Sampling."""
 
-    stride: Positive = 4  # in stored fields
+    stride: Positive = 4  # in kept frames: a multiple of flow.step
     fields: Positive = 8  # terms per start
     pool: Positive = 28  # pixels; side and stride of the pooling kernel of the motion attention, for a field of 384 x 640
 
@@ -481,6 +499,10 @@ class Config(Strict):
                 )
 
     def _check_strides(self) -> None:
+        if self.mds.stride % self.flow.step:
+            raise ValueError(
+                f"mds.stride: {self.mds.stride} is not a multiple of flow.step {self.flow.step}, so there are no fields that far apart"
+            )
         for name in self.pretrain.datasets:
             step = self.datasets[name].frames.step
             for key, value in (("clip.stride", self.clip.stride), ("flow.gap", self.flow.gap)):
@@ -488,6 +510,11 @@ class Config(Strict):
                     raise ValueError(
                         f"{key}: {value} is not a multiple of datasets.{name}.frames.step {step}, so these frames are not stored"
                     )
+            if self.clip.stride % (step * self.flow.step):
+                raise ValueError(
+                    f"clip.stride: {self.clip.stride} is not a multiple of {step * self.flow.step} (flow.step {self.flow.step} x"
+                    f" datasets.{name}.frames.step {step}), so not every frame of a clip has a field"
+                )
 
 
 def changed(settings: Strict, changes: Strict) -> Strict:

@@ -1,4 +1,4 @@
-"""Optical flow between frames of a clip, by RAFT (torchvision) or DIS (OpenCV), behind one callable.
+"""Optical flow between frames of a clip, by RAFT (torchvision), DIS (OpenCV) or a program of your own, behind one callable.
 
 RAFT is the paper's; DIS needs no weights and no GPU, so the demo and machines without either use it.
 """
@@ -12,6 +12,7 @@ import numpy as np
 from mscl.config.schema import FlowConfig
 from mscl.flow.dis import Dis
 from mscl.flow.grid import Pairs
+from mscl.flow.program import Program
 from mscl.machine.device import pick_device
 
 
@@ -29,10 +30,12 @@ class Estimator(Protocol):
 def make_estimator(flow: FlowConfig, device: str) -> Estimator:
     """The estimator of a configuration.
 
-    May be called from several threads. Raises ValueError when RAFT's weights cannot be used.
+    May be called from several threads. Raises ValueError when RAFT's weights, or the program, cannot be used.
     """
     if flow.method == "dis":
         return Dis(flow)
+    if flow.method == "command":
+        return Program(flow, device)
     from mscl.flow.raft import Raft
 
     return Raft(flow, pick_device(device))

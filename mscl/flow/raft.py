@@ -1,4 +1,4 @@
-"""RAFT-large (Teed and Deng, ECCV 2020) by torchvision: the paper's optical flow."""
+"""RAFT (Teed and Deng, ECCV 2020) by torchvision: the paper's optical flow (large), and a cheaper one (small)."""
 
 from __future__ import annotations
 
@@ -104,14 +104,16 @@ def halved(model: nn.Module) -> nn.Module:
 
 
 def load_raft(flow: FlowConfig) -> torch.nn.Module:
-    """torchvision's raft_large with the weights of `flow.weights` (.pth or .safetensors), checked against `flow.sha256`."""
+    """torchvision's `flow.network` with the weights of `flow.weights` (.pth or .safetensors), checked against `flow.sha256`."""
     from mscl.machine.torchvision import torchvision
 
-    published = torchvision.models.optical_flow.Raft_Large_Weights.C_T_V1
+    models = torchvision.models.optical_flow
+    small = flow.network == "raft_small"
+    published = models.Raft_Small_Weights.C_T_V2 if small else models.Raft_Large_Weights.C_T_V1
     if flow.weights is None or not Path(flow.weights).is_file():
         raise ValueError(
-            f"flow.weights: {f'no file {flow.weights}' if flow.weights else 'not set'}; torchvision publishes RAFT-large "
-            f"'things' weights (Raft_Large_Weights.C_T_V1) at {published.url}: download them, then set flow.weights to the "
+            f"flow.weights: {f'no file {flow.weights}' if flow.weights else 'not set'}; torchvision publishes "
+            f"RAFT's 'things' weights ({published}) at {published.url}: download them, then set flow.weights to the "
             "file and flow.sha256 to what sha256sum prints for it, or set flow.method: dis"
         )
     if flow.sha256:
@@ -120,13 +122,13 @@ def load_raft(flow: FlowConfig) -> torch.nn.Module:
             raise ValueError(
                 f"{flow.weights}: has sha256 {found}, but flow.sha256 is {flow.sha256}; download it again or correct flow.sha256"
             )
-    model = torchvision.models.optical_flow.raft_large(weights=None)
+    model = getattr(models, flow.network)(weights=None)
     try:
         weights = _read_weights(Path(flow.weights))
         model.load_state_dict(weights)
     except Exception as error:  # noqa: BLE001 torch raises whatever a foreign file makes it stumble over
         raise ValueError(
-            f"{flow.weights}: not a state dict of torchvision's raft_large ({' '.join(str(error).split())[:120]})"
+            f"{flow.weights}: not a state dict of torchvision's {flow.network} ({' '.join(str(error).split())[:120]})"
         ) from None
     if name := non_finite(weights):
         raise ValueError(f"{flow.weights}: {name} holds values that are not finite; download it again")

@@ -13,7 +13,8 @@ import torch
 
 from mscl.flow.estimate import Estimator, make_estimator
 from mscl.flow.grid import stored_size, to_grid
-from mscl.flow.mds import score_clip
+from mscl.flow.mds import of_fields, score_clip
+from mscl.flow.program import ProgramFailed
 from mscl.flow.quantise import encode_field
 from mscl.machine.files import sha256
 from mscl.stages.codehash import code_hash
@@ -77,7 +78,7 @@ def _clip(job: FlowJob, frames: Shards, row: int, estimator: Estimator, folder: 
     out = {"clip_id": clip["clip_id"], "status": clip["status"], "reason": clip["reason"], **FAILED}
     if clip["status"] != "ok":
         return out, []
-    pairs = field_pairs(frames.frames(row), job.flow.gap)
+    pairs = field_pairs(frames.frames(row), job.flow.gap, job.flow.step)
     if not pairs:
         last = frames.frames(row)[-1]
         return out | {
@@ -87,7 +88,7 @@ def _clip(job: FlowJob, frames: Shards, row: int, estimator: Estimator, folder: 
     size = stored_size((clip["height"], clip["width"]), job.flow.short_side)
     jpegs, scale, radius = Spool(folder), [], []
 
-    def computed() -> Iterator[np.ndarray]:
+    def computed() -> Iterator[list[np.ndarray]]:
         """The fields as they come, which are put away on the way: nothing of them stays in memory."""
         for chunk in _estimate(frames, row, pairs, estimator):
             for field in chunk:
@@ -95,11 +96,11 @@ def _clip(job: FlowJob, frames: Shards, row: int, estimator: Estimator, folder: 
                 jpegs.append(jpeg)
                 for values, number in zip((scale, radius), numbers, strict=True):
                     values.append(number)
-            yield np.stack(chunk)
+            yield chunk
 
     try:
-        score, allowed, note = score_clip(computed(), job.mds)
-    except Damaged:  # of the store of frames, not of the video: the job stops
+        score, allowed, note = score_clip(computed(), of_fields(job.mds, job.flow.step))
+    except (Damaged, ProgramFailed):  # of the store of frames, or the program, not of the video: the job stops
         raise
     except ValueError as error:  # a frame that was stored undecodable, or a field that is not finite
         return out | {"status": "broken", "reason": str(error)}, []
@@ -118,16 +119,17 @@ def _clip(job: FlowJob, frames: Shards, row: int, estimator: Estimator, folder: 
     return out, jpegs
 
 
-def field_pairs(kept: np.ndarray, gap: int) -> list[tuple[int, int]]:
-    """Positions (a, b) in the kept raw frame numbers with kept[b] = kept[a] + gap."""
+def field_pairs(kept: np.ndarray, gap: int, step: int = 1) -> list[tuple[int, int]]:
+    """Positions (a, b) in the kept raw frame numbers with kept[b] = kept[a] + gap, for every step-th a."""
     place = {int(frame): k for k, frame in enumerate(kept)}
-    return [(k, place[frame + gap]) for frame, k in place.items() if frame + gap in place]
+    return [(k, place[frame + gap]) for frame, k in place.items() if k % step == 0 and frame + gap in place]
 
 
 def _estimate(frames: Shards, row: int, pairs: list[tuple[int, int]], estimator: Estimator) -> Iterator[list[np.ndarray]]:
-    decode = decode_gray if estimator.grey else decode_rgb
+    decode, held = decode_gray if estimator.grey else decode_rgb, {}
     for at in range(0, len(pairs), CHUNK):
         part = pairs[at : at + CHUNK]
-        first, last = part[0][0], max(b for _, b in part)
-        pictures = np.stack([decode(frames.read(row, k)) for k in range(first, last + 1)])
-        yield estimator(pictures, [(a - first, b - first) for a, b in part])
+        used = sorted({k for pair in part for k in pair})
+        held = {k: held[k] if k in held else decode(frames.read(row, k)) for k in used}
+        place = {k: n for n, k in enumerate(used)}
+        yield estimator(np.stack(list(held.values())), [(place[a], place[b]) for a, b in part])

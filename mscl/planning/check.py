@@ -6,6 +6,7 @@ Must stay light: pyarrow is imported only if there is a manifest, and nothing el
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,8 +90,10 @@ def _missing(config: Config) -> Iterator[str]:
             path = data.root / file
             if not path.is_dir() and not data.row.files(path, data.fold):
                 yield f"datasets.{name}.annotations.{key}: no file {path}"
-    if config.flow.method == "raft" and config.flow.weights and not config.flow.weights.exists():
+    if config.flow.network and config.flow.weights and not config.flow.weights.exists():
         yield f"flow.weights: no file {config.flow.weights}"
+    if config.flow.command and not shutil.which(config.flow.command[0]):
+        yield f"flow.command: no program {config.flow.command[0]}"
     for model, method, given in foreign_of(config):
         if not given.file.is_file():
             yield f"method_settings.{method}.weights.{model}.file: no file {given.file}"
@@ -219,8 +222,8 @@ def _unused(config: Config) -> Iterator[str]:
     for key in (key for key, used in sections.items() if key in given and not used):
         yield f"{key}: no chosen method uses this section"
     raft = {"weights", "sha256", "iterations", "batch", "precision"} & config.flow.model_fields_set
-    if raft and config.flow.method == "dis" and sections["flow"]:
-        yield f"flow.{', flow.'.join(sorted(raft))}: used only with method: raft"
+    if raft and not config.flow.network and sections["flow"]:
+        yield f"flow.{', flow.'.join(sorted(raft))}: used only with method: raft or raft-small"
     for name in config.method_settings:
         if name not in config.methods:
             yield f"method_settings.{name}: not under methods, so it is not run"

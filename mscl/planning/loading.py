@@ -37,7 +37,7 @@ def make_store(config: Config, name: str, samples: list[Sample], flow: bool, fol
     index = source.frame_indexes()[0]
     extract_shard(build.frames_job(config, name), source.manifest, 0, index.with_suffix(".tar"), index)
     if flow:
-        quick = config.flow.model_copy(update={"method": "dis", "size": QUICK})
+        quick = config.flow.model_copy(update={"method": "dis", "size": QUICK, "command": ()})
         job, out = jobs.FlowJob(flow=quick, mds=config.mds, device="cpu"), source.flow_indexes()[0]
         flow_shard(job, index, index.with_suffix(".tar"), out.with_suffix(".tar"), out)
     return source

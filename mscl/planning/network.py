@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -20,7 +21,8 @@ from mscl.training.hardware import place, prepare_device
 from mscl.training.pretrain import PretrainStep
 from mscl.training.recipe import make_optimizer
 from mscl.training.step import Step, train_step
-from mscl.watch.flops import PAIR, counted, finetune_flops, on_meta, pretrain_flops
+from mscl.watch.dry import counted, on_meta
+from mscl.watch.flops import PAIR, finetune_flops, pretrain_flops
 
 
 def feature_flops(job: jobs.FinetuneJob) -> float:
@@ -28,41 +30,45 @@ def feature_flops(job: jobs.FinetuneJob) -> float:
     model = on_meta(lambda: build_backbone(job.net)).eval()
     with torch.no_grad(), counted(model) as counter:
         model(torch.empty(1, 3, job.finetune.frames, job.finetune.test_size, job.finetune.test_size))
-    return counter.get_total_flops()
+    return counter.cost().flops
 
 
 def raft_flops(flow: FlowConfig) -> float:
-    """FLOPs of one RAFT-large flow field at `flow.size`."""
+    """FLOPs of one flow field by RAFT (for a program: RAFT-small) at `flow.size`: updates cost the same, so one and two are counted."""
     from mscl.machine.torchvision import torchvision
 
-    model = on_meta(lambda: torchvision.models.optical_flow.raft_large(weights=None)).eval()
+    model = on_meta(lambda: getattr(torchvision.models.optical_flow, flow.network or "raft_small")(weights=None)).eval()
     with torch.no_grad(), counted(model) as counter:
         image = torch.empty(1, 3, *flow.size)
-        model(image, image, num_flow_updates=flow.iterations)
-    return counter.get_total_flops()
+        model(image, image, num_flow_updates=1)
+        one = counter.cost().flops
+        model(image, image, num_flow_updates=2)
+    two = counter.cost().flops - one
+    return one + (flow.iterations - 1) * (two - one)
 
 
-def state_bytes(model: nn.Module) -> int:
-    """Size of the state_dict in bytes."""
-    return sum(t.numel() * t.element_size() for t in model.state_dict().values())
+class Sizes(NamedTuple):
+    """Bytes of the networks of a training: the final weights, all of the state (momentum copies, queues), trained weights, optimiser."""
+
+    weights: int
+    state: int
+    trained: int
+    moments: int
+
+    @property
+    def checkpoint(self) -> int:
+        """Bytes of a checkpoint."""
+        return self.state + self.moments
 
 
-def pretrain_bytes(job: jobs.PretrainJob) -> tuple[int, int]:
-    """(final weights, checkpoint) of a pretraining, in bytes: the RGB query encoder; all networks and the optimizer state."""
-    model = on_meta(lambda: build_method(job.net, job.contrast, job.switches))
-    return state_bytes(model.encoder), state_bytes(model) + _moments(model, job.optim)
-
-
-def finetune_bytes(job: jobs.FinetuneJob, classes: int) -> tuple[int, int]:
-    """(final weights, checkpoint) of a finetuning, in bytes."""
-    model = on_meta(lambda: Classifier(job.net, job.finetune, classes))
-    return state_bytes(model), state_bytes(model) + _moments(model, job.finetune)
-
-
-def _moments(model: nn.Module, recipe: Optim) -> int:
-    """Size of the optimizer state in bytes."""
+def sizes_of(model: nn.Module, kept: nn.Module, recipe: Optim) -> Sizes:
+    """The sizes of a model of which `kept` is stored as the result."""
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    return trained * (2 if recipe.optimizer == "adamw" else 1)
+    return Sizes(_state(kept), _state(model), trained, trained * (2 if recipe.optimizer == "adamw" else 1))
+
+
+def _state(model: nn.Module) -> int:
+    return sum(t.numel() * t.element_size() for t in model.state_dict().values())
 
 
 def trains_on(config: Config) -> str:

@@ -54,7 +54,10 @@ def _dataset(config: Config, name: str, counts: Counts, facts: Facts | None, rat
     kept = (
         rate["raw_frames"].value + (step - 1) / 2
     ) / step  # expected value over all remainders of the length divided by the step
-    fields = max(0.0, kept - config.flow.gap / step) if flow else 0.0
+    starts = (
+        max(0.0, kept - config.flow.gap / step) if flow else 0.0
+    )  # of which every flow.step-th has a field, the first included
+    fields = (starts + (config.flow.step - 1) / 2) / config.flow.step if starts else 0.0
     found = {
         "videos": counts.videos,
         "total": figure(counts.total, counts.origin, note=counts.note),
@@ -117,14 +120,19 @@ def assumed(config: Config, name: str, facts: Facts | None, given: Rates, flow: 
 
 
 def _field_seconds(config: Config, stored: int, tflops: Rate | None) -> Rate:
-    """CPU seconds per DIS field, or GPU seconds per RAFT field; `stored`: pixels of a stored field."""
-    if config.flow.method == "raft":
+    """CPU seconds per DIS field, or GPU seconds per field of RAFT or a program; `stored`: pixels of a stored field."""
+    if config.flow.on_gpu:
         speed = CPU_TFLOPS
         if config.compute.device != "cpu":
             speed = tflops.value if tflops else TFLOPS
             speed *= RAFT_SHARE if config.flow.precision == "float32" else 1.0
         flops = network.raft_flops(config.flow)
-        note = f"{flops / 1e9:.0f} GFLOP per field (counted) at {speed:g} TFLOP/s ({config.flow.precision})"
+        what = (
+            f"{flops / 1e9:.0f} GFLOP per field (counted)"
+            if config.flow.network
+            else "taken for as fast as RAFT-small: measure it"
+        )
+        note = f"{what} at {speed:g} TFLOP/s ({config.flow.precision})"
         return Rate(value=flops / speed / 1e12, origin="assumed", note=note)
     computed = config.flow.size[0] * config.flow.size[1]
     note = "0.08 s per megapixel of flow.size + 0.07 s per stored megapixel"
@@ -176,11 +184,11 @@ def _hours(config: Config, datasets: dict, trained: dict, cpus: int, gpus: int, 
 
     Training runs on `slots` devices at a time.
     """
-    raft_on_gpu = config.flow.method == "raft" and config.compute.device != "cpu"
+    on_gpu = config.flow.on_gpu and config.compute.device != "cpu"
     flow = [d["flow_hours"] for d in datasets.values() if "flow_hours" in d]
     stages = {
         "frames": _stage("cpu", [d["extract_hours"] for d in datasets.values()], cpus),
-        "flow": _stage("gpu" if raft_on_gpu else "cpu", flow, gpus if raft_on_gpu else cpus),
+        "flow": _stage("gpu" if on_gpu else "cpu", flow, gpus if on_gpu else cpus),
     }
     wall = sum(stage["wall"] for stage in stages.values())
     cores = config.compute.threads if trained["device"] == "cpu" else 1
@@ -224,7 +232,7 @@ def _warnings(config: Config, counts: dict[str, Counts], plan: dict) -> list[str
         if data["missing"]:
             found.append(f"datasets.{name}: {data['missing']} annotated videos are missing or empty and are not counted")
         for stage, hours in (("frames", data["extract_hours"]), ("flow", data.get("flow_hours"))):
-            workers = 1 if stage == "flow" and config.flow.method == "raft" else config.compute.extract_workers
+            workers = 1 if stage == "flow" and config.flow.on_gpu else config.compute.extract_workers
             if hours and (each := hours["value"] / data["shards"] / workers) > STAGES[stage].hours:
                 found.append(
                     f"datasets.{name}.shards: a {stage} job takes about {each:.1f} h, but its rule requests {STAGES[stage].hours} h; use more shards"

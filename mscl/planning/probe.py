@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import resource
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,12 @@ import pandas as pd
 import torch
 
 from mscl.config.datasets import Dataset
-from mscl.config.schema import Config
+from mscl.config.schema import Config, FlowConfig
 from mscl.datasets.find import SUFFIXES
 from mscl.datasets.generated.encode import FPS, encode
 from mscl.flow.estimate import Estimator, make_estimator
 from mscl.flow.grid import stored_size, to_grid
-from mscl.flow.mds import score_clip
+from mscl.flow.mds import of_fields, score_clip
 from mscl.flow.quantise import encode_field
 from mscl.flow.shard import field_pairs, one_thread
 from mscl.planning.count import Facts
@@ -163,47 +164,54 @@ def _measure(config: Config, name: str, samples: list[Sample], flow: bool, secon
 
 
 def _measure_flow(config: Config, videos: list[Decoded], step: int, seconds: float) -> tuple[float | None, float | None]:
-    """(seconds, bytes) per flow field: CPU seconds for DIS, GPU seconds for RAFT, None if RAFT cannot run on this machine.
+    """(seconds, bytes) per flow field: CPU seconds for DIS, else seconds of the GPU; None if it cannot run on this machine.
 
-    If RAFT cannot run, DIS fields are stored to measure the bytes, because they have the same size.
+    If it cannot run, DIS fields are stored to measure the bytes, because they have the same size.
     """
-    raft = config.flow.method == "raft" and raft_runs(config)
-    estimator = make_estimator(config.flow if raft else config.flow.model_copy(update={"method": "dis"}), config.compute.device)
+    runs = not config.flow.on_gpu or _runs_here(config)
+    asked = config.flow if runs else FlowConfig(**config.flow.model_dump() | {"method": "dis", "command": ()})
+    estimator = make_estimator(asked, config.compute.device)
     spent, fields, sizes, began = 0.0, 0, [], time.monotonic()
-    with one_thread("raft" if raft else "dis"):
+    with one_thread(asked.method):
         for video in sorted(videos, key=lambda v: len(v.jpegs)):  # several short videos are more representative than a long one
-            took, found = _fields(video, step, config, estimator, wall=raft)
+            took, found = _fields(video, step, config, estimator, wall=asked.on_gpu)
             spent, fields, sizes = spent + took, fields + len(found), sizes + found
             if fields and time.monotonic() - began > seconds:
                 break
     if not fields:
         return None, None
-    return (spent / fields if raft or config.flow.method == "dis" else None), float(np.mean(sizes))
+    return (spent / fields if runs else None), float(np.mean(sizes))
 
 
-def raft_runs(config: Config) -> bool:
-    """Whether RAFT can be measured on this machine: it needs a GPU and the weights file."""
+def _runs_here(config: Config) -> bool:
+    """Whether RAFT or the program can be measured on this machine: both need a GPU if they are to use one, and their files."""
+    if config.compute.device != "cpu" and not torch.cuda.is_available():
+        return False
+    if config.flow.command:
+        return shutil.which(config.flow.command[0]) is not None
     weights = config.flow.weights
-    return torch.cuda.is_available() and config.compute.device != "cpu" and bool(weights and weights.is_file())
+    return config.compute.device != "cpu" and bool(weights and weights.is_file())
 
 
 def _fields(video: Decoded, step: int, config: Config, estimator: Estimator, wall: bool) -> tuple[float, list[int]]:
     """(seconds, [bytes of each stored field]) of up to FIELDS fields from the middle of a video, as in the flow stage."""
-    pairs = field_pairs(np.arange(len(video.jpegs)) * step, config.flow.gap)
+    pairs = field_pairs(np.arange(len(video.jpegs)) * step, config.flow.gap, config.flow.step)
     pairs = pairs[max(0, (len(pairs) - FIELDS) // 2) :][:FIELDS]
     if not pairs:
         return 0.0, []
-    first, last = pairs[0][0], pairs[-1][1]
+    used = sorted({k for pair in pairs for k in pair})
+    place = {k: n for n, k in enumerate(used)}
     clock = time.perf_counter if wall else time.process_time
     before = clock()
     read_one = decode_gray if estimator.grey else decode_rgb
-    pictures = np.stack([read_one(jpeg) for jpeg in video.jpegs[first : last + 1]])
-    read = (clock() - before) * len(pairs) / len(pictures)  # the stage reads about one frame per field
+    pictures = np.stack([read_one(video.jpegs[k]) for k in used])
+    each = 1 if config.flow.gap % (step * config.flow.step) == 0 else 2  # frames that the stage reads per field of a long video
+    read = (clock() - before) * min(1.0, each * len(pairs) / len(used))
     before = clock()
-    fields = estimator(pictures, [(a - first, b - first) for a, b in pairs])
+    fields = estimator(pictures, [(place[a], place[b]) for a, b in pairs])
     size = stored_size(pictures.shape[1:3], config.flow.short_side)
     stored = [encode_field(to_grid(field, size), config.flow.quality) for field in fields]
-    score_clip([np.stack(fields)], config.mds)
+    score_clip([fields], of_fields(config.mds, config.flow.step))
     return read + clock() - before, [_in_tar(len(jpeg)) for jpeg, _, _ in stored]
 
 

@@ -63,7 +63,9 @@ class Rates(Strict):
 def measured_settings(config: Config, name: str) -> dict[str, Any]:
     """The settings that the rates of data set `name` depend on, as plain values."""
     flow = config.flow.model_dump(
-        mode="json", include={"method", "gap", "size", "short_side", "quality", "iterations", "precision"}
+        mode="json",
+        include={"method", "gap", "size", "short_side", "quality", "iterations", "precision"}
+        | ({"command"} if config.flow.command else set()),
     )
     frames = config.datasets[name].frames.model_dump(mode="json", include={"step", "short_side", "quality"})
     return {"frames": frames, "flow": flow}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import heapq
+from typing import NamedTuple
 
-from mscl.config.schema import Config
+from mscl.config.schema import Config, Optim
 from mscl.models.networks.flow_resnet import FLOW_TEMPORAL_STRIDE
 from mscl.planning import network
 from mscl.planning.count import Training
+from mscl.planning.memory import Need, finetune_need, pretrain_need
 from mscl.planning.rates import CPU_TFLOPS, TFLOPS, TFLOPS_NOTE, Rate, Rates
 from mscl.stages import build
-from mscl.watch.flops import linear_flops
 
 KINDS = ("pretrain", "finetune", "linear", "embed", "frozen")  # stages that train or run networks, in the order of the workflow
 DOUBT = ("assumed", "published", "given", "measured here")  # origins, from the least to the most certain
@@ -47,9 +48,10 @@ def training(config: Config, planned: list[Training], rates: Rates, classes: int
     for run in planned:
         same = run.key if run.kind == "pretrain" else _recipes(config, run)
         if same not in costs:
-            costs[same] = _costs(config, run, classes)
-        flops, frozen, forward, weights, checkpoint = costs[same]
-        trained = frozen if run.kind == "linear" else flops
+            costs[same] = _costs(config, run, classes, device)
+        usual, linear, forward = costs[same]
+        flops, need = usual.flops, linear if run.kind == "linear" else usual
+        trained = need.flops
         load = rates.loading.get(run.key) or _loading(config, run)
         step = rates.steps.get(run.key) or speed.model_copy(update={"value": flops / speed.value / 1e12, "note": ""})
         own = step.value * trained / flops  # the rate is that of finetuning, which also goes backward
@@ -68,8 +70,9 @@ def training(config: Config, planned: list[Training], rates: Rates, classes: int
             "hours": figure((run.trained * each + run.seen * test) / 3600, *origins),
             "step_seconds": of(step),
             "loading_seconds": of(load),
-            "weights_bytes": weights if run.trained else 0,
-            "checkpoint_bytes": checkpoint if run.trained else 0,
+            "weights_bytes": need.sizes.weights if run.trained else 0,
+            "checkpoint_bytes": need.sizes.checkpoint if run.trained else 0,
+            "memory_bytes": need.peak if run.trained else 0,
         }
         found.append(row)
     return {"runs": found, "device": device, "speed": of(speed)}
@@ -106,16 +109,30 @@ def _loading(config: Config, run: Training) -> Rate:
     return Rate(value=value, origin="assumed", note=f"{pictures} frames and {fields} flow fields, from their pixels")
 
 
-def _costs(config: Config, run: Training, classes: int) -> tuple[float, float, float, int, int]:
-    """(FLOPs per trained video, the same on a frozen backbone, FLOPs per tested clip, bytes of the weights, bytes of a checkpoint)."""
+class _Costs(NamedTuple):
+    """What one network costs: in training, in linear evaluation (None: not asked for), and FLOPs per tested clip."""
+
+    training: Need
+    linear: Need | None
+    forward: float
+
+
+def _costs(config: Config, run: Training, classes: int, device: str) -> _Costs:
     if run.kind == "pretrain":
         job = build.pretrain_job(config, run.model, run.method, run.seed)
-        return network.pretrain_flops(job), 0.0, 0.0, *network.pretrain_bytes(job)
+        return _Costs(pretrain_need(job, _at_once(config, run, job.optim), device), None, 0.0)
     job = build.finetune_job(config, run.target, run.model, run.method, run.seed)
-    linear = build.linear_job(config, run.target, run.model, run.method, run.seed)
-    asked = config.target(run.target).linear_evaluated
-    flops = network.finetune_flops(job, classes), linear_flops(linear, classes) if asked else 0.0, network.feature_flops(job)
-    return *flops, *network.finetune_bytes(job, classes)
+    found, linear = finetune_need(job, classes, _at_once(config, run, job.finetune), device), None
+    if config.target(run.target).linear_evaluated:
+        frozen = build.linear_job(config, run.target, run.model, run.method, run.seed)
+        linear = finetune_need(frozen, classes, _at_once(config, run, frozen.finetune), device)
+    return _Costs(found, linear, network.feature_flops(job))
+
+
+def _at_once(config: Config, run: Training, recipe: Optim) -> int:
+    """Videos that go through the networks of one process together."""
+    processes = config.processes_of(run.model, run.method) if run.kind == "pretrain" else config.compute.processes
+    return max(1, recipe.batch // (processes * recipe.accumulate))
 
 
 def makespan(planned: list[dict], slots: int) -> float:

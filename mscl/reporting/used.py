@@ -51,9 +51,9 @@ def used_table(results: Results, root: Path) -> Table:
 
 
 def _record(results: Results, name: str, part: pd.DataFrame) -> dict:
-    """The sums of one rule. GPU hours are from run cards; RAFT's flow jobs have none, so theirs are unknown (None)."""
+    """The sums of one rule. GPU hours are from run cards; flow jobs have none, so those of RAFT and of programs are unknown (None)."""
     cards = [c.content for c in results.cards.values() if c.where.get("stage") == name and _on_gpu(c.content)]
-    unknown = name == "flow" and results.config.flow.method == "raft"
+    unknown = name == "flow" and results.config.flow.on_gpu
     gpu_hours = sum(c.get("wall_seconds", 0) * c.get("processes", 1) for c in cards) / 3600
     return {
         "rule": name,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Sequence
 from typing import Any
 
 from mscl.config.datasets import FramesConfig, Subset
 from mscl.config.methods import Switches
 from mscl.config.schema import Compute, Config, Model
 from mscl.config.targets import Target
+from mscl.machine.files import sha256
 from mscl.stages.jobs import (
     AdoptJob,
     AnalysisJob,
@@ -112,7 +116,15 @@ def frames_job(config: Config, dataset: str) -> FramesJob:
 
 def flow_job(config: Config) -> FlowJob:
     """How flow and motion scores are computed, the same for all data sets. DIS always runs on the CPU."""
-    return FlowJob(flow=config.flow, mds=config.mds, device=config.compute.device if config.flow.method == "raft" else "cpu")
+    device = config.compute.device if config.flow.on_gpu else "cpu"
+    return FlowJob(flow=config.flow, mds=config.mds, device=device, program=named_files(config.flow.command))
+
+
+def named_files(command: Sequence[str]) -> dict[str, str]:
+    """File -> sha256 of each file that the arguments name: the program, scripts, weights; also as --weights=FILE. Folders are not read."""
+    found = [shutil.which(command[0]) or command[0], *command[1:]] if command else []
+    paths = (part for argument in found for part in (argument, argument.partition("=")[2]) if part)
+    return {path: sha256(path) for path in paths if os.path.isfile(path)}
 
 
 def data_job(config: Config) -> DataJob:

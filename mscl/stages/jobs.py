@@ -105,6 +105,7 @@ class FlowJob(Job):
     flow: FlowConfig
     mds: MDSConfig
     device: str
+    program: dict[str, str] = {}  # file that `flow.command` names -> its sha256, so that another program reruns the flow
 
 
 class DataJob(Job):

@@ -145,7 +145,7 @@ def _shard(folder: str, shard: str) -> dict[str, str]:
 
 def _flow_inputs(config: Config, at: Layout, dataset: str, shard: str) -> dict[str, list[str]]:
     """The frames, and RAFT's weights if the file exists. If it does not, the job fails and tells where to get it."""
-    weights = config.flow.weights if config.flow.method == "raft" else None
+    weights = config.flow.weights if config.flow.network else None
     return {kind: [path] for kind, path in _shard(at.frames(dataset), shard).items()} | {
         "weights": [str(weights)] if weights and Path(weights).exists() else []
     }

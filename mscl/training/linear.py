@@ -14,7 +14,6 @@ from mscl.config.schema import Finetune
 from mscl.stages.jobs import LinearJob, RGBNet
 from mscl.training.engine import DEFAULT, Machine
 from mscl.training.finetune import Classifier, finetune
-from mscl.watch.flops import linear_flops
 
 
 class LinearClassifier(Classifier):
@@ -23,8 +22,6 @@ class LinearClassifier(Classifier):
     The backbone stays in eval mode, so that its batch norms neither use nor update the statistics of a batch; it computes without
     gradients, so that none of its activations is stored.
     """
-
-    flops = staticmethod(linear_flops)
 
     def __init__(self, net: RGBNet, recipe: Finetune, classes: int):
         super().__init__(net, recipe, classes)

@@ -67,6 +67,21 @@ def test_raft_loads_and_runs(tmp_path, raft_state):
     assert np.allclose(two(frames, [(0, 1)])[0], fields[0], atol=1e-4)
 
 
+def test_raft_small_loads_its_own_weights_and_runs(tmp_path, raft_state):
+    torch.manual_seed(0)
+    torch.save(torchvision.models.optical_flow.raft_small(weights=None).state_dict(), tmp_path / "small.pth")
+    torch.save(raft_state, tmp_path / "large.pth")
+    flow = FlowConfig(method="raft-small", weights=tmp_path / "small.pth", size=(128, 128), iterations=2, precision="bfloat16")
+    fields = make_estimator(flow, "cpu")(shifted(3, 1), [(0, 1), (1, 0)])
+    assert [f.shape for f in fields] == [(128, 128, 2)] * 2 and all(np.isfinite(f).all() for f in fields)
+    with pytest.raises(ValueError, match="large.pth: not a state dict of torchvision's raft_small"):
+        make_estimator(flow.model_copy(update={"weights": tmp_path / "large.pth"}), "cpu")
+    with pytest.raises(ValueError, match=r"Raft_Small_Weights.C_T_V2\) at https://.*raft_small_C_T_V2-01064c6d.pth"):
+        make_estimator(flow.model_copy(update={"weights": tmp_path / "none.pth"}), "cpu")
+    with pytest.raises(ValueError, match="torchvision's raft_small weights"):
+        FlowConfig(method="raft-small")
+
+
 def test_bfloat16_is_taken_only_where_it_agrees_with_float32(tmp_path, raft_state, monkeypatch, capsys):
     torch.save(raft_state, tmp_path / "raft.pth")
     flow = FlowConfig(method="raft", weights=tmp_path / "raft.pth", size=(128, 128), short_side=48, iterations=2)

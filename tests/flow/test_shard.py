@@ -35,9 +35,9 @@ def frames_index(tmp_path):
     return write_frames(tmp_path / "frames" / "0000.parquet", clips, gone=("missing", "no file"))
 
 
-def run(tmp_path, frames_index, workers=1, name="flow", **flow):
+def run(tmp_path, frames_index, workers=1, name="flow", mds=None, **flow):
     out = tmp_path / name / "set" / "0000.parquet"
-    job = FlowJob(flow=FLOW.model_copy(update=flow), mds=MDSConfig(stride=1, fields=3), device="cpu")
+    job = FlowJob(flow=FLOW.model_copy(update=flow), mds=MDSConfig(**{"stride": 1, "fields": 3} | (mds or {})), device="cpu")
     flow_shard(job, frames_index, frames_index.with_suffix(".tar"), out.with_suffix(".tar"), out, workers)
     return Shards([out])
 
@@ -99,6 +99,21 @@ def test_a_tar_elsewhere_is_refused(tmp_path, frames_index):
 def test_pairs_need_both_frames():
     assert field_pairs(np.array([0, 2, 4, 6, 10]), 4) == [(0, 2), (1, 3), (3, 4)]
     assert field_pairs(np.array([0, 5]), 4) == []
+
+
+def test_a_field_at_every_second_kept_frame(tmp_path, frames_index):
+    """The fields at step 2 are every second one of those at step 1, to the byte; so are the frames, and starts are chosen among them."""
+    assert field_pairs(np.array([0, 2, 4, 6, 8, 10]), 4, step=2) == [(0, 2), (2, 4)]
+    assert field_pairs(np.array([0, 2, 4, 6, 8, 10, 12]), 6, step=2) == [(0, 3), (2, 5)]  # the second frame is between two starts
+    every, second = run(tmp_path, frames_index), run(tmp_path, frames_index, name="second", mds={"stride": 2}, step=2)
+    row = every.row("good")
+    assert second.frames(row).tolist() == [0, 4, 8, 12] and every.frames(row)[::2].tolist() == [0, 4, 8, 12]
+    assert [second.read(row, k) for k in range(4)] == [every.read(row, 2 * k) for k in range(4)]
+    assert np.array_equal(second.column("scale", row), every.column("scale", row)[::2])
+    fields = computed_fields(frames_index, row)[::2]
+    scores, allowed, _ = score_clip([fields], MDSConfig(stride=1, fields=3))  # 2 kept frames are 1 field
+    assert np.array_equal(second.column("score", row), scores)
+    assert second.column("allowed", row).tolist() == allowed.tolist() and 0 < allowed.sum() < 4
 
 
 def flow_source(flow):

@@ -133,7 +133,7 @@ def test_keys_without_effect_are_notes(tmp_path):
     ]
     values = tiny_config(tmp_path)
     values["flow"] |= {"batch": 4, "iterations": 2}
-    assert "note: flow.batch, flow.iterations: used only with method: raft" in describe(load_config(values))
+    assert "note: flow.batch, flow.iterations: used only with method: raft or raft-small" in describe(load_config(values))
 
 
 def test_a_paper_that_is_none_is_noted(tmp_path):

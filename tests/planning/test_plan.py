@@ -12,6 +12,7 @@ import yaml
 from mscl.config.schema import load_config
 from mscl.planning import command, network
 from mscl.planning.count import count_jobs, count_videos, facts_of, trainings
+from mscl.planning.memory import finetune_need
 from mscl.planning.plan import make_plan
 from mscl.planning.rates import Rates, load_rates
 from mscl.planning.training import makespan
@@ -86,7 +87,7 @@ def test_planned_checkpoint_size_is_the_real_size(prepared, tmp_path):
     sum(p.sum() for p in model.parameters()).backward()
     optimizer.step()
     save_checkpoint(tmp_path / "c.pt", {"model": model.state_dict(), "optimizer": optimizer.state_dict()}, "")
-    _, planned = network.finetune_bytes(job, 12)
+    planned = finetune_need(job, 12, 8, "cpu").sizes.checkpoint
     many = len(list(model.state_dict())) + 3 * len(list(model.parameters()))  # each tensor has a header and padding in the file
     assert planned < (tmp_path / "c.pt").stat().st_size < planned + many * 400
 

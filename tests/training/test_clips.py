@@ -7,6 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from mscl.config.schema import ClipConfig
+from mscl.flow.shard import flow_shard
 from mscl.stages import build
 from mscl.store.shards import Shards
 from mscl.training import partial
@@ -89,6 +90,27 @@ def test_a_sample_has_frames_and_flow_of_the_same_times_and_depends_on_the_epoch
     assert np.array_equal(sample["query_rgb"], clips[3]["query_rgb"])
     clips.set_epoch(1)
     assert not np.array_equal(sample["query_rgb"], clips[3]["query_rgb"])
+
+
+def test_where_every_second_frame_has_a_field_clips_start_at_these_and_each_wanted_field_is_there(prepared, tmp_path):
+    config = prepared.model_copy(update={"flow": prepared.flow.model_copy(update={"step": 2})})
+    job = build.pretrain_job(config, "r18", "mscl", 0)
+    source = job.sources[0].model_copy(update={"flow": tmp_path / "flow"})
+    for index, flow in zip(source.frame_indexes(), source.flow_indexes()):
+        flow_shard(build.flow_job(config), index, index.with_suffix(".tar"), flow.with_suffix(".tar"), flow)
+    rows = pretrain_rows([source], "train")
+    switches = job.switches.model_copy(update={"family": "my.own:Method", "clips": 2})  # of which samples have their starts
+    clips = PretrainClips(rows, job.clip, job.augment, switches, 32, job.seed)
+    for i, (_, store, clip_id) in enumerate(rows):
+        row = store.row(clip_id)
+        grid, allowed = store.frames(row), store.column("allowed", row).astype(bool)
+        assert grid.tolist() == list(range(0, 22, 2))  # 24 frames, fields from i to i + 2
+        starts = possible_starts(grid, allowed, job.clip)
+        sample = clips[i]
+        assert {sample["query_start"], sample["key_start"]} <= set(starts.tolist()) <= set(grid.tolist())
+        assert set(range(sample["query_start"], sample["query_start"] + 14, 4)) <= set(grid.tolist())
+    plain = PretrainClips([(f, None, c) for f, _, c in rows], job.clip, job.augment, switches, 32, job.seed)
+    assert any(plain[i]["query_start"] % 2 for i in range(24))  # a method without flow starts at any kept frame
 
 
 @pytest.mark.parametrize("workers", [1, 2])

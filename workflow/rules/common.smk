@@ -146,8 +146,8 @@ def gpus(wildcards=None, processes=1):
 
 
 def flow_gpus(wildcards):
-    """GPUs of a flow job: only RAFT uses one."""
-    return gpus() if cfg.flow.method == "raft" else 0
+    """GPUs of a flow job: DIS uses none."""
+    return gpus() if cfg.flow.on_gpu else 0
 
 
 def cpus_of(number):
