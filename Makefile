@@ -1,6 +1,7 @@
 # make demo     run the whole pipeline on generated videos, on a CPU, up to the report
 # make test     run the tests
 # make unlock   after Snakemake was killed, remove its lock; CONFIG=config/mine.yaml: for that configuration
+# make lock-check  tell which stages of dvc.lock are stale by code or settings, in seconds (docs/dvc.md)
 # make restore  restore the files recorded in dvc.lock from the DVC remote (docs/dvc.md); ONLY=tables: without data and weights
 # make lint     run the style checks
 # make clean    remove the demo's data and results
@@ -16,7 +17,7 @@ export XDG_CACHE_HOME := $(CURDIR)/$(CACHE)
 export MPLCONFIGDIR := $(CURDIR)/$(CACHE)/matplotlib
 endif
 
-.PHONY: demo test unlock restore lint clean install
+.PHONY: demo test unlock lock-check restore lint clean install
 .DEFAULT_GOAL := demo
 
 install: $(INSTALLED)
@@ -43,6 +44,9 @@ test: $(INSTALLED)
 
 unlock: $(INSTALLED)
 	$(BIN)/snakemake --unlock --cores 1 $(if $(CONFIG),--configfile $(CONFIG))
+
+lock-check: $(INSTALLED)
+	@$(BIN)/python -m workflow.recorded $(if $(EXPERIMENT),--experiment $(EXPERIMENT))
 
 restore: $(INSTALLED)
 	@$(BIN)/python -m workflow.restore $(if $(ONLY),--only $(ONLY)) $(if $(REMOTE),--remote $(REMOTE)) $(if $(FORCE),--force)

@@ -1,6 +1,8 @@
 """`dvc repro` from a clean clone to the report: what DVC versions, what reruns a stage, and that two runs give the same bits."""
 
 import json
+import re
+import shutil
 
 import pytest
 import yaml
@@ -9,7 +11,7 @@ from mscl.config.schema import load_config
 from mscl.stages.table import STAGES, planned
 from tests.config.test_foreign import foreign_config
 from tests.conftest import ROOT
-from tests.workflow.conftest import commit, run, tiny_clone
+from tests.workflow.conftest import attempt, commit, run, tiny_clone
 
 VOLATILE = (
     "results/demo/cards/",
@@ -80,6 +82,34 @@ def test_an_edit_of_code_or_settings_reruns_its_stage_and_what_follows(copy):
     config = yaml.safe_load(settings.read_text())
     settings.write_text(yaml.safe_dump(config | {"contrast": config["contrast"] | {"temperature": 0.2}}))
     assert changed() == {"pretrain", "report"}  # also finetune, as soon as the weights differ
+
+
+def test_stale_stages_are_told_without_data_and_without_running(copy):
+    def stale():
+        done = attempt(copy, "python", "-m", "workflow.recorded")
+        found = dict(re.findall(r"^  (\w+) +(.+)$", done.stdout, re.M))
+        assert not done.stderr and done.returncode == bool(found)
+        assert ("To mend it: dvc repro && git add dvc.lock" if found else "all 6 stages have the code and") in done.stdout
+        return found
+
+    shutil.rmtree(copy / "data")
+    shutil.rmtree(copy / "results")
+    assert stale() == {}
+    code = copy / "mscl/flow/mds.py"
+    code.write_text(code.read_text() + "EDITED = True\n")
+    assert stale() == {"flow": "mscl/flow", "pretrain": "mscl/flow", "finetune": "mscl/flow", "report": "mscl"}
+    run(copy, "git", "checkout", "-q", "mscl")
+    settings = copy / "config.yaml"
+    config = yaml.safe_load(settings.read_text())
+    settings.write_text(yaml.safe_dump(config | {"contrast": config["contrast"] | {"temperature": 0.2}}))
+    assert stale() == {"pretrain": "config.yaml: contrast", "report": "config.yaml: contrast"}
+    run(copy, "git", "checkout", "-q", "config.yaml")
+    lock = yaml.safe_load((copy / "dvc.lock").read_text())
+    del lock["stages"]["frames"]
+    lock["stages"]["flow"]["outs"][0]["md5"] = f"{0:032x}.dir"  # as after a merge of two branches
+    (copy / "dvc.lock").write_text(yaml.safe_dump(lock))
+    found = stale()
+    assert found["frames"] == "not recorded" and found["pretrain"].endswith("data/demo/flow (recorded with another hash by its stage)")
 
 
 # Stage of DVC -> the rows of the stage table that its Snakemake target runs.
