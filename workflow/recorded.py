@@ -32,7 +32,7 @@ def command(run: Callable[[argparse.Namespace], None], parser: argparse.Argument
     parser.add_argument("--experiment", help="the folder below experiments/ (default: the demo, config.yaml)")
     arguments = parser.parse_args()
     os.chdir(ROOT)
-    for name in ("dvc", "dvc_objects", "dvc_data"):
+    for name in ("dvc", "dvc_objects", "dvc_data", "aiohttp_retry"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # their long warnings repeat the one-sentence errors
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited")  # from s3fs, without credentials
     try:
@@ -86,9 +86,19 @@ class Recorded:
         return Path(next(dep.def_path for stage in own for dep in stage.deps if isinstance(dep, ParamsDependency)))
 
     @property
+    def files(self) -> list[str]:
+        """Every dvc.yaml and dvc.lock of the stages."""
+        found = {Path(stage.path).relative_to(ROOT).as_posix() for stage in self.stages}
+        return sorted(name for path in found for name in (path, path.removesuffix("yaml") + "lock"))
+
+    @property
     def outs(self) -> list[Output]:
         """Every output, of all stages."""
         return [out for stage in self.stages for out in stage.outs]
+
+    def outs_below(self, folder: Path) -> list[Output]:
+        """The outputs below a folder."""
+        return [out for out in self.outs if out.def_path.startswith(f"{folder}/")]
 
     def stale(self) -> dict[str, list[str]]:
         """Stage -> what has changed since dvc.lock was written: code, settings, command, or the output of an earlier stage.
@@ -132,8 +142,9 @@ def check(arguments: argparse.Namespace) -> None:
         width = max(map(len, stale))
         for name, changes in stale.items():
             print(f"  {name:{width}}  {', '.join(changes)}")
+        locks = [file for file in recorded.files if file.endswith(".lock")]
         print(
-            f"To mend it: {recorded.repro} && git add {recorded.lock}\n"
+            f"To mend it: {recorded.repro} && git add {' '.join(locks)}\n"
             "Snakemake runs only the jobs that a change concerns (for comments, none). Later stages run if their inputs change."
         )
         raise SystemExit(1)
