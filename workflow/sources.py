@@ -63,7 +63,9 @@ class Remote:
         except TRANSFER as error:
             raise RecordError(f"{self.where} cannot be used: {line(error)}") from None
 
-    mend = "run `dvc push` on the machine that has them"
+    mend = (
+        "run `dvc push` on the machine that has them, or restore less: ONLY=results leaves out the data, ONLY=tables also weights"
+    )
 
     def holds(self, config: Config) -> str | None:
         """What is restored from it if nothing else is said: everything."""
