@@ -20,6 +20,8 @@ from dvc.output import Output
 from dvc.repo import Repo
 from dvc.stage import PipelineStage
 
+from mscl.stages.pipelines import check_pipeline
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -134,6 +136,8 @@ def line(error: BaseException) -> str:
 def check(arguments: argparse.Namespace) -> None:
     """Print the stale stages and the command that mends them. Raises SystemExit with code 1 if there are any."""
     with Recorded(arguments.experiment) as recorded:
+        if arguments.experiment:
+            check_pipeline(recorded.config)
         stale, stages = recorded.stale(), len(recorded.stages)
         if not stale:
             print(f"{recorded.lock}: all {stages} stages have the code and the settings of this checkout")

@@ -87,7 +87,7 @@ class Remote:
 class Bundle:
     """A tar made by `make bundle`: files at their paths below one folder. Raises RecordError if it is none, or unsafe.
 
-    It must not be compressed, so that no member can be larger than the file.
+    It must not be compressed or sparse, so that no member can be larger than the file.
     """
 
     mend = "the bundle was made without them or at another commit, which its README.md names"
@@ -107,7 +107,7 @@ class Bundle:
     def _members(self) -> Iterator[tuple[str, tarfile.TarInfo]]:
         for member in self.tar:
             check_name(member.name, self.path)
-            if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+            if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
                 raise RecordError(
                     f"{self.path}: {member.name} is a link, a folder or another special file, which no bundle has; it is refused"
                 )
@@ -160,7 +160,7 @@ def fetch(repo: Repo, wanted: dict[str, str], source: Remote | Bundle) -> None:
     for name, md5 in wanted.items():
         stored = Path(repo.cache.local.oid_to_path(md5))
         if (found := md5_of(stored)) != md5.removesuffix(".dir"):
-            stored.unlink()
+            stored.unlink(missing_ok=True)
             damaged.append(f"{name}: expected md5 {md5}, found {found}")
     if damaged:
         more = f" (and {len(damaged) - 1} more files)" if len(damaged) > 1 else ""

@@ -246,6 +246,5 @@ def _check_results(mine: _Given, stage: dict[str, Any], homes: dict[str, Path]) 
     for out in map(Path, _names(stage["outs"])):
         for theirs, home in homes.items():
             if out.is_relative_to(theirs) or Path(theirs).is_relative_to(out):
-                raise ConfigError(
-                    f"{mine.path}: paths.results: {theirs} is an output of {home}; give each experiment a folder of its own"
-                )
+                cure = "give each experiment a folder of its own" + (f", or delete {home.parent}" if home != MAIN else "")
+                raise ConfigError(f"{mine.path}: paths.results: {theirs} is an output of {home}; {cure}")

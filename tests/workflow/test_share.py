@@ -69,10 +69,13 @@ def test_a_new_experiment_is_run_pushed_and_restored_in_a_fresh_clone(source, tm
     assert "experiments/third/dvc.yaml: missing (experiments here: own, second)" in refused(fresh, "--experiment", "third")
 
     settings = fresh / "config/second.yaml"
-    settings.write_text(settings.read_text().replace("seeds:\n- 1", "seeds:\n- 2"))
+    text = settings.read_text()
+    settings.write_text(text.replace("seeds:\n- 1", "seeds:\n- 2"))
     done = attempt(fresh, "python", "-m", "workflow.recorded", "--experiment", "second")
     assert done.returncode == 1 and "experiments/second/dvc.yaml:finetune  config/second.yaml: seeds" in done.stdout
     assert "dvc repro experiments/second/dvc.yaml && git add experiments/own/dvc.lock experiments/second/dvc.lock" in done.stdout
+    settings.write_text(text.replace("data/own\n", "data/elsewhere\n"))
+    assert "experiments/second/dvc.yaml: not the stages of config/second.yaml" in attempt(fresh, *done.args).stderr
 
 
 def test_results_come_from_a_plain_web_server(source, tmp_path):
@@ -202,10 +205,17 @@ def other_content(ending: str):
     return change
 
 
+def sparse(member, content):
+    if member.name.endswith("/data.json"):
+        member.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": str(10**13)}  # 10 TB of zeros
+    return member, content
+
+
 ATTACKS = {
     "a name outside": (renamed("mscl-demo/../../.bashrc"), "would be written outside the folder"),
     "an absolute name": (renamed("/etc/cron.d/x"), "would be written outside the folder"),
     "a link": (linked, "results/demo/data.json is a link, a folder or another special file"),
+    "a file of zeros": (sparse, "results/demo/data.json is a link, a folder or another special file"),
     "other weights": (other_content("mscl/seed0/weights.safetensors"), "seed0/weights.safetensors: expected md5 "),
     "another file list": (other_content(".dir"), ".dir: expected md5 "),
     "a missing file": (
