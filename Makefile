@@ -1,7 +1,9 @@
 # make demo     run the whole pipeline on generated videos, on a CPU, up to the report
 # make test     run the tests
 # make unlock   after Snakemake was killed, remove its lock; CONFIG=config/mine.yaml: for that configuration
+# make lock-check  tell which stages of dvc.lock are stale by code or settings, in seconds (docs/dvc.md)
 # make restore  restore the files recorded in dvc.lock from the DVC remote (docs/dvc.md); ONLY=tables: without data and weights
+# make bundle   write one archive with the recorded results; DATA=1: and frames and flow; ONLY=tables: without weights
 # make lint     run the style checks
 # make clean    remove the demo's data and results
 PYTHON ?= python3
@@ -16,7 +18,7 @@ export XDG_CACHE_HOME := $(CURDIR)/$(CACHE)
 export MPLCONFIGDIR := $(CURDIR)/$(CACHE)/matplotlib
 endif
 
-.PHONY: demo test unlock restore lint clean install
+.PHONY: demo test unlock lock-check restore bundle lint clean install
 .DEFAULT_GOAL := demo
 
 install: $(INSTALLED)
@@ -44,8 +46,16 @@ test: $(INSTALLED)
 unlock: $(INSTALLED)
 	$(BIN)/snakemake --unlock --cores 1 $(if $(CONFIG),--configfile $(CONFIG))
 
+lock-check: $(INSTALLED)
+	@$(BIN)/python -m workflow.recorded $(if $(EXPERIMENT),--experiment $(EXPERIMENT))
+
 restore: $(INSTALLED)
-	@$(BIN)/python -m workflow.restore $(if $(ONLY),--only $(ONLY)) $(if $(REMOTE),--remote $(REMOTE)) $(if $(FORCE),--force)
+	@$(BIN)/python -m workflow.restore $(if $(EXPERIMENT),--experiment $(EXPERIMENT)) $(if $(FROM),--from "$(FROM)") \
+	  $(if $(ONLY),--only $(ONLY)) $(if $(REMOTE),--remote $(REMOTE)) $(if $(FORCE),--force)
+
+bundle: $(INSTALLED)
+	@$(BIN)/python -m workflow.bundle $(if $(EXPERIMENT),--experiment $(EXPERIMENT)) $(if $(TO),--to "$(TO)") \
+	  $(if $(ONLY),--only $(ONLY)) $(if $(DATA),--data)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Files whose tests run in one process, one after the other: they share a finished run, or the cores of a cluster.
 TOGETHER = {
     "test_slurm.py": "slurm",
-    **dict.fromkeys(("test_dvc.py", "test_restore.py"), "dvc"),
+    **dict.fromkeys(("test_dvc.py", "test_restore.py", "test_share.py"), "dvc"),
     **dict.fromkeys(("test_citizen.py", "test_pipeline.py", "test_rerun.py"), "finished"),
 }
 

@@ -18,6 +18,7 @@ from typing import Annotated
 
 import typer
 
+from mscl.cli.dvc import dvc
 from mscl.cli.features import features
 from mscl.cli.publish import publish
 from mscl.cli.store import store
@@ -33,6 +34,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 app.add_typer(store, name="store")
 app.command()(features)
 app.command()(publish)
+app.command()(dvc)
 
 Job = Annotated[str, typer.Option("--job", help="The stage's settings: JSON text or a JSON file.")]
 Workers = Annotated[int, typer.Option(help="Number of worker processes or threads.")]

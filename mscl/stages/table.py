@@ -85,6 +85,13 @@ def made_by(config: Config, *names: str) -> list[str]:
     return [path for p in planned(config, *names) for path in p.stage.makes(at, **p.values).values()]
 
 
+def made_of(config: Config, dataset: str, *names: str) -> list[str]:
+    """The output files of the named stages for one data set."""
+    at = Layout(config)
+    mine = [p for p in planned(config, *names) if p.values["dataset"] == dataset]
+    return [path for p in mine for path in p.stage.makes(at, **p.values).values()]
+
+
 # The jobs of each stage.
 
 

@@ -1,15 +1,18 @@
 """`dvc repro` from a clean clone to the report: what DVC versions, what reruns a stage, and that two runs give the same bits."""
 
 import json
+import re
+import shutil
 
 import pytest
 import yaml
 
 from mscl.config.schema import load_config
+from mscl.stages.pipelines import ROWS
 from mscl.stages.table import STAGES, planned
 from tests.config.test_foreign import foreign_config
 from tests.conftest import ROOT
-from tests.workflow.conftest import commit, run, tiny_clone
+from tests.workflow.conftest import attempt, commit, run, tiny_clone
 
 VOLATILE = (
     "results/demo/cards/",
@@ -82,33 +85,52 @@ def test_an_edit_of_code_or_settings_reruns_its_stage_and_what_follows(copy):
     assert changed() == {"pretrain", "report"}  # also finetune, as soon as the weights differ
 
 
-# Stage of DVC -> the rows of the stage table that its Snakemake target runs.
-TARGETS = {
-    "data": ("download", "dataset", "manifest"),
-    "frames": ("frames",),
-    "flow": ("flow",),
-    "pretrain": ("adopt", "pretrain"),
-    "finetune": ("finetune", "linear", "embed", "frozen"),
-    "report": ("data_health", "flow_error", "analysis", "report"),
-}
+def test_stale_stages_are_told_without_data_and_without_running(copy):
+    def stale():
+        done = attempt(copy, "python", "-m", "workflow.recorded")
+        found = dict(re.findall(r"^  (\w+) +(.+)$", done.stdout, re.M))
+        assert not done.stderr and done.returncode == bool(found)
+        assert ("To mend it: dvc repro && git add dvc.lock" if found else "all 6 stages have the code and") in done.stdout
+        return found
+
+    shutil.rmtree(copy / "data")
+    shutil.rmtree(copy / "results")
+    assert stale() == {}
+    code = copy / "mscl/flow/mds.py"
+    code.write_text(code.read_text() + "EDITED = True\n")
+    assert stale() == {"flow": "mscl/flow", "pretrain": "mscl/flow", "finetune": "mscl/flow", "report": "mscl"}
+    run(copy, "git", "checkout", "-q", "mscl")
+    settings = copy / "config.yaml"
+    config = yaml.safe_load(settings.read_text())
+    settings.write_text(yaml.safe_dump(config | {"contrast": config["contrast"] | {"temperature": 0.2}}))
+    assert stale() == {"pretrain": "config.yaml: contrast", "report": "config.yaml: contrast"}
+    run(copy, "git", "checkout", "-q", "config.yaml")
+    lock = yaml.safe_load((copy / "dvc.lock").read_text())
+    del lock["stages"]["frames"]
+    lock["stages"]["flow"]["outs"][0]["md5"] = f"{0:032x}.dir"  # as after a merge of two branches
+    (copy / "dvc.lock").write_text(yaml.safe_dump(lock))
+    found = stale()
+    assert found["frames"] == "not recorded" and found["pretrain"].endswith(
+        "data/demo/flow (recorded with another hash by its stage)"
+    )
 
 
 def test_dvc_has_a_stage_for_every_row_of_the_stage_table():
-    assert sorted(name for names in TARGETS.values() for name in names) == sorted(STAGES)
+    assert sorted(name for names in ROWS.values() for name in names) == sorted(STAGES)
 
 
-@pytest.mark.parametrize("stage", TARGETS)
+@pytest.mark.parametrize("stage", ROWS)
 def test_a_stage_depends_on_all_code_that_its_rules_run(stage):
     """Snakemake follows imports itself. dvc.yaml lists folders, which must contain every imported file."""
     deps = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["deps"]
     config = load_config(ROOT / "config.yaml")
-    jobs = [(config, job) for job in planned(config, *TARGETS[stage])]
+    jobs = [(config, job) for job in planned(config, *ROWS[stage])]
     paths = {"download": ROOT / "config/paper.yaml", "linear": ROOT / "config/severe.yaml", "adopt": foreign_config("of others")}
     paths["embed"] = paths["linear"]
-    for absent in {"download", "linear", "embed", "adopt"} & set(TARGETS[stage]):  # stages that the demo does not have
+    for absent in {"download", "linear", "embed", "adopt"} & set(ROWS[stage]):  # stages that the demo does not have
         other = load_config(paths[absent])
         jobs += [(other, job) for job in planned(other, absent)]
-    assert {job.stage.name for _, job in jobs} == set(TARGETS[stage])
+    assert {job.stage.name for _, job in jobs} == set(ROWS[stage])
     run_by = {path for of, job in jobs for path in job.stage.code_hashes(job.stage.settings(of, job.values))}
     lacking = [path for path in run_by if not any(path == dep or path.startswith(f"{dep}/") for dep in deps)]
     assert not lacking

@@ -143,6 +143,9 @@ rule flow:
         " --workers {resources.cpus_per_task} 2>&1 | keep {log:q} {params.label:q}"
 
 
+# Targets of DVC: all data sets (dvc.yaml), and each alone (experiments/, whose data sets may be shared).
+
+
 rule listed:
     input:
         made_by(cfg, "manifest"),
@@ -156,3 +159,24 @@ rule extracted:
 rule prepared:
     input:
         made_by(cfg, "frames", "flow"),
+
+
+for one in build.used_datasets(cfg):
+
+    rule:
+        name:
+            f"listed_{one}"
+        input:
+            made_of(cfg, one, "manifest"),
+
+    rule:
+        name:
+            f"extracted_{one}"
+        input:
+            made_of(cfg, one, "frames"),
+
+    rule:
+        name:
+            f"prepared_{one}"
+        input:
+            made_of(cfg, one, "frames", "flow"),
