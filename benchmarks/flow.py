@@ -1,34 +1,50 @@
-"""Flow of one shard, compared with a plain OpenCV loop on the same stored frames; on a GPU also the rate of RAFT in fields/s.
+"""Flow: its rate beside a plain OpenCV loop, its error against exact flow, and what `flow.step` does to the motion scores.
 
-    python -m benchmarks.flow [--clips 12] [--repeats 3] [--raft WEIGHTS]
+    python -m benchmarks.flow rate [--clips 12] [--repeats 3] [--raft WEIGHTS] [--raft-small WEIGHTS]
+    python -m benchmarks.flow error [--clips 6] [--raft WEIGHTS] [--raft-small WEIGHTS]
+    python -m benchmarks.flow step VIDEO...
 
 The plain loop is the usual code: read a JPEG as grey, resize, DISOpticalFlow.calc (medium preset), one thread. `with storing`
 also resizes u and v to the stored size, clips them to 20 pixels, and encodes two JPEGs. Ours is `flow_shard`: the same without
-clipping, plus motion scores (MDS), tar, index and checksum.
+clipping, plus motion scores (MDS), tar, index and checksum. On a GPU with weights also the rate of RAFT.
+
+`error`: generated videos, whose exact flow is known. End-point error over the pixels whose target is visible, and the rank
+correlation (Spearman) of a video's motion scores with those of its exact flow. RAFT is left out where its weights are not given.
+
+`step`: DIS on real videos. Scores at step n against those of the same starts at step 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
+import statistics
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import torch
 
-from benchmarks.common import cpu_seconds, interleaved, kinetics_like, machine, manifest, versions
+from benchmarks.common import cpu_seconds, kinetics_like, machine, manifest, versions
 from mscl.config.datasets import FramesConfig
-from mscl.config.schema import FlowConfig, MDSConfig
+from mscl.config.schema import FlowConfig, MDSConfig, load_config
+from mscl.datasets.generated.embedded import exact_flow, write_dataset
 from mscl.flow.estimate import make_estimator
 from mscl.flow.grid import stored_size
+from mscl.flow.mds import allowed_starts, differences, of_fields, score_clip, start_scores
 from mscl.flow.shard import field_pairs, flow_shard
 from mscl.stages.jobs import FlowJob, FramesJob
-from mscl.store.jpeg import decode_rgb
+from mscl.store.jpeg import decode_gray, decode_rgb
 from mscl.store.shards import Shards
 from mscl.video.extract import extract_shard
+from mscl.video.ffmpeg import decode
 
+ROOT = Path(__file__).resolve().parents[1]
+SIZE = (256, 320)  # H, W of generated videos
 FLOW = FlowConfig(method="dis", gap=8, size=(384, 640), short_side=128)
 
 
@@ -61,11 +77,9 @@ def ours(index: Path, out: Path) -> None:
     flow_shard(job, index, index.with_suffix(".tar"), out / "0.tar", out / "0.parquet", workers=1)
 
 
-def raft(index: Path, weights: Path, precision: str) -> float:
-    """The rate of RAFT-large on the GPU in fields/s, after a first clip to warm up."""
-    import time
-
-    flow = FLOW.model_copy(update={"method": "raft", "weights": weights, "precision": precision})
+def raft(index: Path, method: str, weights: Path, precision: str) -> float:
+    """The rate of RAFT on the GPU in fields/s, after a first clip to warm up."""
+    flow = FLOW.model_copy(update={"method": method, "weights": weights, "precision": precision})
     shards, estimator = Shards([index]), make_estimator(flow, "cuda")
     fields, began = 0, 0.0
     for row in range(len(shards)):
@@ -76,13 +90,8 @@ def raft(index: Path, weights: Path, precision: str) -> float:
     return fields / (time.perf_counter() - began)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--clips", type=int, default=12)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--raft", type=Path, help="torchvision's raft_large weights, for a machine with a GPU")
-    a = parser.parse_args()
-    print(f"{machine()}; {versions('opencv-python-headless', 'torch', 'torchvision')}")
+def rate(a: argparse.Namespace) -> None:
+    """Print the rates."""
     with tempfile.TemporaryDirectory() as scratch:
         tmp = Path(scratch)
         videos = kinetics_like(tmp / "videos", min(a.clips, 6))
@@ -97,20 +106,105 @@ def main() -> None:
             "plain loop with storing": lambda: bare(index, True),
             "mscl flow": lambda: ours(index, tmp / "out"),
         }
-        wall, cpu = interleaved(a.repeats, **ways), {name: cpu_seconds(way) for name, way in ways.items()}
-        for name, seconds in wall.items():
-            print(f"{name:24s} {fields / seconds:7.1f} fields/s   {1000 * cpu[name] / fields:6.2f} ms of CPU per field")
+        cpu = {name: statistics.median(found) for name, found in _in_turns(a.repeats, ways).items()}
+        for name in ways:
+            print(f"{name:24s} {1000 * cpu[name] / fields:6.2f} ms of CPU per field")
         for rival in ("plain loop", "plain loop with storing"):
-            print(
-                f"ratio of rates, mscl / {rival}: wall time {wall[rival] / wall['mscl flow']:.2f}, CPU time {cpu[rival] / cpu['mscl flow']:.2f}"
-            )
-        if a.raft and torch.cuda.is_available():
-            for precision in ("float32", "bfloat16"):
-                print(
-                    f"RAFT-large {precision}, batch {FLOW.batch}: {raft(index, a.raft, precision):.1f} fields/s on {torch.cuda.get_device_name()}"
-                )
-        else:
+            print(f"ratio of rates, mscl / {rival}: CPU time {cpu[rival] / cpu['mscl flow']:.2f}")
+        for method, weights in _rafts(a):
+            for precision in ("float32", "tf32") if torch.cuda.is_available() else ():
+                found = raft(index, method, weights, precision)
+                print(f"{method} {precision}, batch {FLOW.batch}: {found:.1f} fields/s on {torch.cuda.get_device_name()}")
+        if not (_rafts(a) and torch.cuda.is_available()):
             print("RAFT: not measured here (no GPU, or no weights)")
+
+
+def _in_turns(repeats: int, ways: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
+    """CPU seconds of each way. They take turns, so that other load on the machine, which slows the memory, affects all of them."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            found[name].append(cpu_seconds(way))
+    return found
+
+
+def _rafts(a: argparse.Namespace) -> list[tuple[str, Path]]:
+    return [(method, weights) for method, weights in (("raft", a.raft), ("raft-small", a.raft_small)) if weights]
+
+
+def error(a: argparse.Namespace) -> None:
+    """Print the error of each method against exact flow."""
+    dataset = load_config(ROOT / "config.yaml").datasets["motion_kinetics"]
+    embedded = dataset.embedded.model_copy(update={"clips": {"train": a.clips}, "size": SIZE[::-1], "frames": 64})
+    methods = [("dis", None), *_rafts(a)]
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        made = dataset.model_copy(update={"embedded": embedded, "root": Path(scratch)})
+        write_dataset(made)
+        for path in sorted((Path(scratch) / dataset.videos).rglob(f"*{dataset.row.suffix}"))[: a.clips]:
+            frames = np.stack([decode_rgb(j) for j in decode(path, FramesConfig(step=2, short_side=SIZE[0], quality=2)).jpegs])
+            pairs = field_pairs(np.arange(len(frames)) * 2, FLOW.gap)
+            exact, valid = zip(
+                *(exact_flow(embedded, dataset.format, path.stem, 2 * i, 2 * i + FLOW.gap, SIZE) for i, _ in pairs)
+            )
+            true, valid = np.stack(exact), np.stack(valid)
+            scores = score_clip([true], MDSConfig())[0]
+            moving = valid & (np.linalg.norm(true, axis=-1) > 0.5)
+            for method, weights in methods:
+                flow = FLOW.model_copy(update={"method": method, "weights": weights, "size": SIZE})
+                found = np.stack(make_estimator(flow, "auto")(frames, pairs))
+                off = np.linalg.norm(found - true, axis=-1)
+                rank = _rank(score_clip([found], MDSConfig())[0], scores)
+                row = {"EPE, px": off[valid].mean(), "EPE of what moves, px": off[moving].mean(), "MDS rank correlation": rank}
+                rows.append({"method": method} | row)
+    print(f"{a.clips} generated videos at {SIZE[0]} x {SIZE[1]}, gap {FLOW.gap}")
+    print(pd.DataFrame(rows).groupby("method", sort=False).mean().round(3).to_markdown())
+    for method in {"raft", "raft-small"} - {method for method, _ in methods}:
+        print(f"{method}: not measured here (no weights given)")
+
+
+def step(a: argparse.Namespace) -> None:
+    """Print what `flow.step` does to d, to the scores and to the starts."""
+    rows = []
+    for path in a.videos:
+        frames = np.stack([decode_gray(j) for j in decode(path, FramesConfig(step=2, short_side=256)).jpegs])
+        pairs, estimate = field_pairs(np.arange(len(frames)) * 2, FLOW.gap), make_estimator(FLOW, "cpu")
+        fields = [field for at in range(0, len(pairs), 16) for field in estimate(frames, pairs[at : at + 16])]
+        d = {n: differences([fields[::n]], MDSConfig().pool) for n in (1, 2, 4)}
+        scores = {n: start_scores(d[n], of_fields(MDSConfig(), n)) for n in d}
+        allowed = allowed_starts(scores[1])[0]
+        for n in (2, 4):
+            chosen, before = allowed_starts(scores[n])[0], allowed[::n]
+            rows.append({
+                "flow.step": n,
+                "mean d, times that at step 1": d[n][:-1].mean() / d[1][:-1].mean(),
+                "rank correlation of scores": _rank(scores[n], scores[1][::n]),
+                "allowed starts that step 1 allows, %": 100 * before[chosen].mean(),
+                "starts that step 1 allows and that stay, %": 100 * chosen[before].mean(),
+                "allowed starts per video": chosen.sum(),
+                "at step 1": allowed.sum(),
+            })  # fmt: skip
+    table = pd.DataFrame(rows).groupby("flow.step")
+    print(f"{len(a.videos)} videos, DIS at {FLOW.size[0]} x {FLOW.size[1]}")
+    print(table.mean().round(2).T.to_markdown())
+    print(f"smallest rank correlation: {table['rank correlation of scores'].min().round(2).to_dict()}")
+
+
+def _rank(a: np.ndarray, b: np.ndarray) -> float:
+    return float(pd.Series(a).corr(pd.Series(b), method="spearman"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("part", choices=["rate", "error", "step"])
+    parser.add_argument("videos", type=Path, nargs="*", help="of `step`")
+    parser.add_argument("--clips", type=int, default=12)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--raft", type=Path, help="torchvision's raft_large weights")
+    parser.add_argument("--raft-small", type=Path, help="torchvision's raft_small weights")
+    a = parser.parse_args()
+    print(f"{machine()}; {versions('opencv-python-headless', 'torch', 'torchvision')}")
+    {"rate": rate, "error": error, "step": step}[a.part](a)
 
 
 if __name__ == "__main__":

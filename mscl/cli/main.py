@@ -109,6 +109,7 @@ def plan(
     save_rates: Annotated[Path | None, typer.Option(help="Write the rates to this file for later use.")] = None,
     gpu_tflops: Annotated[float | None, typer.Option(help="Sustained TFLOP/s of one GPU in training.")] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write the plan to this JSON file.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Print all tables, not only the summary.")] = False,
 ) -> None:
     """Estimate the cost of a configuration before it runs: jobs, disk space, CPU and GPU hours, each with its origin."""
     from mscl.config.overlay import read_words
@@ -125,6 +126,7 @@ def plan(
         save=save_rates,
         gpu_tflops=gpu_tflops,
         json_out=json_out,
+        everything=everything,
     )
 
 

@@ -26,8 +26,9 @@ def run_plan(
     save: Path | None = None,
     gpu_tflops: float | None = None,
     json_out: Path | None = None,
+    everything: bool = False,
 ) -> None:
-    """Print the plan of a configuration, and write it to `json_out` if given.
+    """Print the summary of the plan of a configuration, or `everything` of it, and write it to `json_out` if given.
 
     This machine is measured first if `probe` is true and no file of `rates` is given. The rates are written to `save` if given.
     `gpus` or `gpu_tflops` (sustained TFLOP/s of one GPU) select a GPU if compute.device is auto. Raises ValueError with one
@@ -50,7 +51,7 @@ def run_plan(
     if save:
         save_rates(found, save)
     planned = make_plan(config, found, cpus or len(os.sched_getaffinity(0)), gpus or 1)
-    show(planned)
+    show(planned, everything)
     if json_out:
         write_json(json_out, planned)
 

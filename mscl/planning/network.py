@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from functools import partial
@@ -34,17 +35,23 @@ def feature_flops(job: jobs.FinetuneJob) -> float:
 
 
 def raft_flops(flow: FlowConfig) -> float:
-    """FLOPs of one flow field by RAFT (for a program: RAFT-small) at `flow.size`: updates cost the same, so one and two are counted."""
+    """FLOPs of one flow field by RAFT-large at `flow.size`: updates cost the same, so one and two are counted."""
+    one, two = _raft_flops(flow.size)
+    return one + (flow.iterations - 1) * (two - one)
+
+
+@functools.cache
+def _raft_flops(size: tuple[int, int]) -> tuple[float, float]:
+    """Of one update and of two."""
     from mscl.machine.torchvision import torchvision
 
-    model = on_meta(lambda: getattr(torchvision.models.optical_flow, flow.network or "raft_small")(weights=None)).eval()
+    model = on_meta(lambda: torchvision.models.optical_flow.raft_large(weights=None)).eval()
     with torch.no_grad(), counted(model) as counter:
-        image = torch.empty(1, 3, *flow.size)
+        image = torch.empty(1, 3, *size)
         model(image, image, num_flow_updates=1)
         one = counter.cost().flops
         model(image, image, num_flow_updates=2)
-    two = counter.cost().flops - one
-    return one + (flow.iterations - 1) * (two - one)
+    return one, counter.cost().flops - one
 
 
 class Sizes(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from itertools import groupby
 
 from rich import box
@@ -22,22 +23,94 @@ UNITS = {
 }
 
 
-def show(plan: dict, console: Console | None = None) -> None:
-    """Print all tables of a plan (from `make_plan`), the total hours and the warnings."""
+def show(plan: dict, everything: bool = False, console: Console | None = None) -> None:
+    """Print the summary of a plan (from `make_plan`), with `everything` all its tables, and the warnings."""
     console = console or Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
-    for title, table in TABLES.items():
-        console.print(f"[bold]{title}[/bold]")
+    summary = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, text in summary_of(plan):
+        summary.add_row(name, text)
+    console.print(summary)
+    for title, table in TABLES.items() if everything else ():
+        console.print(f"\n[bold]{title}[/bold]")
         console.print(table(plan))
-        console.print()
-    hours = plan["hours"]
-    machine = f"{hours['cpus']} CPUs" + (f" and {hours['gpus']} GPU(s)" if hours["gpu"] else "")
-    console.print(
-        f"Total: {_short(hours['gpu'])} GPU hours and {_short(hours['cpu'])} CPU hours; about {_time(hours['wall'])} on {machine}, "
-        "one stage after the other.\nNot included: download time, waiting time in a queue, the start of each job, and the fit of the "
-        "ridge probe and of the logistic regression, GradCAM and the report (minutes each)."
-    )
     for warning in plan["warnings"]:
         console.print(f"[bold]Note[/bold]: {warning}.", markup=True)
+    if not everything:
+        console.print("--all shows all tables: videos, jobs, disk, stages, every training, rates and assumptions.")
+
+
+def summary_of(plan: dict) -> list[tuple[str, str]]:
+    """The summary of a plan in ten lines at most: (what, text)."""
+    hours, disk, runs = plan["hours"], plan["disk"], plan["runs"]
+    kinds = Counter(run["kind"] for run in runs)
+    stages = sorted(hours["stages"].items(), key=lambda stage: -stage[1]["device_hours"])
+    parts = sorted(((k, p) for k, p in disk.items() if isinstance(p, dict) and k != "total"), key=lambda part: -part[1]["value"])
+    spent = {
+        device: ", ".join(
+            f"{name} {_short(s['device_hours'])}" for name, s in stages if s["device"] == device and s["device_hours"] >= 0.05
+        )
+        for device in ("gpu", "cpu")
+    }
+    trained = [run for run in runs if run["memory_bytes"]]
+    longest = max(runs, key=lambda run: run["hours"]["value"] / run["processes"], default=None)
+    machine = f"{hours['cpus']} CPUs" + (f" and {hours['gpus']} GPU(s)" if hours["gpu"] else "")
+    found = [
+        (
+            "Plan",
+            f"{plan['name']}: {sum(plan['jobs'].values()):,} jobs; " + ", ".join(f"{n} {kind}" for kind, n in kinds.items()),
+        ),
+        ("Videos", ", ".join(f"{name} {data['total']['value']:,.0f}" for name, data in plan["datasets"].items())),
+        ("Disk", f"{_bytes(disk['total'])} ({', '.join(f'{name} {_bytes(part)}' for name, part in parts)})"),
+        *(
+            (f"{device.upper()} hours", f"{_short(hours[device])} ({spent[device]})")
+            for device in ("gpu", "cpu")
+            if spent[device]
+        ),
+        (
+            "Time",
+            f"{_time(hours['wall'])} on {machine}, one stage after the other, without downloads and waiting{_longest(longest)}",
+        ),
+    ]
+    if trained:
+        most = max(trained, key=lambda run: run["memory_bytes"])
+        shown = _bytes({"value": most["memory_bytes"]})
+        found.append(
+            (f"{plan['device'].upper()} memory", f"up to {shown} in one process ({_network_of(most)}), within about 20 %")
+        )
+    found.append(("Assumed", _assumed(plan)))
+    if plan["savings"]:
+        found.append(("Would save", "; ".join(_saving(row, hours["stages"]["flow"]["device"]) for row in plan["savings"])))
+    return found
+
+
+def _longest(run: dict | None) -> str:
+    return "" if run is None else f"; longest run {_time(run['hours']['value'] / run['processes'])} ({_network_of(run)})"
+
+
+def _network_of(run: dict) -> str:
+    return f"{run['kind']} {run['model']}/{run['method']}"
+
+
+def _assumed(plan: dict) -> str:
+    """What the figures rest on that nobody has measured."""
+    used = plan["speed"]["origin"] == "assumed" and any(not run["step_seconds"]["note"] for run in plan["runs"])
+    found = [f"{plan['speed']['value']:g} TFLOP/s in training"] if used else []
+    keys = {key for data in plan["datasets"].values() for key, rate in data["rates"].items() if "assumed" in rate["origin"]}
+    found += [UNITS[key][0] for key in UNITS if key in keys]
+    if any("assumed" in run["loading_seconds"]["origin"] for run in plan["runs"]):
+        found.append("time to load a video")
+    if not found:
+        return "nothing"
+    return ", ".join(found) + (
+        ": GPU hours may be wrong by several times; measure (docs/planning.md)" if plan["hours"]["gpu"] else ""
+    )
+
+
+def _saving(row: dict, device: str) -> str:
+    what = [f"{_short(row['hours'])} {device.upper()} hours"] if row["hours"] >= 0.05 else []
+    what += [f"{_short(row['cpu_hours'])} CPU hours"] if row["cpu_hours"] >= 0.05 else []
+    what += [_bytes({"value": row["disk"]})] if row["disk"] >= 1e6 else []
+    return f"{row['change']} {' and '.join(what) or 'little'}"
 
 
 def _table(*columns: str) -> Table:
@@ -104,7 +177,7 @@ def _hours(plan: dict) -> Table:
 
 def _runs(plan: dict) -> Table:
     hours = f"{plan['device'].upper()} hours"
-    table = _table("run", "method ", "runs", "steps", "videos seen", "GFLOP/video", f"{hours} each", "total", "origin ")
+    table = _table("run", "method ", "runs", "steps", "videos seen", "GFLOP/video", f"{hours} each", "total", "memory", "origin ")
     for key, runs in groupby(sorted(plan["runs"], key=_row), key=_row):
         same = list(runs)
         first, total = same[0], sum(r["hours"]["value"] for r in same)
@@ -117,8 +190,17 @@ def _runs(plan: dict) -> Table:
             f"{first['gflop_per_video']:.1f}",
             _short(first["hours"]["value"]),
             _short(total),
+            _bytes({"value": first["memory_bytes"]}) if first["memory_bytes"] else "",
             first["hours"]["origin"],
         )
+    return table
+
+
+def _savings(plan: dict) -> Table:
+    device = plan["hours"]["stages"]["flow"]["device"].upper()
+    table = _table("change", f"flow, {device} hours", "frames, CPU hours", "disk")
+    for row in plan["savings"]:
+        table.add_row(row["change"], _short(row["hours"]), _short(row["cpu_hours"]), _bytes({"value": row["disk"]}))
     return table
 
 
@@ -184,6 +266,7 @@ TABLES = {
     "Jobs (without existing results)": _jobs,
     "Disk": _disk,
     "Time by stage": _hours,
-    "Training": _runs,
+    "Training (memory: of one process)": _runs,
+    "What the cheapest changes would save": _savings,
     "Rates and assumptions": _rates,
 }

@@ -72,7 +72,7 @@ def counted(model: nn.Module) -> Iterator[Counter]:
     """
     counter = Counter()
     with FakeTensorMode():
-        _without_content(model, counter)
+        _without_content(nn.ModuleList([model]), counter)
         with counter.flops, saved_tensors_hooks(counter.keep, lambda tensor: tensor):
             yield counter
 
@@ -83,21 +83,23 @@ def on_meta(build: Callable[[], nn.Module]) -> nn.Module:
         return build()
 
 
-def _without_content(model: nn.Module, counter: Counter) -> None:
-    for part in list(model.modules()):
-        for name, child in part.named_children():
-            if isinstance(child, nn.BatchNorm2d | nn.BatchNorm3d):
-                setattr(part, name, _Norm(counter))
-            elif isinstance(child, nn.ReLU):
-                setattr(part, name, nn.Identity())
-        for name, p in part._parameters.items():
-            if p is not None:
-                part._parameters[name] = nn.Parameter(torch.empty(p.shape, dtype=p.dtype), requires_grad=p.requires_grad)
-        for name, b in part._buffers.items():
-            if b is not None:
-                part._buffers[name] = torch.empty(b.shape, dtype=b.dtype)
-        if isinstance(part, Backbone | FlowResNet):
-            part.maps = _Once(part, counter)
+def _without_content(part: nn.Module, counter: Counter) -> None:
+    """Replace the weights of a module by such without content; those of a backbone in it when it is counted."""
+    for name, child in part.named_children():
+        if isinstance(child, nn.BatchNorm2d | nn.BatchNorm3d):
+            setattr(part, name, _Norm(counter))
+        elif isinstance(child, nn.ReLU):
+            setattr(part, name, nn.Identity())
+        elif isinstance(child, Backbone | FlowResNet):
+            child.maps = _Once(child, counter)
+        else:
+            _without_content(child, counter)
+    for name, p in part._parameters.items():
+        if p is not None:
+            part._parameters[name] = nn.Parameter(torch.empty(p.shape, dtype=p.dtype), requires_grad=p.requires_grad)
+    for name, b in part._buffers.items():
+        if b is not None:
+            part._buffers[name] = torch.empty(b.shape, dtype=b.dtype)
 
 
 class _Norm(nn.Module):
@@ -121,9 +123,10 @@ class _Once:
     seen: dict[tuple, tuple[Cost, list[torch.Size]]] = {}  # noqa: RUF012 of the process
 
     def __init__(self, backbone: nn.Module, counter: Counter):
-        self.maps, self.counter, self.weights = backbone.maps, counter, list(backbone.parameters())
-        shapes = tuple((name, p.shape) for name, p in backbone.named_parameters())
-        self.key = type(backbone), shapes, any(p.requires_grad for p in self.weights)
+        self.backbone, self.maps, self.counter = backbone, backbone.maps, counter
+        weights = dict(backbone.named_parameters())
+        shapes = tuple((name, p.shape) for name, p in weights.items())
+        self.key = type(backbone), shapes, any(p.requires_grad for p in weights.values())
 
     def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
         backward = self.key[-1] and torch.is_grad_enabled()
@@ -143,6 +146,7 @@ class _Once:
         """Counted by the counter of the step itself, from which it is taken away again."""
         before, counter = self.counter.cost(), self.counter
         counter.largest = 0
+        _without_content(self.backbone, counter)
         maps = self.maps(x)
         counter.largest = max(counter.largest, *(m.numel() * m.element_size() for m in maps))
         if backward:

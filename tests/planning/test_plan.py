@@ -15,6 +15,7 @@ from mscl.planning.count import count_jobs, count_videos, facts_of, trainings
 from mscl.planning.memory import finetune_need
 from mscl.planning.plan import make_plan
 from mscl.planning.rates import Rates, load_rates
+from mscl.planning.show import summary_of
 from mscl.planning.training import makespan
 from mscl.stages import build
 from tests.conftest import ROOT, tiny_config
@@ -253,10 +254,54 @@ def test_an_error_is_one_sentence(arguments, sentence):
 
 
 def test_the_plan_of_the_paper_needs_no_data_and_marks_assumptions(tmp_path):
-    command = [sys.executable, "-m", "mscl", "plan", "--config", str(ROOT / "config/paper.yaml"), "--no-probe", "--gpus", "8"]
+    command = [
+        sys.executable,
+        "-m",
+        "mscl",
+        "plan",
+        "--config",
+        str(ROOT / "config/paper.yaml"),
+        "--no-probe",
+        "--gpus",
+        "8",
+        "--all",
+    ]
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, check=True)
     assert "246,534" in run.stdout and "168,913" in run.stdout and "measured here" not in re.sub("total .*", "", run.stdout)
     assert re.search(r"GPU, sustained speed in training\s+40 TFLOP/s\s+assumed", run.stdout)
+
+
+def test_the_summary_of_the_paper_is_ten_lines_and_says_what_small_changes_save(tmp_path):
+    config = load_config(ROOT / "config/paper.yaml")
+    plan = make_plan(config, Rates(), cpus=2, gpus=1)
+    summary = dict(summary_of(plan))
+    assert len(summary) <= 10
+    assert summary["Plan"].startswith("paper: 1,420 jobs; 10 pretrain, 36 finetune, 24 frozen")
+    assert summary["GPU hours"].startswith("1,166.9 (pretrain 868.1, flow 146.9") and summary["Disk"].startswith(
+        "1.8 TB (frames 1.1 TB"
+    )
+    assert "40 TFLOP/s in training" in summary["Assumed"] and "GB in one process" in summary["GPU memory"]
+    saved = {row["change"]: row for row in plan["savings"]}
+    assert list(saved) == ["flow.step: 2", "flow.method: raft-small", "flow.short_side: 64"]
+    # The same plan with the change made: what is saved is the difference.
+    settings = yaml.safe_load((ROOT / "config/paper.yaml").read_text())
+    for change, row in saved.items():
+        key, value = change.removeprefix("flow.").split(": ")
+        other = settings | {"flow": settings["flow"] | {key: int(value) if value.isdigit() else value}}
+        then = make_plan(load_config(other), Rates(), cpus=2, gpus=1)
+        assert row["hours"] == pytest.approx(plan["hours"]["gpu"] - then["hours"]["gpu"], abs=1e-6)
+        assert row["disk"] == pytest.approx(plan["disk"]["total"]["value"] - then["disk"]["total"]["value"], rel=1e-6, abs=1)
+    assert 0.49 < saved["flow.step: 2"]["hours"] / plan["hours"]["stages"]["flow"]["device_hours"] < 0.5
+
+
+def test_frames_larger_than_any_crop_needs_are_named(tmp_path):
+    values = tiny_config(tmp_path)
+    values["datasets"]["kin"]["embedded"]["size"] = [320, 240]
+    values["datasets"]["kin"]["frames"] = {"step": 1, "short_side": 120, "quality": 4}  # crops of 32 pixels need 40 at most
+    plan = make_plan(load_config(values), Rates(), cpus=2, gpus=1)
+    row = next(row for row in plan["savings"] if row["change"] == "frames.short_side: 40 (kin)")
+    kin = plan["datasets"]["kin"]
+    assert 0 < row["disk"] < kin["frames_bytes"]["value"] + kin["flow_bytes"]["value"] and row["cpu_hours"] > 0
 
 
 def test_a_rivals_plan_counts_its_clips(prepared):
