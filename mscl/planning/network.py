@@ -36,8 +36,10 @@ def feature_flops(job: jobs.FinetuneJob) -> float:
 
 def raft_flops(flow: FlowConfig) -> float:
     """FLOPs of one flow field by RAFT-large at `flow.size`: updates cost the same, so one and two are counted."""
-    one, two = _raft_flops(flow.size)
-    return one + (flow.iterations - 1) * (two - one)
+    size = tuple(max(128, -(-side // 8) * 8) for side in flow.size)  # sides that RAFT takes; a program may take others
+    one, two = _raft_flops(size)
+    share = flow.size[0] * flow.size[1] / (size[0] * size[1])
+    return share * (one + (flow.iterations - 1) * (two - one))
 
 
 @functools.cache

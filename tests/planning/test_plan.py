@@ -294,6 +294,14 @@ def test_the_summary_of_the_paper_is_ten_lines_and_says_what_small_changes_save(
     assert 0.49 < saved["flow.step: 2"]["hours"] / plan["hours"]["stages"]["flow"]["device_hours"] < 0.5
 
 
+def test_a_program_is_planned_at_sizes_that_raft_does_not_take(tmp_path):
+    values = tiny_config(tmp_path)
+    values["flow"] |= {"method": "command", "command": ["my-flow"], "size": [60, 100]}
+    plan = make_plan(load_config(values), Rates(), cpus=2, gpus=1)
+    rate = plan["datasets"]["kin"]["rates"]["field_seconds"]
+    assert rate["value"] > 0 and rate["origin"] == "assumed" and "a program, taken for RAFT-small (measure it)" in rate["note"]
+
+
 def test_frames_larger_than_any_crop_needs_are_named(tmp_path):
     values = tiny_config(tmp_path)
     values["datasets"]["kin"]["embedded"]["size"] = [320, 240]
