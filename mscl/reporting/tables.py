@@ -17,7 +17,7 @@ from mscl.reporting.results import Column, Results, cards_in
 
 KIND = {
     "demo": "Demo numbers are not paper numbers: they come from generated videos and tiny networks. They show that the whole "
-    "pipeline runs, and say nothing about the method.",
+    "pipeline runs. What they say about the methods is one seed on such videos: the claims tell how much that is.",
     "evidence": "Evidence on generated videos: compare the methods with each other; "
     "do not compare the absolute numbers with the paper's.",
     "real": "Real videos, but not the paper's recipe: the numbers cannot be compared directly with the paper's.",

@@ -26,7 +26,7 @@ def stage_prefix():
     """The shell code before every command of a stage.
 
     * `set -euo pipefail`: Snakemake sets strict mode only if there is no prefix.
-    * PYTHONPATH: the package is that of this checkout.
+    * PYTHONPATH: the package is that of this checkout, also in a folder that holds another one (PYTHONSAFEPATH).
     * PATH: the Python that runs Snakemake also runs the stages, unless Snakemake provides an environment (--sdm).
     * keep LOG LABEL: the output goes to the log and to the console (`mscl.watch.keep`), on a terminal with progress bars.
     * trap: a cluster that stops a job sends SIGTERM to all its processes, and a terminal SIGINT. The shell and `keep` must keep running until Python has
@@ -34,7 +34,7 @@ def stage_prefix():
     * PYTHONUNBUFFERED: the log contains the last output of a killed stage.
     * MSCL_TRACKING: the tracker of `compute.tracking`. Snakemake does not compare this prefix, so another tracker reruns nothing.
     """
-    found = f"set -euo pipefail; export PYTHONUNBUFFERED=1 PYTHONPATH={in_shell(ROOT)}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
+    found = f"set -euo pipefail; export PYTHONUNBUFFERED=1 PYTHONSAFEPATH=1 PYTHONPATH={in_shell(ROOT)}${{{{PYTHONPATH:+:$PYTHONPATH}}}}; "
     if not workflow.deployment_settings.deployment_method:
         found += f"export PATH={in_shell(Path(sys.executable).parent)}:$PATH; "
     if cfg.compute.tracking:
