@@ -61,6 +61,8 @@ def check_pipeline(path: Path) -> Path:
 
 def pipeline(path: Path) -> tuple[Path, str]:
     """(the file of the DVC stages of a configuration, its text). Paths are relative to the working folder, which is the root."""
+    if not MAIN.is_file():
+        raise ConfigError(f"{MAIN}: not in this folder; run this in the root of a checkout of the repository")
     mine = _read(path)
     file = FOLDER / mine.config.name / "dvc.yaml"
     if file.is_file() and (theirs := config_of(file)) != mine.path:

@@ -161,6 +161,12 @@ def test_what_dvc_cannot_version_is_refused_in_a_sentence(root, case):
     assert not Path("experiments/mine").exists()
 
 
+def test_elsewhere_than_in_a_checkout_it_says_so(root):
+    Path("dvc.yaml").unlink()
+    with pytest.raises(ConfigError, match="dvc.yaml: not in this folder; run this in the root of a checkout"):
+        write_pipeline(own())
+
+
 def test_files_that_are_no_experiment_are_refused(root, tmp_path_factory):
     Path("config/part.yaml").write_text("seeds: [1]\n")
     outside = tmp_path_factory.mktemp("outside") / "mine.yaml"
