@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.conftest import tiny_config
+from tests.conftest import ROOT, tiny_config
 from tests.workflow.conftest import copy_code, run_snakemake
 
 LONG = "a-temporary-folder-with-a-very-long-name/" * 3
@@ -37,6 +37,17 @@ def test_videos_become_frames(case, tmp_path):
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     rows = pd.concat(map(pd.read_parquet, (folder / "data" / "frames").rglob("*.parquet")))
     assert len(rows) == 60 and set(rows.status) == {"ok"}, rows.reason.unique()
+
+
+def test_the_package_is_that_of_the_snakefile_in_a_folder_that_holds_another(tmp_path):
+    (tmp_path / "mscl").mkdir()
+    (tmp_path / "mscl/__init__.py").write_text("raise ImportError('another package of this name')")
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump(tiny_config(Path("."))))
+    command = [sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", "--cores", "2", "listed", "--configfile", "my.yaml"]
+    run = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONSAFEPATH": "1"}, capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
 
 
 def test_no_home_a_tight_umask_files_from_the_future_and_data_on_another_disk(tmp_path):
