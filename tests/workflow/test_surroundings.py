@@ -43,10 +43,9 @@ def test_the_package_is_that_of_the_snakefile_in_a_folder_that_holds_another(tmp
     (tmp_path / "mscl").mkdir()
     (tmp_path / "mscl/__init__.py").write_text("raise ImportError('another package of this name')")
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(tiny_config(Path("."))))
-    command = [sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", "--cores", "2", "listed", "--configfile", "my.yaml"]
-    run = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | {"PYTHONSAFEPATH": "1"}, capture_output=True, text=True, timeout=300
-    )
+    snakemake = Path(sys.executable).with_name("snakemake")  # not `python -m`, which looks into the working folder first
+    command = [snakemake, "-s", ROOT / "Snakefile", "--cores", "2", "listed", "--configfile", "my.yaml"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
 
 
