@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,7 +89,7 @@ def test_flow_edges_by_hand():
     assert torch.allclose(flow_edges(turned), edges, atol=1e-6)  # an edge has no direction
     assert torch.allclose(flow_edges(flow + 0.3), edges, atol=1e-6)  # a camera that pans makes none
     assert flow_edges(5 * flow).max() == 1
-    ours = motion(flow[0].permute(1, 2, 3, 0).numpy())  # as MDS has it
+    ours = np.stack([motion(field) for field in flow[0].permute(1, 2, 3, 0).numpy()])  # as MDS has it
     assert torch.allclose(4 * edges[0, 0], torch.from_numpy(ours), atol=1e-5)
 
 
