@@ -1,17 +1,18 @@
-"""Videos with real pixels and a known motion: a window moves over footage that plays.
+"""Videos with real pixels and a known motion: a piece of one footage moves over another, and both play.
 
     python -m benchmarks.evidence.pixels --footage ../videos --out data/pixels/videos --without R6llTwEh07w
     snakemake --cores all --configfile benchmarks/evidence/pixels.yaml
 
 `--footage` holds `kinetics400`, `ucf101` and `hmdb51` as folders of videos; each is used for one split, so that no footage is in two of them.
-What is in the window moves as the object of a generated scene does: `pans`, for pretraining, by shift, zoom and turn in any heading, and
-`orders`, with labels, by two shifts along the axes whose order and direction is the class. The same footage and seed give the same bytes.
+The piece moves as the object of a generated scene does: in `pieces`, for pretraining, in any heading, and in `orders`, with labels, by
+two shifts along the axes whose order and direction is the class. The same footage and seed give the same bytes.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 from pathlib import Path
 
 import cv2
@@ -25,7 +26,8 @@ from mscl.datasets.generated.motion import Scene
 FOOTAGE = {"kinetics": {"train": "kinetics400"}, "ssv2": {"train": "ucf101", "validation": "hmdb51"}}  # layout -> split -> folder
 FRAMES = 32
 SUFFIXES = (".mp4", ".avi", ".webm", ".mkv")
-WINDOW = (0.45, 0.7)  # side of the window, in short sides of the footage
+WINDOW = (0.45, 0.7)  # side of a piece of footage, in short sides
+TO_INDEX = np.array([[1, 0, -0.5], [0, 1, -0.5], [0, 0, 1]])  # continuous coordinates to those of pixel centres
 
 
 def footage(root: Path, folder: str, without: list[str]) -> list[np.ndarray]:
@@ -49,33 +51,38 @@ def read(path: Path) -> np.ndarray:
     return np.stack(frames)
 
 
-def pan(video_THWC: np.ndarray, scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    """`scene.frames` frames (T, H, W, 3) of a window on consecutive frames of the footage; what is in it moves as the object of the scene."""
+def compose(behind_THWC: np.ndarray, on_top_THWC: np.ndarray, scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    """`scene.frames` frames (T, H, W, 3) uint8: a disc of one footage, which moves as the object of the scene, over a window of another.
+
+    Both footages play, from frames of their own. Pixels are copied by one resampling; the disc's edge is softened over a pixel.
+    """
+    width, height = scene.size
+    back, front = (_window(video, scene.frames, rng) for video in (behind_THWC, on_top_THWC))
+    canvas = 4 * math.ceil(scene.radius * scene.short)  # pixels of the disc's picture, about twice what is shown of it
+    y, x = (np.mgrid[:canvas, :canvas] + 0.5) * 2 / canvas - 1  # -1..1, the coordinates of the object
+    alpha = np.clip((1 - np.hypot(x, y)) * canvas / 4, 0, 1)[..., None].astype(np.float32)
+    to_object = np.array([[2 / canvas, 0, 1 / canvas - 1], [0, 2 / canvas, 1 / canvas - 1], [0, 0, 1]])
+    frames = []
+    for t in range(scene.frames):
+        disc = cv2.resize(front[t], (canvas, canvas), interpolation=cv2.INTER_AREA)
+        layer = np.concatenate([disc * alpha, alpha], 2)
+        drawn = cv2.warpAffine(layer, (TO_INDEX @ scene.pose(t).matrix @ to_object)[:2], (width, height), flags=cv2.INTER_AREA)
+        picture = cv2.resize(back[t], (width, height), interpolation=cv2.INTER_AREA)
+        frames.append(cv2.convertScaleAbs(picture * (1 - drawn[..., 3:]) + drawn[..., :3]))
+    return np.stack(frames)
+
+
+def _window(video_THWC: np.ndarray, frames: int, rng: np.random.Generator) -> np.ndarray:
+    """Consecutive frames of a square somewhere in the footage, (T, S, S, 3)."""
     count, height, width, _ = video_THWC.shape
-    first = int(rng.integers(count - scene.frames + 1))
-    side = rng.uniform(*WINDOW) * min(height, width)
-    left, top = rng.uniform(0, width - side), rng.uniform(0, height - side)
-    scale = scene.short / side
-    window = np.array([[scale, 0, -left * scale], [0, scale, -top * scale], [0, 0, 1]])
-    start = np.linalg.inv(scene.pose(0).matrix)
-    return np.stack(
-        [
-            cv2.warpAffine(
-                video_THWC[first + t],
-                (scene.pose(t).matrix @ start @ window)[:2],
-                scene.size,
-                flags=cv2.INTER_AREA,
-                borderMode=cv2.BORDER_REFLECT_101,
-            )
-            for t in range(scene.frames)
-        ]
-    )
+    first, side = int(rng.integers(count - frames + 1)), round(rng.uniform(*WINDOW) * min(height, width))
+    top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+    return video_THWC[first : first + frames, top : top + side, left : left + side]
 
 
 def make(out: Path, format: str, counts: dict[str, int], seed: int, given: Path, without: list[str]) -> None:
     """Write one data set: for pretraining in the Kinetics layout, or one with labels in the SSv2 layout."""
-    scenes = {"kinetics": "programs", "ssv2": "order"}[format]
-    embedded = {"clips": counts, "scenes": scenes, "seed": seed, "frames": FRAMES, "size": [64, 64]}
+    embedded = {"clips": counts, "scenes": "order", "seed": seed, "frames": FRAMES, "size": [64, 64]}
     names = {"kinetics": {"train": "annotations/train.csv"}, "ssv2": {s: f"{s}.json" for s in ("labels", *counts)}}[format]
     values = {"format": format, "root": str(out), "annotations": names, "shards": 1, "embedded": embedded}
     videos = {split: footage(given, FOOTAGE[format][split], without) for split in counts}
@@ -83,7 +90,8 @@ def make(out: Path, format: str, counts: dict[str, int], seed: int, given: Path,
     def draw(clip: Clip, scene: Scene) -> np.ndarray:
         digest = hashlib.sha256(f"{seed}/{clip.clip_id}".encode()).digest()
         rng, chosen = np.random.default_rng(list(np.frombuffer(digest, np.uint32))), videos[clip.split]
-        return pan(chosen[int(rng.integers(len(chosen)))], scene, rng)
+        behind, on_top = rng.choice(len(chosen), 2, replace=False)
+        return compose(chosen[behind], chosen[on_top], scene, rng)
 
     write_dataset(parse(Dataset, values, "pixels"), draw=draw)
     print(
@@ -98,7 +106,7 @@ def main() -> None:
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--seed", type=int, default=31)
     given = options.parse_args()
-    make(given.out / "pans", "kinetics", {"train": 1200}, given.seed, given.footage, given.without)
+    make(given.out / "pieces", "kinetics", {"train": 1200}, given.seed, given.footage, given.without)
     make(given.out / "orders", "ssv2", {"train": 640, "validation": 640}, given.seed + 1, given.footage, given.without)
 
 
