@@ -45,7 +45,9 @@ def commit_of(checkout: Path) -> tuple[str, str]:
         return "", "git is not installed"
     except (OSError, subprocess.CalledProcessError) as error:
         said = (getattr(error, "stderr", "") or str(error)).strip()
-        return "", said.splitlines()[0] if said else "git failed"
+        if "not a git repository" in said:
+            return "", "the code is not in a git repository"
+        return "", f"git says: {said.splitlines()[0].removeprefix('fatal: ')}" if said else "git failed"
 
 
 def _versions() -> dict[str, str]:

@@ -38,6 +38,6 @@ def test_the_commit_of_a_repository_around_the_checkout_is_not_taken(tmp_path):
 def test_without_a_repository_or_without_git_the_reason_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     commit, why = commit_of(tmp_path)
-    assert commit == "" and "not a git repository" in why
+    assert (commit, why) == ("", "the code is not in a git repository")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert commit_of(tmp_path) == ("", "git is not installed")
