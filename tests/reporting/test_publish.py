@@ -12,7 +12,7 @@ import torch
 import yaml
 
 import mscl
-from mscl.cli.main import carded
+from mscl.cli.stages import carded
 from mscl.config.schema import load_config
 from mscl.evaluation.embed import embed
 from mscl.evaluation.frozen import evaluate_frozen

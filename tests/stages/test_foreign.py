@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from mscl.cli.main import carded
+from mscl.cli.stages import carded
 from mscl.config.schema import load_config
 from mscl.config.validation import ConfigError
 from mscl.evaluation.frozen import evaluate_frozen
