@@ -14,10 +14,12 @@ import yaml
 import mscl
 from mscl.cli.stages import carded
 from mscl.config.schema import load_config
+from mscl.datasets.generated.motion import SCENES
 from mscl.evaluation.embed import embed
 from mscl.evaluation.frozen import evaluate_frozen
 from mscl.machine.files import sha256
 from mscl.models.published import CONFIG, MODEL, MODEL_CARD
+from mscl.reporting.model_card import SHOWN
 from mscl.reporting.publish import publish
 from mscl.stages.layout import Layout
 from mscl.stages.table import planned
@@ -182,3 +184,7 @@ def test_weights_that_have_seen_real_videos_need_a_licence(case, prepared):
     assert "license: cc-by-nc-4.0" in text and "The videos of kin have terms of their own" in text
     with pytest.raises(ValueError, match="exists already; give a new folder"):
         publish(case[1], out, real, "my.yaml", "cc-by-nc-4.0")
+
+
+def test_the_card_can_say_what_every_kind_of_generated_videos_shows():
+    assert set(SHOWN) == set(SCENES)
