@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 Colour = tuple[float, float, float]
+USUAL = {"frames": 16, "stride": 0, "size": 112, "step": 2, "short_side": 256}  # where nothing else is said: stride 0 is uniform
 
 
 def features(
@@ -23,15 +25,24 @@ def features(
         Path | None, typer.Option(help="Folder of the frames of the manifest's videos; default: where the workflow keeps them.")
     ] = None,
     per_time: Annotated[bool, typer.Option("--per-time", help="A feature per time step, not their mean.")] = False,
-    frames: Annotated[int, typer.Option(help="Frames of a clip.")] = 16,
+    frames: Annotated[int | None, typer.Option(help="Frames of a clip; default: as a published folder says, else 16.")] = None,
     stride: Annotated[
-        int | None, typer.Option(help="Frames of the video between two of a clip; default: uniform over the video.")
+        int | None,
+        typer.Option(
+            help="Frames of the video between two of a clip; 0: uniform over the video. Default: as a folder says, else 0."
+        ),
     ] = None,
-    size: Annotated[int, typer.Option(help="Side of the square crop in pixels.")] = 112,
+    size: Annotated[
+        int | None, typer.Option(help="Side of the square crop in pixels; default: as a folder says, else 112.")
+    ] = None,
     clips: Annotated[int, typer.Option(help="Clips per video; their features are averaged, or per time one after another.")] = 1,
     crops: Annotated[int, typer.Option(help="1: the centre; 3: both ends of the longer side as well.")] = 1,
-    step: Annotated[int, typer.Option(help="Without a store: every step-th frame can be taken.")] = 2,
-    short_side: Annotated[int, typer.Option(help="Without a store: frames are scaled down to this short side.")] = 256,
+    step: Annotated[
+        int | None, typer.Option(help="Without a store: every step-th frame can be taken; default: as a folder says, else 2.")
+    ] = None,
+    short_side: Annotated[
+        int | None, typer.Option(help="Without a store: frames are scaled down to it; default: as a folder says, else 256.")
+    ] = None,
     backbone: Annotated[str | None, typer.Option(help="Must be the weights' own; needed for one of yours (my_net:Tiny).")] = None,
     width: Annotated[int | None, typer.Option(help="Channels of the first stage; needed for a backbone of yours.")] = None,
     mean: Annotated[
@@ -48,14 +59,17 @@ def features(
     from mscl.config.validation import parse
     from mscl.evaluation.features import Machine, Options, write_features
     from mscl.evaluation.videos import of_manifest, of_paths, store_of
-    from mscl.models.published import weights_file
+    from mscl.models.published import CLIPS, clips_of, weights_file
 
     if bool(paths) == bool(manifest):
         raise ValueError("features: give either video files and folders, or --manifest")
+    file = weights_file(weights)
+    told = {name: value for name, value in zip(CLIPS, (frames, stride, size, step, short_side)) if value is not None}
+    clip = USUAL | clips_of(file) | told
     chosen = {
-        "frames": frames,
-        "stride": stride,
-        "size": size,
+        "frames": clip["frames"],
+        "stride": clip["stride"] or None,
+        "size": clip["size"],
         "clips": clips,
         "crops": crops,
         "batch": batch,
@@ -63,7 +77,9 @@ def features(
         "precision": precision,
     }
     chosen |= {"backbone": backbone, "width": width, "mean": mean, "std": std}
-    options = parse(Options, chosen | {"extract": {"step": step, "short_side": short_side}}, "features")
+    options = parse(Options, chosen | {"extract": {"step": clip["step"], "short_side": clip["short_side"]}}, "features")
     rows = of_manifest(manifest, split) if manifest else of_paths(paths)
     machine = Machine(device, threads, min(16, len(os.sched_getaffinity(0))) if workers is None else workers)
-    write_features(weights_file(weights), rows, out, options, machine, store_of(manifest, store) if manifest else [])
+    write_features(file, rows, out, options, machine, store_of(manifest, store) if manifest else [])
+    every = f"{clip['stride']} frames of the video apart" if clip["stride"] else "uniform over the video"
+    print(f"clips of {clip['frames']} frames, {every}, {clip['size']} x {clip['size']} pixels", file=sys.stderr)

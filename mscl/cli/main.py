@@ -46,14 +46,15 @@ def options(
 
 
 def export(
-    weights: Annotated[Path, typer.Argument(help="A weights file of mscl or of another library.")],
+    weights: Annotated[str, typer.Argument(help="Weights of mscl or of another library: a file, a published folder, or hf://….")],
     to: Annotated[str, typer.Option("--to", help="Target library: torchvision, mmaction2 or pyslowfast.")],
     out: Annotated[Path, typer.Option("--out", help="The file to write: .safetensors, .pth, .pt or .pyth.")],
 ) -> None:
     """Write a backbone, and its classifier if there is one, with the parameter names of another library."""
     from mscl.models.export import export_weights
+    from mscl.models.published import weights_file
 
-    print(export_weights(weights, to, out))
+    print(export_weights(weights_file(weights), to, out))
 
 
 def tables(out: Annotated[Path, typer.Argument(help="The folder of a report.")]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from mscl.machine.files import sha256
 
 MODEL, CONFIG, MODEL_CARD = "model.safetensors", "config.json", "README.md"
+CLIPS = ("frames", "stride", "size", "step", "short_side")  # of clips and of the frames that they are made of, in config.json
 KIND = "mscl"  # `model_type` in config.json
 HUB = "hf://"
 ON_THE_HUB = re.compile(r"hf://(?P<name>[\w.-]+/[\w.-]+)@(?P<revision>[^\s@]+)")
@@ -30,6 +31,18 @@ def weights_file(source: str | PathLike) -> Path:
         return _checked(_fetched(source), source)
     path = Path(source)
     return _checked(path, source) if path.is_dir() else path
+
+
+def clips_of(weights: Path) -> dict[str, int]:
+    """What the clips of the pretraining were, by CLIPS, of the weights of a published folder; nothing for another file."""
+    config = weights.with_name(CONFIG)
+    if weights.name != MODEL or not config.is_file():
+        return {}
+    try:
+        values = dict(json.loads(config.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+    return {key: values[key] for key in CLIPS if isinstance(values.get(key), int)}
 
 
 def _fetched(source: str) -> Path:

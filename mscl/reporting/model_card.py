@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mscl import __version__
-from mscl.config.measures import MEASURES
-from mscl.config.schema import Config
-from mscl.reporting.formats import DASH, Table, mean_sd, number, table_of
-from mscl.reporting.groups import Group, groups
-from mscl.reporting.results import FINETUNED, LINEAR, Column, Results
+from mscl.reporting.formats import Table
+from mscl.reporting.model_card_tables import Card, cards_table, data_table, measured_table
 from mscl.reporting.tables import banner, kind_of
 from mscl.stages import build
+from mscl.stages.jobs import PretrainJob
 
 PRIVATE = {
     "sources",
@@ -31,72 +27,61 @@ PRIVATE = {
 LIMITS = (
     "To identify, judge or watch people, or to decide about them: what the features keep of a person, and which groups they serve worse, was not measured.",
     "Where an error does harm, such as in medicine, traffic or security: accuracy was measured on the test videos named above alone.",
-    "To stand for the paper's own weights: these are of an independent implementation.",
+    "To stand for the paper's own weights: these are of an independent implementation, which the authors of the paper neither made nor checked.",
 )
-SHOWN = {  # what generated videos show, by the setting `scenes`
-    "programs": "an object that shifts, grows or turns, and a camera that shakes",
-    "order": "an object that shifts twice, over a background at rest",
-}
 DEMO = "For any use except to try the commands: the network is tiny, and it has seen generated videos only."
-MEASURED = (
-    "Top-1 and top-5: the whole network was finetuned on the target's training videos. Linear: a classifier on the frozen network. Probe, logistic, k-NN and R@k look at its frozen features: ridge "
-    "and logistic classifiers, and nearest neighbours. In percent. ± of these weights is the standard error of a share of so many test videos, √(p (1 − p) / n), and says nothing about another seed. All seeds: mean ± "
-    "sample standard deviation over the pretrainings with this configuration; one seed has no error bar. scratch: the same network, tests and seeds without "
-    "pretraining. Chance is 1 / number of classes (not for R@k)."
-)
-
-
-@dataclass(frozen=True)
-class Card:
-    """What a model card is made from. `cards`: id of a run card -> sha256 of its file. `described`: the content of config.json."""
-
-    found: Results
-    model: str
-    method: str
-    seed: int
-    licence: str
-    described: dict[str, Any]
-    cards: dict[str, str]
-    name: str
-
-    @property
-    def config(self) -> Config:
-        return self.found.config
+GENERATED = "No real video was used, neither to train these weights nor to test them, whatever the data sets are called: expect no useful accuracy on real videos."
 
 
 def render(card: Card) -> str:
     """The text of README.md; the same for the same results."""
-    config = card.config
+    config, described = card.config, card.described
     environment = Environment(
         loader=PackageLoader("mscl.reporting"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
-    generated = all(config.datasets[name].embedded for name in config.pretrain.datasets)
+    sets = config.pretrain.datasets
+    generated = all(config.datasets[name].embedded for name in sets)
+    tested = [target.dataset for target in config.targets_of(card.model)]
+    finetuned = [target for target in config.targets_of(card.model) if target.finetuned]
     front = {
         "license": card.licence,
         "library_name": "mscl",
         "pipeline_tag": "feature-extraction",
-        "tags": ["video", "self-supervised-learning", "contrastive-learning", card.described["backbone"], card.method],
+        "tags": ["video", "self-supervised-learning", "contrastive-learning", described["backbone"], card.method],
     }
+    job = build.pretrain_job(config, card.model, card.method, card.seed)
     return environment.get_template("model_card.md.j2").render(
         front=yaml.safe_dump(front, sort_keys=False),
         name=card.name,
-        described=card.described,
+        described=described,
         title=config.title(card.method),
-        trained_on=", ".join(config.pretrain.datasets),
+        task=_task(job),
+        trained_on=", ".join(sets),
         seed=card.seed,
         version=__version__,
         kind={"demo": "Demo", "evidence": "Evidence", "real": "Real videos", "paper": "The paper's experiment"}[kind_of(config)],
-        banner=banner(config),
-        data=_below(_data(card)),
-        recipe=yaml.safe_dump(_recipe(card), sort_keys=False, width=120),
-        measured=_below(_measured(card)),
+        banner=" ".join(
+            [banner(config), *([GENERATED] if generated and all(config.datasets[d].embedded for d in tested) else [])]
+        ),
+        data=_below(data_table(card)),
+        recipe=_yaml(_recipe(card, job)),
+        finetune=_yaml(config.finetune_of(finetuned[0].name, card.model).model_dump(mode="json")) if finetuned else "",
+        measured=_below(measured_table(card)),
         limits=[*([DEMO] if config.kind == "demo" else []), *LIMITS],
         licence=card.licence,
         terms="The videos were generated by mscl."
         if generated
-        else f"The videos of {', '.join(config.pretrain.datasets)} have terms of their own: read those of their publishers before you use or pass on the weights.",
-        cards=_below(_cards(card)),
+        else f"The videos of {', '.join(sets)} have terms of their own: read those of their publishers before you use or pass on the weights.",
+        commit=card.commit,
+        configuration=Path(card.source).name if Path(card.source).is_absolute() else card.source,
+        cards=_below(cards_table(card)),
     )
+
+
+def _task(job: PretrainJob) -> str:
+    """What the pretraining did, in a sentence."""
+    clips = "RGB frames and of optical flow" if job.switches.flow else "RGB frames"
+    return f"The network learnt which clips, of {clips}, are of the same video; what is in the videos was not told."
 
 
 def _below(table: Table) -> str:
@@ -104,110 +89,15 @@ def _below(table: Table) -> str:
     return table.markdown().split("\n\n", 1)[1]
 
 
-def _data(card: Card) -> Table:
-    """The data sets of the pretraining, with their usable videos."""
-    config = card.config
-    records = []
-    for name in config.pretrain.datasets:
-        counts = (card.found.data or {}).get(name, {}).get("counts", {}).get(config.pretrain.split, {})
-        data = config.datasets[name]
-        records.append(
-            {
-                "name": name,
-                "origin": f"generated by mscl: {SHOWN[data.embedded.scenes]}" if data.embedded else "real videos",
-                "format": data.format,
-                "ok": counts.get("ok"),
-            }
-        )
-    shown = {
-        "Data set": lambda r: r["name"],
-        "Videos": lambda r: r["origin"],
-        "Format": lambda r: r["format"],
-        "Split": lambda r: config.pretrain.split,
-        "Usable videos": lambda r: number(r["ok"], 0),
-    }
-    return table_of(
-        "data",
-        "Data",
-        records,
-        shown,
-        (),
-        caption="Labels were not used. Which videos are usable is in the results of the pipeline (data.json).",
-    )
+def _yaml(values: dict[str, Any]) -> str:
+    return yaml.safe_dump(values, sort_keys=False, width=120)
 
 
-def _recipe(card: Card) -> dict[str, Any]:
+def _recipe(card: Card, job: PretrainJob) -> dict[str, Any]:
     """The settings of the pretraining, and of the flow if its method uses flow; without paths."""
-    config = card.config
-    job = build.pretrain_job(config, card.model, card.method, card.seed)
     recipe = {"method": card.method} | job.model_dump(mode="json", exclude=PRIVATE)
     if job.switches.flow:
-        recipe["flow"] = config.flow.model_dump(mode="json", exclude={"weights", "batch"})
+        recipe["flow"] = card.config.flow.model_dump(mode="json", exclude={"weights", "batch"})
         if job.switches.mds:
-            recipe["mds"] = config.mds.model_dump(mode="json")
+            recipe["mds"] = card.config.mds.model_dump(mode="json")
     return recipe
-
-
-def _measured(card: Card) -> Table:
-    """One row per target and measure: these weights, all seeds, and the network without pretraining."""
-    own = [group for group in groups(card.found) if group.model == card.model and group.method == card.method]
-    records = [record for group in own for column in card.found.columns if (record := _record(card, group, column))]
-    shown = {
-        "Target": lambda r: r["target"],
-        "Measure": lambda r: r["measure"],
-        "These weights": lambda r: r["this"],
-        "Test videos": lambda r: str(r["videos"]),
-        "All seeds": lambda r: r["all"],
-        "Seeds": lambda r: str(r["seeds"]),
-        "scratch": lambda r: r["scratch"],
-        "Chance": lambda r: number(r["chance"], 1),
-    }
-    caption = MEASURED if records else "Not measured: no test of these weights is finished."
-    return table_of("measured", "Measured", records, shown, (), caption=caption)
-
-
-def _record(card: Card, group: Group, column: Column) -> dict[str, Any] | None:
-    """A row; None where these weights have not been measured so."""
-    values = group.runs[["seed", "videos", "chance", column.key]].dropna(subset=[column.key])
-    this = values[values["seed"] == card.seed]
-    if this.empty:
-        return None
-    value, videos = float(this[column.key].mean()), int(this["videos"].iloc[0])
-    scratch = next(
-        (g.runs[column.key] for g in groups(card.found) if (g.name, g.model, g.method) == (group.name, group.model, "scratch")),
-        None,
-    )
-    return {
-        "target": group.shown,
-        "measure": column.title,
-        "this": mean_sd(value, _error(value, videos) if len(group.targets) == 1 and _is_share(column) else math.nan),
-        "videos": videos,
-        "all": mean_sd(values[column.key].mean(), values[column.key].std(ddof=1)),
-        "seeds": values["seed"].nunique(),
-        "scratch": DASH if scratch is None else mean_sd(scratch.mean(), scratch.std(ddof=1)),
-        "chance": math.nan if column.key.startswith("retrieval") else 100 * this["chance"].iloc[0],
-    }
-
-
-def _is_share(column: Column) -> bool:
-    """Whether a value is a share of the test videos; a measure of the user's own may be anything."""
-    return column in (*FINETUNED, *LINEAR) or column.key.split("_")[0] in MEASURES
-
-
-def _error(share: float, videos: int) -> float:
-    """The standard error of a share of so many videos."""
-    return math.sqrt(share * (1 - share) / videos) if videos else math.nan
-
-
-def _cards(card: Card) -> Table:
-    """The hashes of the run cards."""
-    rows = []
-    for identity, digest in card.cards.items():
-        content = card.found.cards[identity].content
-        hardware = content.get("hardware", {})
-        rows.append([identity, digest, content.get("git_commit") or DASH, hardware.get("gpu") or hardware.get("cpu") or DASH])
-    return Table(
-        "cards",
-        "Run cards",
-        pd.DataFrame(rows, columns=["Run", "sha256 of its card", "Commit of the code (+: with local changes)", "Ran on"]),
-    )

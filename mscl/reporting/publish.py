@@ -20,7 +20,8 @@ from mscl.config.schema import Config
 from mscl.machine.files import sha256, sync
 from mscl.models.export import Weights, network_of, read_weights
 from mscl.models.published import CONFIG, KIND, MODEL, MODEL_CARD
-from mscl.reporting.model_card import Card, render
+from mscl.reporting.model_card import render
+from mscl.reporting.model_card_tables import Card
 from mscl.reporting.results import Card as RunCard
 from mscl.reporting.results import Results, read_results
 from mscl.stages.jobs import PretrainJob
@@ -64,7 +65,7 @@ def publish(folder: Path, out: Path, config: Config, source: str, licence: str |
     file = Path(at.pretrain(**run.values)) / WEIGHTS
     weights = read_weights(file)
     described = _config_json(config, run, weights, sha256(file))
-    text = render(Card(found, run.model, run.method, run.seed, licence, described, cards, out.name))
+    text = render(Card(found, run.model, run.method, run.seed, licence, described, cards, out.name, source))
     _write(out, file, described, text)
     return f"{out}: {weights.backbone} of width {weights.width}, {MODEL} has sha256 {described['sha256']}; read {out / MODEL_CARD} before you pass it on"
 
@@ -160,19 +161,23 @@ def _made_from(card: RunCard, weights: str, found: Results) -> bool:
 
 def _config_json(config: Config, run: Run, weights: Weights, digest: str) -> dict:
     """What programs need: the network, and the clips it was trained with."""
-    model = config.models[run.model]
+    model, net = config.models[run.model], network_of(weights)
+    frames = [config.datasets[name].frames for name in config.pretrain.datasets]
     return {
         "model_type": KIND,
         "architectures": [weights.backbone],
         "backbone": weights.backbone,
         "width": weights.width,
-        "feature_dim": network_of(weights).feature_dim,
+        "feature_dim": net.feature_dim,
+        "parameters": sum(p.numel() for p in net.parameters()),
         "method": run.method,
         "mean": list(weights.colours.mean),
         "std": list(weights.colours.std),
         "frames": config.clip.frames,
         "stride": config.clip.stride,
         "size": model.size,
+        "step": min(f.step for f in frames),
+        "short_side": min(f.short_side for f in frames),
         "sha256": digest,
     }
 

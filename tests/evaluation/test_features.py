@@ -1,5 +1,6 @@
 """Features of videos as a table: those of the frozen tests, also without a store; broken videos are rows; an interruption costs nothing."""
 
+import json
 import os
 import shutil
 import signal
@@ -12,13 +13,17 @@ import pandas as pd
 import pytest
 import torch
 
+from mscl.cli.features import features
 from mscl.config.datasets import FramesConfig
 from mscl.evaluation import features as module
 from mscl.evaluation.features import Machine, Options, write_features
 from mscl.evaluation.videos import of_manifest, of_paths, store_of
+from mscl.machine.files import sha256
 from mscl.models.networks.r3d_18 import R3D18
+from mscl.models.published import CONFIG, MODEL
 from mscl.stages import build
 from mscl.store.shards import Shards
+from mscl.training.checkpoint import save_weights
 from mscl.training.clips import UniformClips
 from mscl.training.features import extract_features
 from tests.conftest import ROOT
@@ -173,3 +178,22 @@ def test_what_cannot_be_done_is_one_sentence(arguments, says, weights):
 def test_a_folder_without_videos_is_said(tmp_path):
     with pytest.raises(ValueError, match="no video there; name files, folders of videos, or --manifest"):
         of_paths([tmp_path])
+
+
+def test_a_published_folder_says_what_the_clips_are_and_the_command_line_overrules_it(target, tmp_path, capsys):
+    folder, manifest = tmp_path / "r18", tmp_path / "m.parquet"
+    torch.manual_seed(1)
+    save_weights(folder / MODEL, R3D18(4).state_dict(), {"backbone": "r3d_18", "width": "4"})
+    clip = {"frames": 4, "stride": 2, "size": 32, "step": 1, "short_side": 36}
+    (folder / CONFIG).write_text(json.dumps({"model_type": "mscl", "sha256": sha256(folder / MODEL)} | clip))
+    pd.read_parquet(target.manifest).head(2).to_parquet(manifest)
+    found = {}
+    given = {"told": {}, "same": clip, "other": {"frames": 8, "stride": 0}}
+    for name, options in given.items():
+        out = tmp_path / f"{name}.npz"
+        features(str(folder), out, manifest=manifest, workers=0, device="cpu", **options)
+        found[name] = np.load(out)["features"]
+    assert np.array_equal(found["told"], found["same"]) and not np.array_equal(found["told"], found["other"])
+    said = capsys.readouterr().err
+    assert "clips of 4 frames, 2 frames of the video apart, 32 x 32 pixels" in said
+    assert "clips of 8 frames, uniform over the video, 32 x 32 pixels" in said

@@ -19,7 +19,7 @@ from mscl.evaluation.embed import embed
 from mscl.evaluation.frozen import evaluate_frozen
 from mscl.machine.files import sha256
 from mscl.models.published import CONFIG, MODEL, MODEL_CARD
-from mscl.reporting.model_card import SHOWN
+from mscl.reporting.model_card_tables import SHOWN, chance_of, with_interval
 from mscl.reporting.publish import publish
 from mscl.stages.layout import Layout
 from mscl.stages.table import planned
@@ -105,25 +105,30 @@ def test_numbers_of_the_card_are_those_of_the_predictions_with_n_and_errors(prep
             table = pd.read_parquet(results / "finetune/ss/r18" / method / f"seed{seed}" / "predictions.parquet")
             shares[method, seed] = sum(t[0] == y for t, y in zip(table.top, table.label)) / 12
     p, other = shares["moco", 0], shares["moco", 1]
-    error = math.sqrt(p * (1 - p) / 12)
     mean, deviation = (p + other) / 2, abs(p - other) / math.sqrt(2)
     none = [shares["scratch", 0], shares["scratch", 1]]
-    assert rows["ss", "Top-1"] == [
-        f"{100 * p:.1f} ± {100 * error:.1f}",
+    assert rows["ss", "Top-1 after finetuning"] == [
+        with_interval(p, 12),
         "12",
         f"{100 * mean:.1f} ± {100 * deviation:.1f}",
         "2",
         f"{50 * sum(none):.1f} ± {100 * abs(none[0] - none[1]) / math.sqrt(2):.1f}",
         "8.3",
     ]
-    assert rows["ss", "R@1"][-1] == "–" and ("few", "Probe top-1") in rows
+    assert rows["ss", "R@5"][-1] == f"{100 * (1 - (11 / 12) ** 5):.1f}" and ("few", "Probe top-1") in rows
+
+
+def test_intervals_and_chance_by_hand():
+    assert with_interval(0.5, 10) == "50.0 (23.7–76.3)" and with_interval(1.0, 640) == "100.0 (99.4–100.0)"
+    assert chance_of("top1", 1 / 8) == 1 / 8 and chance_of("linear_top5", 1 / 8) == 5 / 8 and chance_of("top5", 1 / 4) == 1
+    assert chance_of("retrieval_2", 1 / 4) == pytest.approx(7 / 16) and math.isnan(chance_of("mine_top", 1 / 4))
 
 
 def test_the_lines_of_the_card_load_the_weights(prepared, results, tmp_path):
     config = config_of(prepared, results)
     publish(Path(Layout(config).pretrain(**RUN)), tmp_path / "out", config, "my.yaml")
     code = re.search(r"```python\n(.*?)```", (tmp_path / "out" / MODEL_CARD).read_text(), re.S)[1]
-    assert len(code.splitlines()) == 5
+    assert len(code.splitlines()) == 6
     told: dict = {}
     exec(code.replace("hf://user/name@revision", str(tmp_path / "out")), told)
     assert told["features"].shape == (1, 32) and torch.isfinite(told["features"]).all()
