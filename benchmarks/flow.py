@@ -21,8 +21,9 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -132,30 +133,48 @@ def _rafts(a: argparse.Namespace) -> list[tuple[str, Path]]:
     return [(method, weights) for method, weights in (("raft", a.raft), ("raft-small", a.raft_small)) if weights]
 
 
+class Generated(NamedTuple):
+    """A generated video, whose exact flow is known."""
+
+    frames: np.ndarray  # THWC uint8
+    pairs: list[tuple[int, int]]
+    flow: np.ndarray  # exact, of the pairs, (N, H, W, 2)
+    valid: np.ndarray  # where the target is visible, (N, H, W) bool
+    bytes: float  # of a stored frame
+
+
+def generated(clips: int, folder: Path, frames: FramesConfig) -> Iterator[Generated]:
+    """Videos of SIZE and 64 frames in the Kinetics layout, stored as `frames` says; they are rendered into `folder` if not there."""
+    dataset = load_config(ROOT / "config.yaml").datasets["motion_kinetics"]
+    embedded = dataset.embedded.model_copy(update={"clips": {"train": clips}, "size": SIZE[::-1], "frames": 64})
+    write_dataset(dataset.model_copy(update={"embedded": embedded, "root": folder}))
+    for path in sorted((folder / dataset.videos).rglob(f"*{dataset.row.suffix}"))[:clips]:
+        jpegs = list(decode(path, frames).jpegs)
+        pairs = field_pairs(np.arange(len(jpegs)) * frames.step, FLOW.gap)
+        starts = (frames.step * i for i, _ in pairs)
+        exact, valid = zip(*(exact_flow(embedded, dataset.format, path.stem, i, i + FLOW.gap, SIZE) for i in starts))
+        pictures = np.stack([decode_rgb(j) for j in jpegs])
+        yield Generated(pictures, pairs, np.stack(exact), np.stack(valid), float(np.mean([len(j) for j in jpegs])))
+
+
 def error(a: argparse.Namespace) -> None:
     """Print the error of each method against exact flow."""
-    dataset = load_config(ROOT / "config.yaml").datasets["motion_kinetics"]
-    embedded = dataset.embedded.model_copy(update={"clips": {"train": a.clips}, "size": SIZE[::-1], "frames": 64})
     methods = [("dis", None), *_rafts(a)]
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        made = dataset.model_copy(update={"embedded": embedded, "root": Path(scratch)})
-        write_dataset(made)
-        for path in sorted((Path(scratch) / dataset.videos).rglob(f"*{dataset.row.suffix}"))[: a.clips]:
-            frames = np.stack([decode_rgb(j) for j in decode(path, FramesConfig(step=2, short_side=SIZE[0], quality=2)).jpegs])
-            pairs = field_pairs(np.arange(len(frames)) * 2, FLOW.gap)
-            exact, valid = zip(
-                *(exact_flow(embedded, dataset.format, path.stem, 2 * i, 2 * i + FLOW.gap, SIZE) for i, _ in pairs)
-            )
-            true, valid = np.stack(exact), np.stack(valid)
-            scores = score_clip([true], MDSConfig())[0]
-            moving = valid & (np.linalg.norm(true, axis=-1) > 0.5)
+        for clip in generated(a.clips, Path(scratch), FramesConfig(step=2, short_side=SIZE[0], quality=2)):
+            scores = score_clip([clip.flow], MDSConfig())[0]
+            moving = clip.valid & (np.linalg.norm(clip.flow, axis=-1) > 0.5)
             for method, weights in methods:
                 flow = FLOW.model_copy(update={"method": method, "weights": weights, "size": SIZE})
-                found = np.stack(make_estimator(flow, "auto")(frames, pairs))
-                off = np.linalg.norm(found - true, axis=-1)
-                rank = _rank(score_clip([found], MDSConfig())[0], scores)
-                row = {"EPE, px": off[valid].mean(), "EPE of what moves, px": off[moving].mean(), "MDS rank correlation": rank}
+                found = np.stack(make_estimator(flow, "auto")(clip.frames, clip.pairs))
+                off = np.linalg.norm(found - clip.flow, axis=-1)
+                agrees = rank(score_clip([found], MDSConfig())[0], scores)
+                row = {
+                    "EPE, px": off[clip.valid].mean(),
+                    "EPE of what moves, px": off[moving].mean(),
+                    "MDS rank correlation": agrees,
+                }
                 rows.append({"method": method} | row)
     print(f"{a.clips} generated videos at {SIZE[0]} x {SIZE[1]}, gap {FLOW.gap}")
     print(pd.DataFrame(rows).groupby("method", sort=False).mean().round(3).to_markdown())
@@ -178,7 +197,7 @@ def step(a: argparse.Namespace) -> None:
             rows.append({
                 "flow.step": n,
                 "mean d, times that at step 1": d[n][:-1].mean() / d[1][:-1].mean(),
-                "rank correlation of scores": _rank(scores[n], scores[1][::n]),
+                "rank correlation of scores": rank(scores[n], scores[1][::n]),
                 "allowed starts that step 1 allows, %": 100 * before[chosen].mean(),
                 "starts that step 1 allows and that stay, %": 100 * chosen[before].mean(),
                 "allowed starts per video": chosen.sum(),
@@ -190,7 +209,8 @@ def step(a: argparse.Namespace) -> None:
     print(f"smallest rank correlation: {table['rank correlation of scores'].min().round(2).to_dict()}")
 
 
-def _rank(a: np.ndarray, b: np.ndarray) -> float:
+def rank(a: np.ndarray, b: np.ndarray) -> float:
+    """Rank correlation (Spearman)."""
     return float(pd.Series(a).corr(pd.Series(b), method="spearman"))
 
 

@@ -35,25 +35,26 @@ def feature_flops(job: jobs.FinetuneJob) -> float:
 
 
 def raft_flops(flow: FlowConfig) -> float:
-    """FLOPs of one flow field by RAFT-large at `flow.size`: updates cost the same, so one and two are counted."""
+    """FLOPs of one flow field by RAFT-large at `flow.size`: its updates cost the same, so two are counted."""
     size = tuple(max(128, -(-side // 8) * 8) for side in flow.size)  # sides that RAFT takes; a program may take others
-    one, two = _raft_flops(size)
+    first, update = _raft_flops(size)
     share = flow.size[0] * flow.size[1] / (size[0] * size[1])
-    return share * (one + (flow.iterations - 1) * (two - one))
+    return share * (first + (flow.iterations - 1) * update)
 
 
 @functools.cache
 def _raft_flops(size: tuple[int, int]) -> tuple[float, float]:
-    """Of one update and of two."""
+    """Of the first update with the encoders before it, and of each further one."""
     from mscl.machine.torchvision import torchvision
 
-    model = on_meta(lambda: torchvision.models.optical_flow.raft_large(weights=None)).eval()
+    model, ends = on_meta(lambda: torchvision.models.optical_flow.raft_large(weights=None)).eval(), []
     with torch.no_grad(), counted(model) as counter:
+        model.mask_predictor.register_forward_hook(
+            lambda *_: ends.append(counter.cost().flops)
+        )  # the last operations of an update
         image = torch.empty(1, 3, *size)
-        model(image, image, num_flow_updates=1)
-        one = counter.cost().flops
         model(image, image, num_flow_updates=2)
-    return one, counter.cost().flops - one
+    return ends[0], ends[1] - ends[0]
 
 
 class Sizes(NamedTuple):

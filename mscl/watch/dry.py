@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -64,14 +64,16 @@ class Counter:
 
 
 @contextmanager
-def counted(model: nn.Module) -> Iterator[Counter]:
+def counted(model: nn.Module, autocast: bool = False) -> Iterator[Counter]:
     """Count the operations of the body, in which tensors have no content; `model` must be built by `on_meta`, and is changed.
+
+    With `autocast`, the body may use torch.autocast, which does not know the meta device: it has fake tensors of a CPU, which are slower.
 
     Batch norms and ReLUs count no operations and are left out; the input that a batch norm keeps is counted, and a ReLU in place keeps
     what the next layer keeps.
     """
     counter = Counter()
-    with FakeTensorMode():
+    with FakeTensorMode() if autocast else torch.device("meta"):
         _without_content(nn.ModuleList([model]), counter)
         with counter.flops, saved_tensors_hooks(counter.keep, lambda tensor: tensor):
             yield counter
@@ -146,11 +148,15 @@ class _Once:
         """Counted by the counter of the step itself, from which it is taken away again."""
         before, counter = self.counter.cost(), self.counter
         counter.largest = 0
-        _without_content(self.backbone, counter)
-        maps = self.maps(x)
-        counter.largest = max(counter.largest, *(m.numel() * m.element_size() for m in maps))
-        if backward:
-            torch.autograd.backward(maps, [torch.empty_like(m) for m in maps])
+        with (
+            unset_fake_temporarily(),
+            torch.device("meta"),
+        ):  # half of the time; only what stands on a backbone needs fake tensors
+            _without_content(self.backbone, counter)
+            maps = self.maps(torch.empty(x.shape, requires_grad=x.requires_grad))
+            counter.largest = max(counter.largest, *(m.numel() * m.element_size() for m in maps))
+            if backward:
+                torch.autograd.backward(maps, [torch.empty_like(m) for m in maps])
         after = counter.cost()
         cost = Cost(after.flops - before.flops, after.maps - before.maps, after.rest - before.rest, after.largest)
         counter.again, counter.maps, counter.rest = counter.again - cost.flops, before.maps, before.rest

@@ -58,7 +58,7 @@ def pretrain_cost(job: jobs.PretrainJob, model: Method, videos: int = PAIR) -> C
     `model` is that of `pretrained`, and is used up.
     """
     shape = (videos, 3, job.clip.frames, job.net.size, job.net.size)
-    with counted(model) as counter:
+    with counted(model, autocast=True) as counter:
         views = [_Images(torch.empty(shape), start_B=torch.empty(videos)) for _ in range(job.switches.clips)]
         losses, _ = model(*views)
         sum(losses.values()).backward()

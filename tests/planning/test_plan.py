@@ -17,6 +17,7 @@ from mscl.planning.plan import make_plan
 from mscl.planning.rates import Rates, load_rates
 from mscl.planning.show import summary_of
 from mscl.planning.training import makespan
+from mscl.planning.videos import field_bytes, frame_bytes
 from mscl.stages import build
 from tests.conftest import ROOT, tiny_config
 
@@ -278,7 +279,7 @@ def test_the_summary_of_the_paper_is_ten_lines_and_says_what_small_changes_save(
     assert len(summary) <= 10
     assert summary["Plan"].startswith("paper: 1,420 jobs; 10 pretrain, 36 finetune, 24 frozen")
     assert summary["GPU hours"].startswith("1,166.9 (pretrain 868.1, flow 146.9") and summary["Disk"].startswith(
-        "1.8 TB (frames 1.1 TB"
+        "1.6 TB (frames 974.0 GB"
     )
     assert "40 TFLOP/s in training" in summary["Assumed"] and "GB in one process" in summary["GPU memory"]
     saved = {row["change"]: row for row in plan["savings"]}
@@ -292,6 +293,26 @@ def test_the_summary_of_the_paper_is_ten_lines_and_says_what_small_changes_save(
         assert row["hours"] == pytest.approx(plan["hours"]["gpu"] - then["hours"]["gpu"], abs=1e-6)
         assert row["disk"] == pytest.approx(plan["disk"]["total"]["value"] - then["disk"]["total"]["value"], rel=1e-6, abs=1)
     assert 0.49 < saved["flow.step: 2"]["hours"] / plan["hours"]["stages"]["flow"]["device_hours"] < 0.5
+
+
+def test_assumed_bytes_are_those_that_were_measured():
+    """benchmarks/2026-11-27-disk.md: means of nine videos, in the tar file."""
+    for pixels, quality, measured in (
+        (106_439, 3, 19_492),
+        (106_439, 5, 14_573),
+        (60_523, 3, 13_171),
+        (26_937, 3, 7_521),
+        (26_937, 5, 5_751),
+    ):
+        assert frame_bytes(pixels, quality) == pytest.approx(measured, rel=0.06)
+    for pixels, quality, measured in (
+        (26_937, 100, 13_574),
+        (26_937, 95, 7_542),
+        (26_937, 90, 5_281),
+        (6_734, 95, 3_499),
+        (106_439, 90, 12_031),
+    ):
+        assert field_bytes(pixels, quality) == pytest.approx(measured, rel=0.05)
 
 
 def test_a_program_is_planned_at_sizes_that_raft_does_not_take(tmp_path):
