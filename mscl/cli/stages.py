@@ -56,11 +56,14 @@ def frames(job: Job, manifest: Path, shard: int, out: Out, workers: Workers = 1)
     """Extract the frames of one shard into OUT (.parquet) and the .tar file beside it."""
     from mscl.stages.keep import identity, kept
     from mscl.video.extract import extract_shard, read_rows, stamps
+    from mscl.video.program import program
 
     leave_at_once(KEPT)
     settings, tar = jobs.loads(jobs.FramesJob, job), out.with_suffix(".tar")
     rows = read_rows(manifest, shard)  # the rows of this shard alone: it does not change when another does
-    with kept([out, tar], identity("frames", settings, [rows]), stamps(rows)) as unchanged:
+    # An index without images is checked against what ffmpeg decodes at each use, so it is that of one version.
+    made_from = [rows, *([[program().version]] if settings.frames.keep == "none" else [])]
+    with kept([out, tar], identity("frames", settings, made_from), stamps(rows)) as unchanged:
         if not unchanged:
             extract_shard(settings, manifest, shard, tar, out, workers)
 

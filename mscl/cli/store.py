@@ -22,7 +22,10 @@ def verify(
     quick: Annotated[bool, typer.Option(help="Do not decode the images.")] = False,
     workers: Annotated[int, typer.Option(help="Number of shards checked at a time.")] = 2,
 ) -> None:
-    """Check every shard: checksums, counts, names, and that every image can be decoded. Exit code 1 if there is an error."""
+    """Check every shard: checksums, counts, names, and that every image can be decoded. Exit code 1 if there is an error.
+
+    A store without images (frames.keep: none) is checked against its videos, all of which are decoded.
+    """
     from mscl.store import check
     from mscl.watch.progress import tqdm
 
@@ -31,12 +34,14 @@ def verify(
     with ThreadPoolExecutor(workers) as pool:
         for sentences in tqdm(pool.map(lambda i: check.verify(i, not quick), found), "verify", len(found), unit="shard"):
             wrong += sentences
+    decoded = any(map(check.is_decoded, found))
+    wrong += [said for index in found if quick for each in check.videos(index) for said in each]
     for sentence in wrong:
         print(sentence, file=sys.stderr)
     for shard in check.leftovers(folder):
         print(f"{shard}: not finished; the next run of its rule resumes it")
     print(f"{folder}: {len(found)} shards, " + (f"{len(wrong)} errors" if wrong else "no errors"))
-    print(check.not_checked(not quick))
+    print(check.not_checked(not quick, decoded))
     if wrong:
         raise SystemExit(1)
 
@@ -61,7 +66,8 @@ def ls(
     table = check.listing(found)
     print(table.to_string(index=False))
     total = table[["clips", "ok", "frames", "MB"]].sum()
-    print(f"{len(table)} shards: {total.clips:.0f} clips, {total.ok:.0f} usable, {total.frames:.0f} frames, {total.MB:.1f} MB")
+    kept = ", decoded from the videos at each use" if any(map(check.is_decoded, found)) else f", {total.MB:.1f} MB"
+    print(f"{len(table)} shards: {total.clips:.0f} clips, {total.ok:.0f} usable, {total.frames:.0f} frames{kept}")
 
 
 @store.command()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from mscl.config.formats import FORMATS, Format, format_of, known_format
 from mscl.config.limits import Place
@@ -39,6 +39,12 @@ class FramesConfig(Strict):
     short_side: Annotated[int, Field(ge=16)] = 256  # pixels; a smaller video is not enlarged
     quality: Annotated[int, Field(ge=1, le=31)] = 3  # ffmpeg's -q:v; 1 is best
     timeout: Positive = 300  # seconds for one video
+    keep: Literal["all", "none"] = "all"  # none: store no image; what reads a frame decodes its video again
+
+    @model_serializer(mode="wrap")
+    def without_later_default(self, dumped: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """`keep` came later: left out at its default, so that the settings of what was made before it are the same."""
+        return {key: value for key, value in dumped(self).items() if (key, value) != ("keep", "all")}
 
 
 class Subset(Strict):

@@ -434,6 +434,12 @@ class Config(Strict):
             for name in names:
                 if name not in self.datasets:
                     raise ValueError(f"{key}: no data set '{name}' under datasets{did_you_mean(name, list(self.datasets))}")
+        for name in self.pretraining_datasets:
+            if self.datasets[name].frames.keep == "none":
+                raise ValueError(
+                    f"datasets.{name}.frames.keep: none is for targets; pretraining on '{name}' computes flow and reads random clips"
+                    " in every epoch, which needs stored frames: remove this key, or take the data set out of pretrain.datasets"
+                )
 
     def _check_batches(self, name: str) -> None:
         """Check that batches can be divided among processes, parts and batch-norm groups, and the queue into batches."""

@@ -17,7 +17,7 @@ from mscl.store.shards import Shards
 def health(source: Source) -> dict:
     """Counts per split and status of one data set, and one entry per video that has a status other than ok or a reason.
 
-    Keys: videos, notes (what the manifest leaves out, as sentences), counts {split: {status: n}}, frames (stored frames in total) and not_ok; with flow also flow {status: n},
+    Keys: videos, notes (what the manifest leaves out, as sentences), counts {split: {status: n}}, frames (kept frames in total, stored or not) and not_ok; with flow also flow {status: n},
     flow_not_ok (status of the frames ok, of the flow not) and no_allowed_start (clips with no allowed start frame).
     """
     manifest = pd.read_parquet(source.manifest)

@@ -37,7 +37,7 @@ def shared_videos(sources: Sequence[Source]) -> dict[str, list[dict]]:
     One entry per pair that has: {split, dataset, other} (`other` is the split of `dataset`), with `fold` where it is not the data
     set's own, and how many videos of `split`
     * are also in `other` by their file: `videos`;
-    * else have exactly its stored frames: `copies` (found only where both are stored with the same settings and versions);
+    * else have exactly its frames, stored or not: `copies` (found only where both are extracted with the same settings and versions);
     * else are of one of its recordings: `clips`, of so many `recordings`;
     and for each kind that occurs, two `examples` {kind: [sentence]}.
     """

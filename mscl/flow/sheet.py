@@ -46,7 +46,7 @@ def contact_sheet(frames: Shards, flow: Shards | None, clip_id: str, out: Path, 
         _scores(figure.add_subplot(grid[-1, :]), flow, flow_row)
     rate = "" if np.isnan(clip["fps"]) else f", {clip['fps']:.4g} fps"
     size_text = f"{clip['width']} x {clip['height']} px"
-    parts = [f"{clip_id}: {len(kept)} stored frames{rate}, {size_text}", clip["reason"]]
+    parts = [f"{clip_id}: {len(kept)} kept frames{rate}, {size_text}", clip["reason"]]
     figure.suptitle(". ".join(p for p in parts if p), fontsize=9)
     with atomic_write(out) as draft:
         figure.savefig(draft, format="png")

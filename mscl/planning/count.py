@@ -73,6 +73,7 @@ class Training:
     steps: int  # optimiser steps; 0 for embed and frozen
     trained: int  # videos processed in training, over all epochs: forward and backward, in linear evaluation forward only
     seen: int  # clips processed forward only
+    tested: int = 0  # videos that these clips are of
     target: str = ""  # of all but pretraining
 
     @property
@@ -201,7 +202,7 @@ def trainings(config: Config, videos: dict[str, Counts], classes: Callable[[str]
     many = sum(videos[d].videos[use.split] for d in config.pretraining_datasets)
     for job in planned(config, "pretrain", "finetune", "linear", "embed", "frozen"):
         kind, run = job.stage.name, job.values
-        steps, trained, seen = 0, 0, 0
+        steps, trained, seen, tested = 0, 0, 0, 0
         if kind == "pretrain":
             steps, trained = _steps(many, config.pretrain_of(run["model"], run["method"]))
             found.append(Training(kind, **run, steps=steps, trained=trained, seen=0))
@@ -211,12 +212,12 @@ def trainings(config: Config, videos: dict[str, Counts], classes: Callable[[str]
         if kind in ("finetune", "linear"):
             recipe = (config.finetune_of if kind == "finetune" else config.linear_of)(target.name, run["model"])
             steps, trained = _steps(used_videos(target, train, classes(target.dataset) if target.per_class else 0), recipe)
-            seen = test * recipe.test_clips * recipe.test_crops
+            tested, seen = test, test * recipe.test_clips * recipe.test_crops
         elif kind == "frozen" and features_of(config, target.name, run["model"]):
             continue  # it reads the features of an embed job
         else:
-            seen = (train + test) * target.clips
-        found.append(Training(kind, **run, steps=steps, trained=trained, seen=seen))
+            tested, seen = train + test, (train + test) * target.clips
+        found.append(Training(kind, **run, steps=steps, trained=trained, seen=seen, tested=tested))
     return found
 
 

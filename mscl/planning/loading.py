@@ -35,7 +35,9 @@ def make_store(config: Config, name: str, samples: list[Sample], flow: bool, fol
     ]
     pd.DataFrame(rows).to_parquet(source.manifest, index=False)
     index = source.frame_indexes()[0]
-    extract_shard(build.frames_job(config, name), source.manifest, 0, index.with_suffix(".tar"), index)
+    job = build.frames_job(config, name)
+    stored = job.model_copy(update={"frames": job.frames.model_copy(update={"keep": "all"})})  # decoding is a rate of its own
+    extract_shard(stored, source.manifest, 0, index.with_suffix(".tar"), index)
     if flow:
         quick = config.flow.model_copy(update={"method": "dis", "size": QUICK, "command": ()})
         job, out = jobs.FlowJob(flow=quick, mds=config.mds, device="cpu"), source.flow_indexes()[0]

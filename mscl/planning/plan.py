@@ -8,7 +8,7 @@ from mscl.config.datasets import Dataset
 from mscl.config.schema import Config
 from mscl.datasets.generated.motion import SCENES
 from mscl.planning.count import Counts, count_jobs, count_videos, facts_of, trainings
-from mscl.planning.rates import Rates
+from mscl.planning.rates import Rate, Rates
 from mscl.planning.savings import savings
 from mscl.planning.training import KINDS, figure, makespan, total, training
 from mscl.planning.videos import dataset_plan
@@ -26,9 +26,9 @@ def make_plan(config: Config, rates: Rates, cpus: int, gpus: int) -> dict[str, A
     facts = {d: facts_of(d, config.datasets[d]) for d in used}
     counts = {d: count_videos(config, d, rates.videos.get(d)) for d in used}
     datasets = {d: dataset_plan(config, d, counts[d], facts[d], rates) for d in used}
-    trained = training(
-        config, trainings(config, counts, lambda name: _classes(name, config.datasets[name])), rates, classes_of(config)
-    )
+    runs = trainings(config, counts, lambda name: _classes(name, config.datasets[name]))
+    decoding = {d: Rate(**data["rates"]["extract_seconds"]) for d, data in datasets.items() if _decoded(config, d)}
+    trained = training(config, runs, rates, classes_of(config), decoding)
     plan = {
         "name": config.name,
         "jobs": count_jobs(config),
@@ -40,9 +40,21 @@ def make_plan(config: Config, rates: Rates, cpus: int, gpus: int) -> dict[str, A
     slots = gpus if trained["device"] == "gpu" else max(1, cpus // config.compute.threads)
     plan["disk"] = _disk(datasets, trained, slots)
     plan["hours"] = _hours(config, datasets, trained, cpus, gpus, slots)
+    plan["decoding"] = {d: _decoding(config, d, rate, trained["runs"]) for d, rate in decoding.items()}
     plan["savings"] = savings(config, counts, facts, rates, datasets)
     plan["warnings"] = _warnings(config, counts, plan)
     return plan
+
+
+def _decoded(config: Config, name: str) -> bool:
+    """Whether the frames of a data set are not stored, so that each use decodes its videos."""
+    return config.datasets[name].frames.keep == "none"
+
+
+def _decoding(config: Config, name: str, rate: Rate, runs: list[dict]) -> dict:
+    """How many videos of a data set all runs decode, and the CPU hours of it, which are also in the hours of the runs."""
+    videos = sum(run["decoded_videos"] for run in runs if run["target"] and config.target(run["target"]).dataset == name)
+    return {"videos": videos, "hours": figure(videos * rate.value / 3600, rate.origin)}
 
 
 def classes_of(config: Config) -> int:
@@ -127,6 +139,8 @@ def _warnings(config: Config, counts: dict[str, Counts], plan: dict) -> list[str
     for name, data in plan["datasets"].items():
         if data["missing"]:
             found.append(f"datasets.{name}: {data['missing']} annotated videos are missing or empty and are not counted")
+        if name in plan["decoding"]:
+            found.append(_decodes_again(name, plan["decoding"][name], data))
         for stage, hours in (("frames", data["extract_hours"]), ("flow", data.get("flow_hours"))):
             workers = 1 if stage == "flow" and config.flow.on_gpu else config.compute.extract_workers
             if hours and (each := hours["value"] / data["shards"] / workers) > STAGES[stage].hours:
@@ -145,3 +159,11 @@ def _warnings(config: Config, counts: dict[str, Counts], plan: dict) -> list[str
                 f"{_alone(worst):.0f} h ({worst['model']}/{worst['method']}): {advice}"
             )
     return found
+
+
+def _decodes_again(name: str, decoding: dict, data: dict) -> str:
+    return (
+        f"datasets.{name}.frames.keep: none, so every epoch, every test and all features decode its videos again: {decoding['videos']:,} "
+        f"videos in all, {decoding['hours']['value']:.2g} CPU hours of the loader processes; to store the frames would take "
+        f"{data['extract_hours']['value']:.2g} CPU hours once and {data['stored_bytes'] / 1e9:.2g} GB"
+    )

@@ -34,10 +34,11 @@ def total(parts: list[dict]) -> dict:
     return figure(sum(p["value"] for p in parts), *(p["origin"] for p in parts), note=notes.pop() if len(notes) == 1 else "")
 
 
-def training(config: Config, planned: list[Training], rates: Rates, classes: int) -> dict:
+def training(config: Config, planned: list[Training], rates: Rates, classes: int, decoding: dict[str, Rate]) -> dict:
     """{"runs": hours and bytes of every run, "device": cpu or gpu, "speed": sustained TFLOP/s}.
 
-    `classes` is the largest number of classes of a target. The FLOPs of each network are counted once.
+    `classes` is the largest number of classes of a target; `decoding` the CPU seconds to decode a video, for the data sets whose frames
+    are not stored. The FLOPs of each network are counted once.
     """
     device = rates.device or network.trains_on(config)
     usual = Rate(value=TFLOPS, origin="assumed", note=TFLOPS_NOTE)
@@ -55,8 +56,11 @@ def training(config: Config, planned: list[Training], rates: Rates, classes: int
         load = rates.loading.get(run.key) or _loading(config, run)
         step = rates.steps.get(run.key) or speed.model_copy(update={"value": flops / speed.value / 1e12, "note": ""})
         own = step.value * trained / flops  # the rate is that of finetuning, which also goes backward
-        each, test = (_seconds(value, load.value, config) for value in (own, step.value * forward / flops))
-        origins = {step.origin} if each == own else {step.origin, load.origin}
+        decode = decoding.get(config.target(run.target).dataset) if run.target else None
+        video, clip = (decode.value, decode.value * run.tested / max(run.seen, 1)) if decode else (0.0, 0.0)
+        each = _seconds(own, load.value + video, config)
+        test = _seconds(step.value * forward / flops, load.value + clip, config)  # of a clip: its video is decoded once
+        origins = {step.origin} if each == own else {step.origin, load.origin, *([decode.origin] if decode else [])}
         row = {
             "kind": run.kind,
             "target": run.target,
@@ -70,6 +74,7 @@ def training(config: Config, planned: list[Training], rates: Rates, classes: int
             "hours": figure((run.trained * each + run.seen * test) / 3600, *origins),
             "step_seconds": of(step),
             "loading_seconds": of(load),
+            "decoded_videos": run.trained + run.tested if decode else 0,
             "weights_bytes": need.sizes.weights if run.trained else 0,
             "checkpoint_bytes": need.sizes.checkpoint if run.trained else 0,
             "memory_bytes": need.peak if run.trained else 0,

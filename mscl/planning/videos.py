@@ -39,8 +39,10 @@ def dataset_plan(config: Config, name: str, counts: Counts, facts: Facts | None,
         "download": _download(config, name, facts),
     }
     length = rate["raw_frames"].origin
-    stored = counts.total * kept * (rate["frame_bytes"].value + INDEX)
+    found["stored_bytes"] = stored = counts.total * kept * (rate["frame_bytes"].value + INDEX)
     found["frames_bytes"] = figure(stored, counts.origin, length, rate["frame_bytes"].origin)
+    if dataset.frames.keep == "none":
+        found["frames_bytes"] = figure(counts.total * kept * INDEX, counts.origin, length)
     cpu = counts.total * rate["extract_seconds"].value / 3600
     found["extract_hours"] = figure(cpu, counts.origin, length, rate["extract_seconds"].origin)
     if flow:

@@ -15,6 +15,7 @@ DATA = ("format", "fold", "frames", "subset", "group", "holdout", "embedded")
 # Keys of a model that are compared one by one, or are no setting of a run.
 PARTS = ("contrast", "pretrain", "finetune", "linear", "methods", "targets")
 IGNORED = {"weights", "sha256", "batch", "precision"}  # of `flow`: where its file is, and how fast it runs
+SAME_BITS = ("keep",)  # of `frames`
 
 
 @functools.cache
@@ -84,7 +85,7 @@ def _differ(key: str, ours: Any, theirs: Any, ignored: Any = ()) -> Iterator[str
         if name in ignored or one == other:
             continue
         if type(one) is type(other) and hasattr(type(one), "model_fields"):
-            yield from _differ(f"{key}.{name}", one, other)
+            yield from _differ(f"{key}.{name}", one, other, SAME_BITS)
         else:
             yield f"{key}.{name}: {_said(one)} (paper: {_said(other)})"
 

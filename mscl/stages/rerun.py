@@ -20,9 +20,12 @@ def names(kind: type[Strict]) -> tuple[str, ...]:
 
 
 def lines(job: Strict) -> dict[str, str]:
-    """Every setting of a job as name -> line of text: {"optim.lr": "optim.lr = 0.002"}."""
+    """Every setting of a job as name -> line of text: {"optim.lr": "optim.lr = 0.002"}; "" for a default that is not dumped.
+
+    Snakemake compares the set of lines, which has "" in any case (`Rules.code`): such a default is no change.
+    """
     values = job.model_dump(mode="json")
-    return {name: f"{name} = {json.dumps(_at(values, name), sort_keys=True)}" for name in names(type(job))}
+    return {name: _line(values, name) for name in names(type(job))}
 
 
 def _section(annotation: Any) -> type[Strict] | None:
@@ -32,7 +35,9 @@ def _section(annotation: Any) -> type[Strict] | None:
     return classes[0] if classes else None
 
 
-def _at(values: Any, name: str) -> Any:
+def _line(values: Any, name: str) -> str:
     for part in name.split("."):
+        if values is not None and part not in values:
+            return ""
         values = None if values is None else values[part]  # all settings of a missing optional section are null
-    return values
+    return f"{name} = {json.dumps(values, sort_keys=True)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
@@ -15,8 +16,9 @@ import pyarrow.parquet as pq
 import simplejpeg
 
 from mscl.machine.files import sha256
-from mscl.store.index import again
+from mscl.store.index import Damaged, again
 from mscl.store.shards import Shards
+from mscl.store.videos import FRAMES
 from mscl.store.writer import NAME, SHARDS, TAR_SIZE
 
 
@@ -71,8 +73,12 @@ def together(found: list[Path]) -> list[str]:
     return wrong
 
 
-def not_checked(decode: bool) -> str:
-    """What `verify` does not look at, for the last line of a report."""
+def not_checked(decode: bool, decoded: bool = False) -> str:
+    """What `verify` does not look at, for the last line of a report; `decoded`: of a store without images."""
+    if decoded:
+        return "not looked at: " + (
+            "nothing; every video was decoded" if decode else "whether the videos are those that were listed (--quick)"
+        )
     return "not looked at: whether frames are those of the videos, and flow is that of the frames" + (
         "" if decode else "; whether the images can be decoded (--quick)"
     )
@@ -88,7 +94,8 @@ def verify(index: Path, decode: bool = True) -> list[str]:
 
     Checks: the index can be read, has possible values, belongs to this shard, and matches the tar file (size, sha256). A clip has
     status ok if and only if it has members. The tar headers hold exactly the clips, frames, offsets and sizes of the index. With
-    `decode`, every JPEG has its own checksum and decodes to the stated size (a flow field: two planes of that size).
+    `decode`, every JPEG has its own checksum and decodes to the stated size (a flow field: two planes of that size). Where
+    images are not stored, this decodes every video.
     """
     try:
         shards = Shards([index])
@@ -99,6 +106,23 @@ def verify(index: Path, decode: bool = True) -> list[str]:
         wrong += _pictures(shards)
     shards.close()
     return wrong
+
+
+def videos(index: Path) -> tuple[list[str], list[str]]:
+    """(missing, of another size): a sentence for each video of a readable shard without images, by their names and sizes alone."""
+    try:
+        shards = Shards([index])
+    except ValueError:  # `verify` tells
+        return [], []
+    found = list(shards.absent(shards.clips["clip_id"]))
+    return [said for path, said in found if not os.path.exists(path)], [said for path, said in found if os.path.exists(path)]
+
+
+def is_decoded(index: Path) -> bool:
+    """Whether the images of a shard are not stored, but decoded at each use; False for one that cannot be read."""
+    with contextlib.suppress(OSError, pa.ArrowException):
+        return FRAMES in (pq.read_schema(index).metadata or {})
+    return False
 
 
 def _checksum(shards: Shards) -> Iterator[str]:
@@ -128,7 +152,7 @@ def _members(shards: Shards) -> Iterator[str]:
     """Compare the tar headers with the index."""
     wanted = {
         f"{clip}/{frame:06d}.jpg": (int(offset), int(size))
-        for row, clip in enumerate(shards.clips["clip_id"])
+        for row, clip in enumerate(() if shards.decoded else shards.clips["clip_id"])
         for frame, offset, size in zip(shards.frames(row), shards.column("offset", row), shards.column("size", row))
     }
     try:
@@ -150,6 +174,9 @@ def _pictures(shards: Shards) -> Iterator[str]:
             try:
                 shape = simplejpeg.decode_jpeg(shards.read(row, k), colorspace="GRAY").shape[:2]
             except ValueError as error:
+                if shards.decoded and isinstance(error, Damaged):  # of the video, so of all its frames
+                    yield str(error)
+                    break
                 yield f"{shards.tar_paths[0]}: clip '{clip.clip_id}', frame {frame} cannot be decoded ({error})"
                 continue
             if shape != (planes * clip.height, clip.width):

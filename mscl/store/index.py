@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mscl.store.videos import COLUMNS, FRAMES, settings_of
 from mscl.store.writer import NAME, TAR_SIZE
 
-REQUIRED = ("clip_id", "status", "frame", "offset", "size", "crc")
+REQUIRED = ("clip_id", "status", "frame", "size", "crc")
 LAZY = ("pts",)  # list columns that are read only on demand; training never needs them
 NARROW = {"size": np.int32}  # smaller dtype in memory than on disk
 TYPES = {
@@ -21,6 +22,7 @@ TYPES = {
     **dict.fromkeys(("fps", "pts"), pa.float64()),
     "crc": pa.uint32(),
     "allowed": pa.bool_(),
+    **COLUMNS,
 }  # of the values, in lists, too
 LARGEST = 1e6  # a flow scale (pixels per code) beyond it is damage; real ones are below 100
 
@@ -45,7 +47,8 @@ def read_index(path: Path, columns: list[str] | None = None) -> pa.Table:
         raise Damaged(f"{path}: no such shard index; {again(path)}") from None
     except (OSError, pa.ArrowException) as error:
         raise Damaged(f"{path}: not a readable parquet file ({' '.join(str(error).split())[:120]}); {again(path)}") from None
-    missing = [c for c in REQUIRED if c not in schema.names]
+    needed = (*REQUIRED, *(COLUMNS if FRAMES in (schema.metadata or {}) else ("offset",)))
+    missing = [c for c in needed if c not in schema.names]
     if missing:
         raise Damaged(f"{path}: not a shard index of this version (no column {', '.join(missing)}); if it is one, {again(path)}")
     if columns is None:  # keep the lazily read columns in the schema
@@ -61,6 +64,10 @@ def check_index(index: Path, tar: Path, table: pa.Table) -> None:
     _check_lengths(index, table)
     _check_tar(index, tar, table)
     _check_flow(index, table)
+    try:
+        settings_of(table.schema.metadata)
+    except ValueError:
+        raise Damaged(f"{index}: tells settings of its frames that this version does not know; {again(index)}") from None
 
 
 def _check_name(index: Path, table: pa.Table) -> None:
@@ -100,6 +107,8 @@ def _check_tar(index: Path, tar: Path, table: pa.Table) -> None:
     need = (table.schema.metadata or {}).get(TAR_SIZE)
     if need is not None and have != int(need):
         raise Damaged(f"{tar}: has {have} bytes, its index {index.name} expects {int(need)}; {again(tar)}")
+    if "offset" not in table.column_names:  # the images are not stored
+        return
     bounds, offsets = flat([table.column("offset")], "offset")
     sizes = flat([table.column("size")], "size")[1]
     _first(

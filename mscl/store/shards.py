@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from mscl.store import videos
 from mscl.store.files import OPEN
 from mscl.store.index import LAZY, Damaged, again, check_index, flat, read_index
 from mscl.store.writer import NAME, SHARDS, TAR_SHA256
@@ -25,8 +27,8 @@ class Shards:
     """Random access to the clips of several shards; rows are numbered across the shards in the given order.
 
     `clips`: DataFrame with one row per clip, including failed ones: every scalar column of the index, `shard` (position in
-    `index_paths`) and `count` (number of stored frames). `list_columns`: names of the list columns, which `column` returns.
-    `tar_sha256`: sha256 of each tar file when it was written ("" if unknown). `shards`: number of shards of the whole store (0 if
+    `index_paths`) and `count` (number of kept frames). `list_columns`: names of the list columns, which `column` returns.
+    `decoded`: whether the images are not stored, but decoded from their video at each use (`mscl.store.videos`). `tar_sha256`: sha256 of each tar file when it was written ("" if unknown). `shards`: number of shards of the whole store (0 if
     unknown). Safe in threads, to fork and to pickle: every process opens its own files, a bounded number at a time. Raises
     ValueError with one sentence if a file is missing, truncated or not a shard, if an index has impossible values, or if two
     shards hold the same clip or are of different data sets (Damaged if the shard must be made again).
@@ -50,10 +52,13 @@ class Shards:
         self.list_columns = lists
         self.clips = pa.concat_tables([t.select(plain) for t in tables], promote_options="permissive").to_pandas()
         self.clips["shard"] = np.repeat(np.arange(len(tables), dtype=np.int32), [t.num_rows for t in tables])
-        self.clips["count"] = np.diff(self._lists["offset"][0]).astype(np.int32)
+        self.clips["count"] = np.diff(self._lists["frame"][0]).astype(np.int32)
         self._shard = self.clips["shard"].to_numpy()
         self.shards = int((tables[0].schema.metadata or {}).get(SHARDS, 0))
         self.tar_sha256 = [(t.schema.metadata or {}).get(TAR_SHA256, b"").decode() for t in tables]
+        self._how = [videos.settings_of(t.schema.metadata) for t in tables]
+        self._made_by = [(t.schema.metadata or {}).get(videos.FFMPEG, b"").decode() for t in tables]
+        self.decoded = self._how[0] is not None
         self._rows = {clip: row for row, clip in enumerate(self.clips["clip_id"])}
         if len(self._rows) != len(self.clips):
             twice = self.clips["clip_id"][self.clips["clip_id"].duplicated()].iloc[0]
@@ -92,7 +97,7 @@ class Shards:
                     f"{self.index_paths[0]}: no list column '{name}'; it has {', '.join([*self._lists, *self._lazy])}"
                 )
             found = flat([read_index(p, [name]).column(name) for p in self.index_paths], name)
-            if not np.array_equal(found[0], self._lists["offset"][0]):
+            if not np.array_equal(found[0], self._lists["frame"][0]):
                 wrong = int(np.flatnonzero(np.diff(found[0]) != self.clips["count"])[0])
                 path = self.index_paths[int(self._shard[wrong])]
                 clip = f"clip '{self.clips['clip_id'].iat[wrong]}'"
@@ -102,18 +107,52 @@ class Shards:
         return values[bounds[row] : bounds[row + 1]]
 
     def frames(self, row: int) -> np.ndarray:
-        """Raw frame numbers of a clip's stored frames, (count,) int32, ascending."""
+        """Raw frame numbers of a clip's kept frames, (count,) int32, ascending."""
         return self.column("frame", row)
 
-    def read(self, row: int, k: int) -> bytes:
-        """The k-th stored JPEG of a clip, as bytes.
+    def ready(self, clips: Iterable[str]) -> None:
+        """Raise Damaged if a video of these clips is missing or has another size: where images are decoded, before hours of work.
 
-        Raises IndexError if the clip has fewer frames, and Damaged if the tar file cannot be read or its bytes are not
-        those that were written.
+        Raises ValueError if no ffmpeg works. Where images are stored, nothing is needed.
         """
+        if not self.decoded:
+            return
+        videos.check_decoder()
+        if wrong := list(self.absent(clips)):
+            more = f" (and {len(wrong) - 1:,} more videos of {self.index_paths[0].parent})" if len(wrong) > 1 else ""
+            raise Damaged(wrong[0][1] + more)
+
+    def absent(self, clips: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """(path, sentence) of each video of these clips that is missing or has another size, where images are decoded."""
+        rows = [self.row(clip) for clip in clips if self.decoded]
+        for clip in self.clips.iloc[rows].to_dict("records"):
+            if clip["status"] == "ok" and (why := videos.absent(clip)):
+                yield clip["path"], why
+
+    def read(self, row: int, k: int) -> bytes:
+        """The k-th kept JPEG of a clip, as bytes.
+
+        Raises IndexError if the clip has fewer frames, and Damaged if the tar file cannot be read or its bytes are not those that
+        were written, or if the video from which it is decoded is not there or has other images than listed.
+        """
+        count = len(self.frames(row))
+        if not -count <= k < count:
+            raise IndexError(f"clip '{self.clips['clip_id'].iat[row]}' has {count} kept frames; there is no frame {k}")
+        if self.decoded:
+            return videos.held((self._number, row), partial(self._from_video, row))[k]
+        return self._from_tar(row, k)
+
+    def _from_video(self, row: int) -> Sequence[bytes]:
+        """All images of a clip, which is the least that can be decoded and checked."""
+        shard, clip = int(self._shard[row]), self.clips.iloc[row].to_dict()
+        how = self._how[shard], self._made_by[shard]
+        try:
+            return videos.images(clip, self.column("crc", row), *how)
+        except ValueError as error:
+            raise Damaged(str(error)) from None
+
+    def _from_tar(self, row: int, k: int) -> bytes:
         offsets = self.column("offset", row)
-        if not -len(offsets) <= k < len(offsets):
-            raise IndexError(f"clip '{self.clips['clip_id'].iat[row]}' has {len(offsets)} stored frames; there is no frame {k}")
         size, shard = int(self.column("size", row)[k]), int(self._shard[row])
         tar = self.tar_paths[shard]
         try:
@@ -128,7 +167,7 @@ class Shards:
         return payload
 
     def image(self, row: int, k: int, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
-        """The k-th stored JPEG of a clip as `decode` (see `mscl.store.jpeg`) returns it. Raises Damaged also if it cannot be decoded."""
+        """The k-th kept JPEG of a clip as `decode` (see `mscl.store.jpeg`) returns it. Raises Damaged also if it cannot be decoded."""
         data = self.read(row, k)
         try:
             return decode(data)
@@ -140,7 +179,8 @@ class Shards:
         return Damaged(f"{tar}: clip '{self.clips['clip_id'].iat[row]}', frame {self.frames(row)[k]}: {what}; {again(tar)}")
 
     def close(self) -> None:
-        """Close the files of this process."""
+        """Close the files of this process, and forget the video that this thread holds."""
+        videos.drop(self._number)
         OPEN.close([(self._number, shard) for shard in range(len(self.tar_paths))])
 
     def __getstate__(self) -> dict:

@@ -62,7 +62,9 @@ class ShardWriter:
     """
 
     def __init__(self, tar_path: str | Path, index_path: str | Path, schema: pa.Schema, key: str, shards: int = 0):
-        """`schema`: the columns of the rows and MEMBERS; `key`: see `part_key`; `shards`: number of shards of the whole store, 0 if unknown."""
+        """`schema`: the columns of the rows and MEMBERS; without `offset` the images are counted and checked, but not stored. Its
+        metadata go into the index. `key`: see `part_key`; `shards`: number of shards of the whole store, 0 if unknown.
+        """
         self.path, self.index_path, self.schema, self.shards = Path(tar_path), Path(index_path), schema, shards
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._part = self.path.with_name(f".{self.path.name}.part")
@@ -90,19 +92,24 @@ class ShardWriter:
 
         Raises ValueError if `row["frame"]` and `payloads` differ in length.
         """
-        offsets, sizes, crcs = [], [], []
+        stored, offsets, sizes, crcs = "offset" in self.schema.names, [], [], []
         for frame, payload in zip(row["frame"], payloads, strict=True):
-            member = tarfile.TarInfo(f"{row['clip_id']}/{int(frame):06d}.jpg")
-            member.size, member.mode = len(payload), 0o644  # mtime, uid, gid and names stay 0 and ""
-            self._tar.addfile(member, io.BytesIO(payload))
-            offsets.append(self._tar.offset - -(-len(payload) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
+            if stored:
+                offsets.append(self._store(f"{row['clip_id']}/{int(frame):06d}.jpg", payload))
             sizes.append(len(payload))
             crcs.append(zlib.crc32(payload))
         members = {"offset": offsets, "size": sizes, "crc": crcs}
-        self._unsaved.append(_line(row | members | {"end": self._tar.offset, "number": self.done}))
+        self._unsaved.append(_line(row | members | {"tar_end": self._tar.offset, "number": self.done}))
         self.done += 1
         if time.monotonic() - self._synced > SYNC:
             self._sync()
+
+    def _store(self, name: str, payload: bytes) -> int:
+        """Append a member to the tar; the offset of its bytes."""
+        member = tarfile.TarInfo(name)
+        member.size, member.mode = len(payload), 0o644  # mtime, uid, gid and names stay 0 and ""
+        self._tar.addfile(member, io.BytesIO(payload))
+        return self._tar.offset - -(-len(payload) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
     def _sync(self) -> None:
         """Write the members first, then their journal lines, so that the journal never lists missing members."""
@@ -122,7 +129,7 @@ class ShardWriter:
         metadata = {TAR_SIZE: str(self._part.stat().st_size), TAR_SHA256: sha256(self._part), SHARDS: str(self.shards)}
         metadata[NAME] = f"{self.index_path.resolve().parent.name}/{self.index_path.stem}"
         draft = self.index_path.with_name(f".{self.index_path.name}.tmp")
-        schema = self.schema.with_metadata(metadata)
+        schema = self.schema.with_metadata((self.schema.metadata or {}) | metadata)
         with pq.ParquetWriter(draft, schema, compression="zstd", write_page_checksum=True) as index:
             for rows in _batches(self._journal, ROWS):
                 index.write_table(pa.Table.from_pylist(rows, schema))
@@ -176,9 +183,9 @@ def _valid_rows(journal: BinaryIO, key: str, part: Path) -> tuple[int, int]:
             row = json.loads(line)
         except (json.JSONDecodeError, UnicodeDecodeError):
             break
-        if not line.endswith(b"\n") or row["end"] > have or row["number"] != rows:
+        if not line.endswith(b"\n") or row["tar_end"] > have or row["number"] != rows:
             break
-        rows, end, good = rows + 1, row["end"], good + len(line)
+        rows, end, good = rows + 1, row["tar_end"], good + len(line)
     journal.truncate(good)
     return rows, end
 
@@ -189,7 +196,7 @@ def _batches(journal: BinaryIO, size: int) -> Iterator[list[dict]]:
     rows = []
     for line in journal:
         row = json.loads(line)
-        del row["end"], row["number"]
+        del row["tar_end"], row["number"]
         rows.append(row)
         if len(rows) == size:
             yield rows

@@ -96,13 +96,14 @@ def uniform_positions(kept: int, frames: int, rng: np.random.Generator | None = 
 
 
 def readable(manifest: pd.DataFrame, shards: Shards) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Split manifest rows into those whose frames can be read and those that cannot, with the reason."""
+    """Split manifest rows into those whose frames can be read and those that cannot, with the reason. Raises as `Shards.ready`."""
     index = shards.clips[["clip_id", "status", "reason"]].rename(columns={"status": "frames_status", "reason": "frames_reason"})
     rows = manifest.merge(index, on="clip_id", how="left")
     status = rows["frames_status"].fillna("missing").where(rows["status"] == "ok", rows["status"])
     reason = rows["frames_reason"].fillna("not in the frame store").where(rows["status"] == "ok", rows["reason"])
     rows = rows.drop(columns=["frames_status", "frames_reason"]).assign(status=status, reason=reason)
     good = rows["status"] == "ok"
+    shards.ready(rows["clip_id"][good])
     return rows[good].reset_index(drop=True), rows[~good].reset_index(drop=True)
 
 

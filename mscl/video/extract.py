@@ -15,6 +15,7 @@ import simplejpeg
 from mscl.config.datasets import FramesConfig
 from mscl.stages.codehash import code_hash
 from mscl.stages.jobs import FramesJob
+from mscl.store import videos
 from mscl.store.parallel import in_order
 from mscl.store.writer import MEMBERS, ShardWriter, part_key
 from mscl.video.ffmpeg import Decoded, decode
@@ -37,6 +38,14 @@ COLUMNS = {
 SCHEMA = pa.schema(list(COLUMNS.items()))
 
 
+def schema_of(frames: FramesConfig) -> pa.Schema:
+    """The columns of an index; without stored images, those by which each use decodes the video again, and how."""
+    if frames.keep == "all":
+        return SCHEMA
+    columns = {name: kind for name, kind in COLUMNS.items() if name != "offset"} | videos.COLUMNS
+    return pa.schema(list(columns.items()), {videos.FRAMES: frames.model_dump_json(), videos.FFMPEG: program().version})
+
+
 def extract_shard(job: FramesJob, manifest: Path, shard: int, out_tar: Path, out_index: Path, workers: int = 1) -> None:
     """Extract every manifest row of `shard`. A bad video becomes a row with a reason; it never stops the job.
 
@@ -44,9 +53,11 @@ def extract_shard(job: FramesJob, manifest: Path, shard: int, out_tar: Path, out
     if the manifest cannot be read, if no ffmpeg works, if none of the videos exists any more, or if another process is writing this shard.
     """
     rows = read_rows(manifest, shard)
-    program()  # a missing or crippled ffmpeg is reported before any video is called broken
+    used = program()  # a missing or crippled ffmpeg is reported before any video is called broken
     _some_are_here(manifest, shard, [row["path"] for row in rows if row["status"] == "ok"])
-    with ShardWriter(out_tar, out_index, SCHEMA, part_key(job, code_hash(__name__), [rows, stamps(rows)]), job.shards) as writer:
+    made_from = [rows, stamps(rows), *([used.version] if job.frames.keep == "none" else [])]
+    key = part_key(job, code_hash(__name__), made_from)
+    with ShardWriter(out_tar, out_index, schema_of(job.frames), key, job.shards) as writer:
         before = writer.done
         done = in_order(lambda row: (row, _video(row, job.frames, Path(out_tar).parent)), rows[before:], workers)
         for row, video in tqdm(done, total=len(rows), initial=before, unit="video"):
@@ -130,4 +141,7 @@ def _index_row(row: dict, video: Decoded | None, frames: FramesConfig) -> tuple[
         "frame": kept,
         "pts": [video.pts[i] for i in kept] if jpegs else [],
     }
+    if frames.keep == "none":
+        found = _stat(row["path"])
+        index_row |= {key: row[key] for key in ("path", "start", "end")} | {"bytes": found.st_size if found else 0}
     return index_row, jpegs

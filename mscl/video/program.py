@@ -41,6 +41,7 @@ class Program(NamedTuple):
 
     exe: str
     timing: str  # the option that keeps every frame as it is: `fps_mode` since ffmpeg 5.1, `vsync` before
+    version: str  # as it says it
 
 
 def environment() -> dict[str, str]:
@@ -77,10 +78,11 @@ def ffmpeg_exe() -> str:
 def _tested(exe: str) -> tuple[Program | None, str]:
     """(the program, "") or (None, why it cannot be used): it must start, have the decoders, and decode a tiny video exactly."""
     try:
-        version = re.search(r"^ffmpeg version (?:n?(\d+)\.(\d+))?", _output([exe, "-version"]))
+        version = re.search(r"^ffmpeg version ((?:n?(\d+)\.(\d+))?\S*)", _output([exe, "-version"]))
         if version is None:
             return None, "it does not say its version"
-        found = Program(exe, "vsync" if version[1] and (int(version[1]), int(version[2])) < (5, 1) else "fps_mode")
+        old = version[2] and (int(version[2]), int(version[3])) < (5, 1)
+        found = Program(exe, "vsync" if old else "fps_mode", version[1])
         names = set(re.findall(r"^ V\S{5} (\S+)", _output([exe, "-hide_banner", "-decoders"]), re.M))
         for choice in DECODERS:
             if not names & set(choice):

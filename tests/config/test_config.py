@@ -11,7 +11,9 @@ from mscl.config import schema
 from mscl.config.datasets import Dataset
 from mscl.config.schema import METHODS, load_config
 from mscl.config.validation import ConfigError, Strict
-from mscl.stages import build, jobs
+from mscl.reporting.paper import differences
+from mscl.stages import build, jobs, rerun
+from mscl.stages.rules import Rules
 from mscl.stages.table import by_hand, planned
 from tests.conftest import ROOT, tiny_config
 
@@ -47,6 +49,9 @@ def test_shipped_configurations_are_valid(path):
     ("models/r18/finetune", ..., "models.r18.finetune: missing; add it"),
     ("methods", ["mcsl"], "methods: unknown method 'mcsl'; did you mean 'mscl'?"),
     ("pretrain/datasets", ["kim"], "pretrain.datasets: no data set 'kim' under datasets; did you mean 'kin'?"),
+    ("datasets/kin/frames", {"keep": "none", "step": 1}, "datasets.kin.frames.keep: none is for targets; pretraining on 'kin' computes flow and reads random clips"),
+    ("datasets/ss/frames", {"keep": "none"}, None),
+    ("datasets/ss/frames", {"keep": "some"}, "datasets.ss.frames.keep: input should be 'all' or 'none' (got 'some')"),
     ("targets", [{"dataset": "ss", "test": "val"}], "datasets.ss.annotations: no split 'val'; it has train, validation"),
     ("contrast/queue", 30, "contrast.queue: 30 is not a multiple of models.r18.pretrain.batch 8"),
     ("seeds", [0, 0], "seeds: [0, 0] contains a duplicate"),
@@ -191,6 +196,31 @@ def test_a_job_has_the_settings_of_its_stage_and_survives_json():
         build.finetune_job(config, "ss", "r18", "mscl", 0)
     )
     assert build.pretrain_job(config, "r18", "moco", 0).sources[0].flow is None
+
+
+def test_a_default_that_came_later_changes_no_settings_of_before():
+    """`frames.keep`: neither what jobs are hashed by, nor the parameters that Snakemake compares as a set, which has "" in any case."""
+    frames = {"step": 1, "short_side": 36, "quality": 4}
+    config, other = load_config(tiny_config(Path("x"))), load_config(changed("datasets/ss/frames", frames | {"keep": "none"}))
+    before, after = (build.frames_job(one, "ss") for one in (config, other))
+    assert jobs.dumps(before) == '{"frames":{"quality":4,"short_side":36,"step":1,"timeout":300},"shards":1}'
+    assert set(rerun.lines(before).values()) == {
+        "", "frames.step = 1", "frames.short_side = 36", "frames.quality = 4", "frames.timeout = 300", "shards = 1",
+    }  # fmt: skip
+    assert set(rerun.lines(after).values()) - set(rerun.lines(before).values()) == {'frames.keep = "none"'}
+    assert jobs.loads(jobs.FramesJob, jobs.dumps(after)) == after
+    assert "" in Rules(config).code("frames")
+    same = [job for job in planned(other) if job.stage.name not in ("frames", "report")]
+    assert all(
+        jobs.dumps(job.stage.settings(other, job.values)) == jobs.dumps(job.stage.settings(config, job.values)) for job in same
+    )
+    assert not [said for said in differences(other) if "keep" in said]
+
+
+def test_pretraining_may_watch_videos_whose_frames_are_not_stored():
+    values = changed("datasets/ss/frames", {"keep": "none"})
+    values["pretrain"]["monitor"] = {"dataset": "ss", "split": "train"}
+    assert load_config(values).pretrain.monitor.dataset == "ss"
 
 
 def test_a_job_of_another_class_is_refused():

@@ -78,6 +78,38 @@ def test_a_plan_equals_a_manual_calculation(tmp_path):
     assert plan["hours"]["gpu"] == 0 and sum(plan["jobs"].values()) == 25
 
 
+def test_a_plan_of_frames_that_are_not_stored_counts_each_decoding(tmp_path):
+    values = tiny_config(tmp_path) | {"compute": {"device": "cpu", "workers": 2}}
+    values["datasets"]["ss"]["frames"] = values["datasets"]["ss"]["frames"] | {"keep": "none"}
+    values["targets"] = [
+        {"dataset": "ss", "measures": ["finetune", "probe"], "clips": 2, "finetune": {"test_clips": 3, "test_crops": 3}}
+    ]
+    given = rates(
+        tmp_path,
+        datasets={"ss": {"extract_seconds": 0.25, "frame_bytes": 500}},
+        steps={"r18/finetune/ss": 0.05},
+        loading={"r18/finetune/ss": 0.01},
+    )
+    command.run_plan(load_config(tiny(tmp_path, **{k: values[k] for k in ("compute", "datasets", "targets")})), rates=given,
+                     cpus=2, json_out=tmp_path / "plan.json")  # fmt: skip
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    # 36 videos of 24 frames: an index without images
+    assert plan["datasets"]["ss"]["frames_bytes"]["value"] == 36 * 24 * 24
+    assert plan["hours"]["stages"]["frames"]["hours"]["value"] > 36 * 0.25 / 3600  # they are decoded once to be listed
+    # Each of 4 methods: 2 epochs of 24 training videos and 12 tested ones; all 36 for their features. A video is decoded once for all its views.
+    videos = 4 * (48 + 12 + 36)
+    assert plan["decoding"] == {"ss": {"videos": videos, "hours": {"value": videos * 0.25 / 3600, "origin": "given", "note": ""}}}
+    run = {(r["kind"], r["method"]): r for r in plan["runs"]}
+    share = run["frozen", "moco"]["gflop_per_video"] / run["finetune", "moco"]["gflop_per_video"]
+    view = max(0.05 * share, (0.01 + 0.25 / 9) / 2)  # two loader processes beside the network
+    assert run["finetune", "moco"]["hours"]["value"] == pytest.approx((48 * 0.13 + 12 * 9 * view) / 3600)
+    assert run["pretrain", "moco"]["decoded_videos"] == 0
+    (said,) = [text for text in plan["warnings"] if "frames.keep" in text]
+    assert said.startswith(
+        "datasets.ss.frames.keep: none, so every epoch, every test and all features decode its videos again: 384 videos"
+    )
+
+
 def test_planned_checkpoint_size_is_the_real_size(prepared, tmp_path):
     from mscl.training.checkpoint import save_checkpoint
     from mscl.training.finetune import Classifier

@@ -7,9 +7,14 @@ import numpy as np
 import pytest
 import simplejpeg
 
+from mscl.config.datasets import FramesConfig
 from mscl.machine.files import sha256
+from mscl.stages.jobs import FramesJob
 from mscl.stages.verify import verify
+from mscl.video.extract import extract_shard
+from tests.conftest import ROOT
 from tests.store.shards import write_frames
+from tests.video.shard import write_manifest
 
 
 @pytest.fixture
@@ -53,5 +58,20 @@ def test_a_missing_tar_is_mentioned_and_an_index_that_is_rubbish_is_reported(res
     text = said(results, capsys)
     assert f"missing: {folder / '0000.tar'} (tar of" in text and "0001.parquet: not a readable parquet file" in text
     assert text.splitlines()[-1].startswith(
-        "not looked at: whether the images in the tars of 2 shards can be decoded; the original videos"
+        "not looked at: whether the images in the tars of 2 shards can be decoded; the content of the original videos"
     )
+
+
+def test_videos_whose_frames_are_not_stored_are_inputs(results, capsys, tmp_path):
+    """A missing one is reported, as any missing input; one of another size is a difference."""
+    video = shutil.copy(ROOT / "tests/video/cases/plain.mp4", tmp_path / "v.mp4")
+    manifest, index = write_manifest(tmp_path / "list", [("a", video)]), tmp_path / "frames" / "mine" / "0003.parquet"
+    extract_shard(FramesJob(frames=FramesConfig(keep="none")), manifest, 3, index.with_suffix(".tar"), index)
+    card = {"stage": "frozen", "job": {}, "inputs": {str(index): sha256(index)}, "outputs": {}}
+    (results / "run.json").write_text(json.dumps(card))
+    assert f"{video}: " not in said(results, capsys)
+    video.write_bytes(b"another")
+    assert f"differs: {video}: another file than the one that was listed, of 7 bytes" in said(results, capsys)
+    video.unlink()
+    text = said(results, capsys, False, False)
+    assert f"missing: {video}: cannot be read (no such file or directory)" in text and "missing inputs: 1" in text

@@ -45,7 +45,7 @@ def test_round_trip(shards):
 def test_unknown_clip_frame_and_column_are_named(shards):
     with pytest.raises(ValueError, match="no clip 'zz'"):
         shards.row("zz")
-    with pytest.raises(IndexError, match="clip 'a' has 3 stored frames; there is no frame 3"):
+    with pytest.raises(IndexError, match="clip 'a' has 3 kept frames; there is no frame 3"):
         shards.read(0, 3)
     with pytest.raises(ValueError, match="no list column 'score'"):
         shards.column("score", 0)
