@@ -42,22 +42,34 @@ def kinetics_like(folder: Path, count: int, seconds: int = 10) -> list[Path]:
 
     Existing files are kept. Returns the paths.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    sound = f"-f lavfi -i sine=d={seconds}".split()
+    coding = "-c:v libx264 -preset medium -crf 23 -g 250 -c:a aac -shortest".split()
     paths = [folder / f"like{n:03d}_000000_000010.mp4" for n in range(count)]
-    for n, path in enumerate(paths):
-        if path.exists():
-            continue
-        speed, hue = 1 + n % 3, 37 * n % 360
-        graph = (
-            f"testsrc2=s=510x384:r=30:d={seconds},hue=h={hue}:s=0.6,rotate=0.02*t*{speed}:c=gray,"
-            f"crop=340:256:x='85+80*sin({speed}*t)':y='64+60*cos(0.7*t)',gblur=sigma=0.8,noise=alls=6:allf=t,format=yuv420p"
-        )
-        draft = path.with_suffix(".part.mp4")
-        inputs = f"-f lavfi -i {graph} -f lavfi -i sine=d={seconds}".split()
-        coding = "-c:v libx264 -preset medium -crf 23 -g 250 -c:a aac -shortest".split()
-        subprocess.run([ffmpeg_exe(), "-v", "error", "-nostdin", "-y", *inputs, *coding, str(draft)], check=True)
-        draft.rename(path)
-    return paths
+    return [_textured(path, n, (340, 256), 30, seconds, sound, coding) for n, path in enumerate(paths)]
+
+
+def ssv2_like(folder: Path, count: int) -> list[Path]:
+    """The same as VP9 videos like those of Something-Something v2: 427 x 240 pixels, 12 fps, 4 s."""
+    coding = "-c:v libvpx-vp9 -b:v 0 -crf 36 -deadline realtime -cpu-used 5 -g 128".split()
+    return [_textured(folder / f"{n + 1}.webm", n, (427, 240), 12, 4, [], coding) for n in range(count)]
+
+
+def _textured(path: Path, n: int, size: tuple[int, int], fps: int, seconds: int, more: list[str], coding: list[str]) -> Path:
+    """Encode the n-th video, unless it is there."""
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (width, height), speed, hue = size, 1 + n % 3, 37 * n % 360
+    graph = (
+        f"testsrc2=s={width * 3 // 2 // 2 * 2}x{height * 3 // 2 // 2 * 2}:r={fps}:d={seconds},hue=h={hue}:s=0.6,"
+        f"rotate=0.02*t*{speed}:c=gray,crop={width}:{height}:x='{width // 4}+80*sin({speed}*t)':y='{height // 4}+60*cos(0.7*t)',"
+        "gblur=sigma=0.8,noise=alls=6:allf=t,format=yuv420p"
+    )
+    draft = path.with_suffix(f".part{path.suffix}")
+    inputs = ["-f", "lavfi", "-i", graph, *more]
+    subprocess.run([ffmpeg_exe(), "-v", "error", "-nostdin", "-y", *inputs, *coding, str(draft)], check=True)
+    draft.rename(path)
+    return path
 
 
 def manifest(clips: dict[str, Path]) -> pd.DataFrame:

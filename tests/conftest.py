@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TOGETHER = {
     "test_slurm.py": "slurm",
     **dict.fromkeys(("test_dvc.py", "test_restore.py", "test_share.py"), "dvc"),
-    **dict.fromkeys(("test_citizen.py", "test_pipeline.py", "test_rerun.py"), "finished"),
+    **dict.fromkeys(("test_citizen.py", "test_keep_none.py", "test_pipeline.py", "test_rerun.py"), "finished"),
 }
 
 

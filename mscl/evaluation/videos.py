@@ -73,6 +73,9 @@ class OneVideo:
         """Raw frame numbers of the kept frames."""
         return self.grid
 
+    def will_read(self, row: int, positions: np.ndarray) -> None:
+        """All are decoded already."""
+
     def image(self, row: int, k: int, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
         """The k-th kept frame."""
         return decode(self.jpegs[k])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -138,16 +137,24 @@ class Shards:
         count = len(self.frames(row))
         if not -count <= k < count:
             raise IndexError(f"clip '{self.clips['clip_id'].iat[row]}' has {count} kept frames; there is no frame {k}")
-        if self.decoded:
-            return videos.held((self._number, row), partial(self._from_video, row))[k]
-        return self._from_tar(row, k)
+        if not self.decoded:
+            return self._from_tar(row, k)
+        k %= count
+        return (videos.held((self._number, row), [k]) or self._decode(row))[k]
 
-    def _from_video(self, row: int) -> Sequence[bytes]:
-        """All images of a clip, which is the least that can be decoded and checked."""
+    def will_read(self, row: int, positions: Iterable[int]) -> None:
+        """Tell which frames of a clip are read next: where images are decoded, its video is decoded once, for these alone.
+
+        It only saves time: a frame that was not told of is decoded with all others. Raises as `read`.
+        """
+        if self.decoded and not videos.held((self._number, row), wanted := sorted({int(k) for k in positions})):
+            self._decode(row, wanted)
+
+    def _decode(self, row: int, wanted: list[int] | None = None) -> videos.Held:
         shard, clip = int(self._shard[row]), self.clips.iloc[row].to_dict()
-        how = self._how[shard], self._made_by[shard]
+        how = self.column("crc", row), self._how[shard], self._made_by[shard]
         try:
-            return videos.images(clip, self.column("crc", row), *how)
+            return videos.hold((self._number, row), wanted, lambda: videos.images(clip, *how, wanted))
         except ValueError as error:
             raise Damaged(str(error)) from None
 

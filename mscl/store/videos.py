@@ -1,8 +1,8 @@
 """A store without images (`frames.keep: none`): its index lists the frames of every video, and each use decodes the video again.
 
-The index has every column of a usual one but the offsets, and instead where the video is. An image is given out only if all
-images of its video have the CRC-32 that the index lists, so the bits are those that a store with images would hold. A video that
-has been replaced since, or that another ffmpeg decodes otherwise, is an error.
+The index has every column of a usual one but the offsets, and instead where the video is. An image is given out only with the
+CRC-32 that the index lists, and if its video has as many frames, so the bits are those that a store with images would hold. A
+video that has been replaced since, or that another ffmpeg decodes otherwise, is an error.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import importlib
 import os
 import threading
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ COLUMNS = {
 # Not an import: what the decoder gives is compared with the index, so an edit of it can change no result. As it is, the edit
 # reruns the extraction, and what follows only if the index changes.
 DECODER = "mscl.video.ffmpeg"
-_held = threading.local()  # the video that a thread has read last
+_this = threading.local()  # of each thread: `held`, what it has decoded last
 
 
 def settings_of(metadata: Mapping[bytes, bytes] | None) -> FramesConfig | None:
@@ -64,37 +64,61 @@ def _why(clip: Mapping[str, Any]) -> str:
     )
 
 
-def held(key: tuple[int, int], decode: Callable[[], Sequence[bytes]]) -> Sequence[bytes]:
-    """The JPEGs of the video `key` (number of the store, row), decoded if this thread has read another one last.
+class Held:
+    """The images of one clip that a thread has decoded last, `wanted` (positions; None: all) of them."""
 
-    Each thread holds one video, in a temporary file.
-    """
-    if getattr(_held, "key", None) != key:
-        drop()
-        _held.images = decode()
-        _held.key = key
-    return _held.images
+    def __init__(self, key: tuple[int, int], wanted: Sequence[int] | None, jpegs: Sequence[bytes]):
+        self.key, self._jpegs = key, jpegs  # in a temporary file
+        self._place = range(len(jpegs)) if wanted is None else {k: place for place, k in enumerate(wanted)}
+
+    def has(self, wanted: Iterable[int]) -> bool:
+        """Whether all these positions are here."""
+        return all(k in self._place for k in wanted)
+
+    def __getitem__(self, k: int) -> bytes:
+        return self._jpegs[self._place[k]]
+
+
+def held(key: tuple[int, int], wanted: Sequence[int]) -> Held | None:
+    """What this thread holds of the clip `key` (number of the store, row), if these positions are among it."""
+    now = getattr(_this, "held", None)
+    return now if now is not None and now.key == key and now.has(wanted) else None
+
+
+def hold(key: tuple[int, int], wanted: Sequence[int] | None, decode: Callable[[], Sequence[bytes]]) -> Held:
+    """Decode and hold images of one clip. Those of another are forgotten first: a disk need not have room for two."""
+    drop()
+    _this.held = Held(key, wanted, decode())
+    return _this.held
 
 
 def drop(store: int | None = None) -> None:
     """Forget the images that this thread holds, with `store` only those of this store."""
-    key = getattr(_held, "key", None)
-    if store is None or (key and key[0] == store):
-        _held.key = _held.images = None
+    now = getattr(_this, "held", None)
+    if now is not None and store in (None, now.key[0]):
+        _this.held = None
 
 
-def images(clip: Mapping[str, Any], crcs: np.ndarray, frames: FramesConfig, made_by: str) -> Sequence[bytes]:
-    """The JPEGs of an index row, decoded from its video. `crcs` (N,) are those that the index lists; `made_by`: version of ffmpeg.
+def images(
+    clip: Mapping[str, Any], crcs: np.ndarray, frames: FramesConfig, made_by: str, wanted: Sequence[int] | None = None
+) -> Sequence[bytes]:
+    """The JPEGs of an index row at the positions `wanted` (None: all), decoded from its video.
 
-    Raises ValueError if the video is not there, or has other images than listed.
+    `crcs` (N,) are those that the index lists of all; `made_by`: version of ffmpeg. Raises ValueError if the video is not there, or
+    has other images than listed.
     """
     if why := absent(clip):
         raise ValueError(why)
     decoder = importlib.import_module(DECODER)
-    video = decoder.decode(clip["path"], frames, clip["start"], clip["end"])
-    have = np.fromiter(map(zlib.crc32, video.jpegs), np.uint32, len(video.jpegs))
+    where = clip["path"], frames, clip["start"], clip["end"]
+    if wanted is not None:
+        video = decoder.decode(*where, only=wanted)
+        if len(video.pts) == clip["raw_frames"] and np.array_equal(_crcs(video.jpegs), crcs[list(wanted)]):
+            return video.jpegs
+    video = decoder.decode(*where)  # exactly as it was listed: nothing less proves that it is another video
+    have = _crcs(video.jpegs)
     if np.array_equal(have, crcs):
-        return video.jpegs
+        return video.jpegs if wanted is None else [video.jpegs[k] for k in wanted]
     if len(have) != len(crcs):
         what = f"{len(have)} frames instead of {len(crcs)}" + (f" ({video.error})" if video.error else "")
     else:
@@ -102,3 +126,7 @@ def images(clip: Mapping[str, Any], crcs: np.ndarray, frames: FramesConfig, made
     here = decoder.program().version
     program = f" by ffmpeg {made_by}, and here is {here}" if here != made_by else ""
     raise ValueError(f"{clip['path']}: decodes to {what}, so it is not what was listed{program}; {_why(clip)}")
+
+
+def _crcs(jpegs: Sequence[bytes]) -> np.ndarray:
+    return np.fromiter(map(zlib.crc32, jpegs), np.uint32, len(jpegs))

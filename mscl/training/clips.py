@@ -68,6 +68,7 @@ def read_clip(shards: Shards, row: int, positions: np.ndarray, box: Box, size: i
     """Frames at `positions` (indices of kept frames, ascending) of one video, cropped: (T, size, size, 3) uint8."""
     side = int(size / max(min(box[2] - box[0], box[3] - box[1]), 1e-6))  # decode no larger than the crop needs
     clip = np.empty((len(positions), size, size, 3), np.uint8)
+    shards.will_read(row, positions)
     for t, k in enumerate(positions):
         if t and k == positions[t - 1]:  # a short video holds its last frame
             clip[t] = clip[t - 1]
@@ -280,6 +281,7 @@ class Views:
         """The views of one video whose frames have this width / height, (clips x crops, T, S, S, 3) uint8."""
         grid, boxes = shards.frames(row), crop_boxes(aspect, self.crops)
         positions = [self._clip(grid, (n + 0.5) / self.clips) for n in range(self.clips)]
+        shards.will_read(row, np.concatenate(positions))
         return np.stack([read_clip(shards, row, p, box, self.size) for p in positions for box in boxes])
 
     def _clip(self, grid: np.ndarray, offset: float) -> np.ndarray:

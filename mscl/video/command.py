@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from mscl.config.datasets import FramesConfig
@@ -27,14 +28,16 @@ def arguments(
     end: float = math.nan,
     size: Size | None = None,
     level: str = "info",
+    only: Sequence[int] = (),
     exe: str = "ffmpeg",
     timing: str = "fps_mode",
 ) -> list[str]:
     """The ffmpeg command that writes raw frames 0, step, 2 * step, ... of the first video stream as MJPEG to stdout.
 
     Only frames from `start` to `end` (exclusive; seconds; NaN: the whole file) are read, and their numbers start at 0. `size`
-    (width, height) is the size of every frame; by default it follows from the video and `frames.short_side`. `exe` and `timing`
-    are those of `mscl.video.program`.
+    (width, height) is the size of every frame; by default it follows from the video and `frames.short_side`. `only`: write these of
+    the kept frames alone (k is raw frame k * step), with the same bytes; all are decoded. `exe` and `timing` are those of
+    `mscl.video.program`.
 
     `file:` allows names that start with a dash or contain colons. `reinit_filter=0` keeps the frame counter if the resolution
     changes in the middle; then `size` must be given. A JPEG is BT.601 by definition, hence `out_color_matrix`. V:0 is the first
@@ -45,12 +48,13 @@ def arguments(
 
     seek = seek_to(start)
     seeking = {"noaccurate_seek": None, "ss": seek} if seek else {}
-    only = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
-    video = ffmpeg.input(f"file:{path}", threads=1, reinit_filter=0, **only, **seeking)["V:0"]
+    allowed = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
+    video = ffmpeg.input(f"file:{path}", threads=1, reinit_filter=0, **allowed, **seeking)["V:0"]
     span = {name: value - seek for name, value in (("start", start), ("end", end)) if not math.isnan(value)}
     if span:
         video = video.filter("trim", **span)
-    video = video.filter("showinfo", checksum=0).filter("select", f"not(mod(n,{frames.step}))")
+    chosen = "+".join(f"eq(n,{k * frames.step})" for k in only) or f"not(mod(n,{frames.step}))"
+    video = video.filter("showinfo", checksum=0).filter("select", chosen)
     w, h = size or _size(frames.short_side)
     video = video.filter("scale", w=w, h=h, out_color_matrix="bt601").filter("settb", "1/25").filter("setpts", "N")
     options = {"q:v": frames.quality, "flags:v": "+bitexact", timing: "passthrough", "enc_time_base": "1:25"}

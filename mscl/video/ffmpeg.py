@@ -26,7 +26,7 @@ PAGE = 4096  # bytes that a file system hands out at a time
 
 @dataclass
 class Decoded:
-    """The decoded frames of a video. `jpegs[k]` is raw frame k * step; `pts` (s, NaN if unknown) has one entry per raw frame."""
+    """The decoded frames of a video. `jpegs[k]` is raw frame k * step, of those asked for; `pts` (s, NaN if unknown) has one entry per raw frame."""
 
     jpegs: Sequence[bytes] = field(default_factory=list)
     pts: list[float] = field(default_factory=list)
@@ -36,15 +36,20 @@ class Decoded:
 
 
 def decode(
-    path: str | Path, frames: FramesConfig, start: float = math.nan, end: float = math.nan, folder: Path | None = None
+    path: str | Path,
+    frames: FramesConfig,
+    start: float = math.nan,
+    end: float = math.nan,
+    folder: Path | None = None,
+    only: Sequence[int] = (),
 ) -> Decoded:
     """Run ffmpeg on one video. It does not raise for a bad video: then `jpegs` is empty and `error` says why.
 
-    The frames lie in a temporary file in `folder` (default: the system's temporary folder) as long as the result is used. Raises
+    `only`: ascending numbers of the kept frames to return; empty: all. The frames lie in a temporary file in `folder` (default: the system's temporary folder) as long as the result is used. Raises
     OSError if the disk is full, and ValueError if no ffmpeg works.
     """
     used = program()
-    command = functools.partial(arguments, path, frames, start, end, exe=used.exe, timing=used.timing)
+    command = functools.partial(arguments, path, frames, start, end, only=only, exe=used.exe, timing=used.timing)
     try:
         jpegs, log = _run(command(), frames.timeout, folder)
         changes = len(log.shapes) > 1
@@ -61,6 +66,7 @@ def decode(
     offset = 0.0 if math.isnan(start) else start - seek_to(start)
     got = Decoded(jpegs, [time - offset for time in log.pts], log.fps, log.error, log.note)
     expected = -(-len(log.pts) // frames.step)
+    expected = sum(k < expected for k in only) if only else expected
     if len(jpegs) != expected:
         got.error = got.error or f"{expected} frames were decoded, but only {len(jpegs)} were received"
         jpegs.cut(expected)

@@ -9,6 +9,7 @@ import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +22,7 @@ from mscl.store.index import Damaged
 from mscl.store.shards import Shards
 from mscl.training.clips import readable
 from mscl.video import extract as stage
+from mscl.video import ffmpeg
 from mscl.video.extract import extract_shard
 from mscl.video.ffmpeg import decode
 from mscl.video.program import program
@@ -102,14 +104,26 @@ def test_a_thread_holds_one_video_and_processes_read_alike(both):
         found = list(pool.map(lambda one: decoded.read(*one), wanted))
     assert found == [stored.read(*one) for one in wanted]
     assert pickle.loads(pickle.dumps(decoded)).read(ok[0], 1) == stored.read(ok[0], 1)
-    decoded.read(ok[0], 0)
-    held = videos._held.images
-    assert decoded.read(ok[0], 1) == held[1] and videos._held.images is held  # decoded once
+
+
+def test_a_video_is_decoded_once_for_what_is_read_of_it(both, monkeypatch):
+    stored, decoded, calls = Shards([both[0]]), Shards([both[1]]), []
+    monkeypatch.setattr(ffmpeg, "decode", lambda *how, only=(): calls.append(list(only)) or decode(*how, only=only))
+    for name in ("plain", "part", "cut", "equal_stamps", "non_square_pixels"):
+        row, last = decoded.row(name), int(stored.clips["count"][stored.row(name)]) - 1
+        decoded.will_read(row, np.array([last, 1, 1, 0]))
+        assert [decoded.read(row, k) for k in (0, 1, last, -1)] == [stored.read(row, k) for k in (0, 1, last, last)]
+        decoded.will_read(row, [1])
+        assert calls == [sorted({0, 1, last})]  # only these were coded, and once
+        assert decoded.read(row, 2) == stored.read(row, 2) and decoded.read(row, 0) == stored.read(row, 0)
+        assert calls.pop() == [] and calls.pop() == sorted({0, 1, last})  # one that was not told of: all
     decoded.close()
-    assert videos._held.images is None
+    decoded.read(row, 0)
+    assert calls == [[]]  # nothing is held after that
 
 
 def a_flipped_byte(path: Path) -> None:
+    """In its middle, so that some of the frames are those of before."""
     data = bytearray(path.read_bytes())
     data[(data.index(b"mdat") + data.index(b"moov")) // 2] ^= 255
     path.write_bytes(data)
