@@ -27,7 +27,7 @@ def make_plan(config: Config, rates: Rates, cpus: int, gpus: int) -> dict[str, A
     counts = {d: count_videos(config, d, rates.videos.get(d)) for d in used}
     datasets = {d: dataset_plan(config, d, counts[d], facts[d], rates) for d in used}
     runs = trainings(config, counts, lambda name: _classes(name, config.datasets[name]))
-    decoding = {d: Rate(**data["rates"]["extract_seconds"]) for d, data in datasets.items() if _decoded(config, d)}
+    decoding = {d: Rate(**data["rates"]["decode_seconds"]) for d, data in datasets.items() if "decode_seconds" in data["rates"]}
     trained = training(config, runs, rates, classes_of(config), decoding)
     plan = {
         "name": config.name,
@@ -44,11 +44,6 @@ def make_plan(config: Config, rates: Rates, cpus: int, gpus: int) -> dict[str, A
     plan["savings"] = savings(config, counts, facts, rates, datasets)
     plan["warnings"] = _warnings(config, counts, plan)
     return plan
-
-
-def _decoded(config: Config, name: str) -> bool:
-    """Whether the frames of a data set are not stored, so that each use decodes its videos."""
-    return config.datasets[name].frames.keep == "none"
 
 
 def _decoding(config: Config, name: str, rate: Rate, runs: list[dict]) -> dict:

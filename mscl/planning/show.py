@@ -17,6 +17,7 @@ WIDTH = 150  # characters per line in a pipe
 UNITS = {
     "raw_frames": ("frames per video", 1, ""),
     "extract_seconds": ("frame extraction per video", 1, "CPU s"),
+    "decode_seconds": ("decoding a video again", 1, "CPU s"),
     "frame_bytes": ("size of a stored frame", 1e-3, "kB"),
     "field_seconds": ("time per flow field", 1, "{} s"),
     "field_bytes": ("size of a stored flow field", 1e-3, "kB"),

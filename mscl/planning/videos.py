@@ -70,15 +70,17 @@ def assumed(config: Config, name: str, facts: Facts | None, given: Rates, flow: 
     def guess(value: float, note: str) -> Rate:
         return Rate(value=value, origin="assumed", note=note)
 
+    read, coded = 0.02 + raw.value * width * height * 2.7e-9, kept * pixels * 6e-9
     found = {
         "raw_frames": raw,
-        "extract_seconds": rates.extract_seconds
-        or guess(
-            0.02 + raw.value * width * height * 2.7e-9 + kept * pixels * 6e-9, f"from the pixels of {width}x{height} videos"
-        ),
+        "extract_seconds": rates.extract_seconds or guess(read + coded, f"from the pixels of {width}x{height} videos"),
         "frame_bytes": rates.frame_bytes
         or guess(frame_bytes(pixels, dataset.frames.quality), f"from its pixels and quality {dataset.frames.quality}"),
     }
+    if dataset.frames.keep == "none":
+        share = read / (read + coded)
+        note = f"{share:.0%} of extraction: all frames are decoded, but only those of a clip are coded as JPEGs"
+        found["decode_seconds"] = guess(found["extract_seconds"].value * share, note)
     if flow:
         plane_h, plane_w = stored_size((stored_h, stored_w), config.flow.short_side)
         found["field_seconds"] = rates.field_seconds or _field_seconds(config, plane_h * plane_w, given.tflops)
