@@ -32,9 +32,15 @@ class Damaged(ValueError):
 
 
 def again(path: Path) -> str:
-    """How to make the shard of an index or a tar again; to be put at the end of an error message."""
-    rule = "flow" if path.parent.parent.name == "flow" else "frames"
-    return f"make the shard again: delete {path.with_suffix('.tar')} and run snakemake (or, for all shards, snakemake -R {rule})"
+    """How to make the shard of an index or a tar again; to be put at the end of an error message.
+
+    Its hard link, which would be put back (`mscl.stages.keep`), has the same damage.
+    """
+    rule, tar = "flow" if path.parent.parent.name == "flow" else "frames", path.with_suffix(".tar")
+    return (
+        f"make the shard again: delete {tar} and .{tar.name}.kept beside it, and run snakemake (for all shards: delete every .*.kept "
+        f"there, and run snakemake -R {rule})"
+    )
 
 
 def read_index(path: Path, columns: list[str] | None = None) -> pa.Table:

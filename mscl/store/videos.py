@@ -119,6 +119,8 @@ def images(
     have = _crcs(video.jpegs)
     if np.array_equal(have, crcs):
         return video.jpegs if wanted is None else [video.jpegs[k] for k in wanted]
+    if video.error and not len(have):
+        raise ValueError(f"{clip['path']}: cannot be decoded ({video.error}); {_why(clip)}")
     if len(have) != len(crcs):
         what = f"{len(have)} frames instead of {len(crcs)}" + (f" ({video.error})" if video.error else "")
     else:

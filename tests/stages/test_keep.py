@@ -4,6 +4,7 @@ import pytest
 
 from mscl.stages.keep import identity, kept
 from mscl.stages.table import STAGES
+from mscl.store.index import again
 
 
 def made(outputs, made_from, text="made", stamps=()) -> bool:
@@ -59,6 +60,18 @@ def test_a_part_of_the_outputs_alone_is_not_taken(outputs, tmp_path):
     made(outputs, "x")
     (tmp_path / ".a.tar.kept").unlink()
     assert made(outputs, "x")
+
+
+def test_a_damaged_store_is_made_again_as_its_message_says(outputs, tmp_path):
+    """The kept link is the same file, so a disk that damages one damages both."""
+    made(outputs, "x")
+    with open(outputs[1], "r+") as file:
+        file.write("DAMA")
+    said = again(outputs[0])
+    for path in (outputs[1], tmp_path / ".a.tar.kept"):
+        assert path.name in said
+        path.unlink()
+    assert made(outputs, "x") and outputs[1].read_text() == "made"
 
 
 def test_a_damaged_record_is_no_reason_to_fail(outputs, tmp_path):

@@ -84,10 +84,11 @@ def test_impossible_values_are_refused(index, column, change, sentence):
     with pytest.raises(Damaged) as caught:
         Shards([index])
     assert sentence in str(caught.value) and str(index) in str(caught.value)
+    tar = index.with_suffix(".tar")
     assert (
-        f"make the shard again: delete {index.with_suffix('.tar')} and run snakemake (or, for all shards, snakemake -R flow)"
-        in str(caught.value)
-    )
+        f"make the shard again: delete {tar} and .{tar.name}.kept beside it, and run snakemake (for all shards: delete every .*.kept "
+        "there, and run snakemake -R flow)"
+    ) in str(caught.value)
 
 
 def test_what_is_allowed_follows_the_median_as_numpy_has_it():

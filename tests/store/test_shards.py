@@ -82,7 +82,7 @@ def test_damaged_files_give_one_sentence(tmp_path):
     tar.write_bytes(b"\0" * len(whole))
     with pytest.raises(
         ValueError,
-        match="clip 'a', frame 0: the bytes at 512 are not those that were written .crc.; make the shard again: delete .*0.tar and run snakemake",
+        match="clip 'a', frame 0: the bytes at 512 are not those that were written .crc.; make the shard again: delete .*0.tar and .0.tar.kept beside it, and run snakemake",
     ):
         Shards([path]).read(0, 0)
     path.write_bytes(path.read_bytes()[:100])
