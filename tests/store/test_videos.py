@@ -122,6 +122,14 @@ def test_a_video_is_decoded_once_for_what_is_read_of_it(both, monkeypatch):
     assert calls == [[]]  # nothing is held after that
 
 
+def test_a_decoder_that_codes_a_few_frames_otherwise_is_asked_for_all(both, monkeypatch):
+    stored, decoded = Shards([both[0]]), Shards([both[1]])
+    row = decoded.row("plain")
+    monkeypatch.setattr(ffmpeg, "decode", lambda *how, only=(): decode(*how, only=[k + 1 for k in only]))  # a fault
+    decoded.will_read(row, [2, 5])
+    assert [decoded.read(row, k) for k in (2, 5)] == [stored.read(row, k) for k in (2, 5)]
+
+
 def a_flipped_byte(path: Path) -> None:
     """In its middle, so that some of the frames are those of before."""
     data = bytearray(path.read_bytes())
