@@ -26,7 +26,10 @@ PAGE = 4096  # bytes that a file system hands out at a time
 
 @dataclass
 class Decoded:
-    """The decoded frames of a video. `jpegs[k]` is raw frame k * step, of those asked for; `pts` (s, NaN if unknown) has one entry per raw frame."""
+    """The decoded frames of a video. `pts` (s, NaN if unknown) has one entry per raw frame.
+
+    `jpegs[k]` is raw frame k * step; where only some are asked for, the k-th of these.
+    """
 
     jpegs: Sequence[bytes] = field(default_factory=list)
     pts: list[float] = field(default_factory=list)
@@ -45,8 +48,8 @@ def decode(
 ) -> Decoded:
     """Run ffmpeg on one video. It does not raise for a bad video: then `jpegs` is empty and `error` says why.
 
-    `only`: ascending numbers of the kept frames to return; empty: all. The frames lie in a temporary file in `folder` (default: the system's temporary folder) as long as the result is used. Raises
-    OSError if the disk is full, and ValueError if no ffmpeg works.
+    `only`: ascending numbers of the kept frames to return; empty: all. The frames lie in a temporary file in `folder` (default: the
+    system's temporary folder) as long as the result is used. Raises OSError if the disk is full, and ValueError if no ffmpeg works.
     """
     used = program()
     command = functools.partial(arguments, path, frames, start, end, only=only, exe=used.exe, timing=used.timing)

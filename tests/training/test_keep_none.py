@@ -12,10 +12,12 @@ from mscl.evaluation.features import Options, write_features
 from mscl.evaluation.frozen import evaluate_frozen
 from mscl.evaluation.videos import of_manifest
 from mscl.stages import build
+from mscl.stages.jobs import Watched
 from mscl.store.index import Damaged
 from mscl.training.engine import Machine
 from mscl.training.finetune import finetune
 from mscl.training.linear import linear
+from mscl.training.pretrain import pretrain
 from mscl.video.extract import extract_shard
 from tests.conftest import tiny_config
 
@@ -73,6 +75,16 @@ def test_frozen_tests_and_features_have_the_same_bits(jobs, tmp_path):
         write_features(weights, rows, tmp_path / f"{keep}.parquet", options, Features("cpu"), store)
     one, two = (pd.read_parquet(tmp_path / f"{keep}.parquet") for keep in ("all", "none"))
     pd.testing.assert_frame_equal(one, two, check_exact=True)
+
+
+def test_a_pretraining_may_be_watched_by_videos_whose_frames_are_not_stored(prepared, jobs, tmp_path):
+    for keep in ("all", "none"):
+        watched = Watched(source=jobs[keep]["frozen"].source, split="train", videos=10, every=1)
+        job = build.pretrain_job(prepared, "r18", "moco", 0)
+        optim = job.optim.model_copy(update={"epochs": 1})
+        pretrain(job.model_copy(update={"monitor": watched, "optim": optim}), tmp_path / keep)
+    assert "knn_top1" in (tmp_path / "all" / "history.csv").read_text()
+    assert written(tmp_path / "none") == written(tmp_path / "all")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
