@@ -56,7 +56,7 @@ def test_only_the_papers_experiment_is_of_kind_paper():
 def test_another_experiment_of_kind_paper_says_what_differs(shared_tree):
     config = settings(kind="paper")
     assert banner(config).startswith("Configured as kind: paper, but not the paper's experiment. Real videos, but not")
-    assert "models.r18.pretrain.epochs: 6 (paper: 400)" in banner(config)
+    assert "models.r18.pretrain.batch: 4 (paper: 128)" in banner(config)
     table = table1(read_results(config, shared_tree))
     assert banner(config) in table.caption and set(table.data["kind"]) == {"real"}
 
