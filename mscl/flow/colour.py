@@ -43,11 +43,14 @@ def colourwheel(flow: torch.Tensor) -> torch.Tensor:
     """
     u, v = flow.float().unbind(1)
     radius = torch.hypot(u, v).clamp_(max=1)
-    hue = (torch.atan2(-v, -u) / math.pi + 1) * ((HUES - 1) / 2)  # 0..54, as in the reference code
+    hue = torch.atan2(-v, -u).div_(math.pi).add_(1).mul_((HUES - 1) / 2)  # 0..54, as in the reference code
     low = hue.int().clamp_(0, HUES - 1)
-    part = hue - low
-    lack, step = ([channel.index_select(0, low.flatten()).view_as(low) for channel in t] for t in _table(flow.device))
-    return torch.stack([1 - radius * (lack[c] + part * step[c]) for c in range(3)], dim=1)
+    part = hue.sub_(low)
+    image = torch.empty(len(flow), 3, *flow.shape[2:], device=flow.device)
+    for c in range(3):  # in place: fresh memory for every term takes a third of the time
+        lack, step = (table[c].index_select(0, low.flatten()).view_as(low) for table in _table(flow.device))
+        torch.sub(1, step.mul_(part).add_(lack).mul_(radius), out=image[:, c])
+    return image
 
 
 def unit_radius(flow: torch.Tensor) -> torch.Tensor:

@@ -51,9 +51,9 @@ def gather(x: Tensor) -> Tensor:
     """The rows of all processes, in their order; without gradient."""
     if size() == 1:
         return x
-    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(size())]
-    dist.all_gather(parts, x.contiguous())
-    return torch.cat(parts)
+    rows = x.new_empty(size() * len(x), *x.shape[1:])
+    dist.all_gather(list(rows.chunk(size())), x.contiguous())
+    return rows
 
 
 class _Gather(torch.autograd.Function):
@@ -76,44 +76,27 @@ def gather_with_gradient(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def mean_gradients(parameters: dict[str, torch.nn.Parameter]) -> None:
-    """Average the gradients over the processes, in one message. A parameter without one in every process stays without.
+def mean_gradients(parameters: dict[str, torch.nn.Parameter], values: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Average the gradients and some scalars over the processes, all in one message, and wait for no device.
 
-    Raises ValueError naming the parameters that have a gradient in some processes only: their mean would be wrong, and the
-    message would be of another length in each process.
+    A parameter without a gradient stays without. Returns the scalars (values,) as float64, and which parameters have a gradient in
+    some processes only, (parameters,) bool: their mean is wrong, since every process must compute the same terms of the loss. In a
+    single process nothing is averaged, and the second is empty.
     """
+    scalars = torch.stack([v.detach().double() for v in values])
     if size() == 1 or not parameters:
-        return
-    _same_everywhere(parameters)
-    with_gradient = [p for p in parameters.values() if p.grad is not None]
-    if not with_gradient:
-        return
-    flat = torch.cat([p.grad.flatten() for p in with_gradient])
-    dist.all_reduce(flat)
-    flat /= size()
-    for p, part in zip(with_gradient, flat.split([p.numel() for p in with_gradient])):
-        p.grad.copy_(part.view_as(p))
-
-
-def _same_everywhere(parameters: dict[str, torch.nn.Parameter]) -> None:
-    """Raise ValueError unless every process has gradients for the same parameters."""
-    device = next(iter(parameters.values())).device
-    count = torch.tensor([p.grad is not None for p in parameters.values()], dtype=torch.int32, device=device)
-    dist.all_reduce(count)
-    some = [name for name, n in zip(parameters, count.tolist()) if n not in (0, size())]
-    if some:
-        raise ValueError(
-            f"{len(some)} parameters have a gradient in some processes only, such as {some[0]}: every process must compute the "
-            "same terms of the loss"
-        )
-
-
-def mean(values: list[Tensor]) -> Tensor:
-    """Average scalars over the processes, in one message: (values,) float64 on their device."""
-    stacked = torch.stack([v.detach().double() for v in values])
-    if size() > 1:
-        dist.all_reduce(stacked)
-    return stacked / size()
+        return scalars, scalars.new_zeros(0, dtype=torch.bool)
+    trained, device = list(parameters.values()), scalars.device
+    own = torch.tensor([float(p.grad is not None) for p in trained]).to(device, non_blocking=True)
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]  # so that all messages have one length
+    message = torch.cat([*(g.flatten() for g in gradients), own, scalars.float()])
+    dist.all_reduce(message)
+    message /= size()
+    *means, share, scalars = message.split([*(p.numel() for p in trained), len(trained), len(scalars)])
+    for p, mean in zip(trained, means):
+        if p.grad is not None:
+            p.grad.copy_(mean.view_as(p))
+    return scalars.double(), (share > 0) & (share < 1)
 
 
 def largest(values: list[int], device: torch.device) -> list[int]:

@@ -38,11 +38,15 @@ class Rules:
         self._hashes = functools.cache(lambda stage, modules: STAGES[stage].hashes_with(modules))
 
     def reads(self, stage: str) -> OfWildcards:
-        """The input files, for `input: unpack(...)`."""
+        """The input files, for `input: unpack(...)`.
+
+        Of a shard that is read whole, its tar alone stands for both its files, which one job makes: half the files to look at.
+        """
 
         def of(wildcards: Wildcards) -> dict[str, list[str]]:
             job = self._job(stage, *_key(stage, wildcards))
-            return STAGES[stage].inputs(self.config, self.at, _values(STAGES[stage].per, wildcards), job)
+            found = STAGES[stage].inputs(self.config, self.at, _values(STAGES[stage].per, wildcards), job)
+            return {kind: paths for kind, paths in found.items() if kind != "indexes" or "tars" not in found}
 
         return of
 

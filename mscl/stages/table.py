@@ -79,16 +79,10 @@ def planned(config: Config, *names: str) -> Iterator[Planned]:
                 yield Planned(stage, dict(zip(stage.per, values, strict=True)))
 
 
-def made_by(config: Config, *names: str) -> list[str]:
-    """All output files of the named stages."""
+def outputs(config: Config, *names: str, dataset: str | None = None) -> list[str]:
+    """All output files of the named stages; with `dataset`, of the stages of a data set, only those of this one."""
     at = Layout(config)
-    return [path for p in planned(config, *names) for path in p.stage.makes(at, **p.values).values()]
-
-
-def made_of(config: Config, dataset: str, *names: str) -> list[str]:
-    """The output files of the named stages for one data set."""
-    at = Layout(config)
-    mine = [p for p in planned(config, *names) if p.values["dataset"] == dataset]
+    mine = (p for p in planned(config, *names) if dataset in (None, p.values.get("dataset")))
     return [path for p in mine for path in p.stage.makes(at, **p.values).values()]
 
 

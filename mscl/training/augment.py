@@ -39,16 +39,20 @@ def to_float(clip_BTHWC: Tensor) -> Tensor:
 def normalise(clip_BTHWC: Tensor, colours: Colours = IMAGENET) -> Tensor:
     """uint8 (B, T, H, W, 3) -> float (B, 3, T, H, W) with the mean and std that a backbone wants."""
     x = to_float(clip_BTHWC)
-    return (x - _channels(colours.mean, x)) / _channels(colours.std, x)
+    return x.sub_(_channels(colours.mean, x)).div_(_channels(colours.std, x))
 
 
-def flip(x_BCTHW: Tensor, mask_B: Tensor) -> Tensor:
-    """Mirror the clips whose mask is set."""
+def flip(x_BCTHW: Tensor, mask_B: Tensor | None) -> Tensor:
+    """Mirror the clips whose mask is set; None: of no clip."""
+    if mask_B is None:
+        return x_BCTHW
     return torch.where(mask_B[:, None, None, None, None], x_BCTHW.flip(-1), x_BCTHW)
 
 
-def flip_flow(flow_B2THW: Tensor, mask_B: Tensor) -> Tensor:
-    """Mirror the fields and negate u, as a mirrored scene moves."""
+def flip_flow(flow_B2THW: Tensor, mask_B: Tensor | None) -> Tensor:
+    """Mirror the fields and negate u, as a mirrored scene moves; None: of no clip."""
+    if mask_B is None:
+        return flow_B2THW
     mirrored = flow_B2THW.flip(-1)
     mirrored = torch.stack([-mirrored[:, 0], mirrored[:, 1]], 1)
     return torch.where(mask_B[:, None, None, None, None], mirrored, flow_B2THW)
@@ -93,8 +97,11 @@ def blur_matrices(size: int, sigma_B: Tensor, apply_B: Tensor) -> Tensor:
     return torch.where(apply_B[:, None, None], kernel, torch.eye(size, device=device))
 
 
-def augment_rgb(clip_BTHWC: Tensor, flip_B: Tensor, cfg: Augment, draws: Draws) -> Tensor:
-    """uint8 clips -> augmented, normalised (B, 3, T, H, W); parameters are drawn from `draws`, all on the same device."""
+def augment_rgb(clip_BTHWC: Tensor, flip_B: Tensor | None, cfg: Augment, draws: Draws) -> Tensor:
+    """uint8 clips -> augmented, normalised (B, 3, T, H, W); parameters are drawn from `draws`, all on the same device.
+
+    A blur that the recipe never asks for costs nothing; its draws are made all the same, so that they move no other draw.
+    """
     x = flip(to_float(clip_BTHWC), flip_B)
     B, _, T, H, W = x.shape
     mean_BT3 = x.mean((3, 4)).transpose(1, 2)
@@ -107,10 +114,12 @@ def augment_rgb(clip_BTHWC: Tensor, flip_B: Tensor, cfg: Augment, draws: Draws) 
     else:
         x = torch.einsum("btij,bjtp->bitp", matrix, x.flatten(3)) + offset.transpose(1, 2)[..., None]
     x = x.clamp_(0, 1)
-    rows, columns = (blur_matrices(n, sigma, blurred) for n in (H, W))
-    x = torch.bmm(x.reshape(B, 3 * T * H, W), columns.transpose(1, 2))
-    x = torch.matmul(rows[:, None], x.view(B, 3 * T, H, W)).view(B, 3, T, H, W)
-    return (x - _channels(MEAN, x)) / _channels(STD, x)
+    if cfg.blur_p:
+        rows, columns = (blur_matrices(n, sigma, blurred) for n in (H, W))
+        x = torch.bmm(x.reshape(B, 3 * T * H, W), columns.transpose(1, 2))
+        x = torch.matmul(rows[:, None], x.view(B, 3 * T, H, W)).view(B, 3, T, H, W)
+    x = x.view(B, 3, T, H, W)
+    return x.sub_(_channels(MEAN, x)).div_(_channels(STD, x))
 
 
 def flow_from_planes(planes_BTHW2: Tensor, factor_BT: Tensor) -> Tensor:
@@ -118,5 +127,5 @@ def flow_from_planes(planes_BTHW2: Tensor, factor_BT: Tensor) -> Tensor:
 
     `factor_BT` is scale / (radius + 1e-5) of each whole field (method.md §1), before its crop.
     """
-    centred = (planes_BTHW2.permute(0, 4, 1, 2, 3).float() - 128.0) / 127.0
-    return centred * factor_BT[:, None, :, None, None]
+    planes = planes_BTHW2.permute(0, 4, 1, 2, 3).to(torch.float32, memory_format=torch.contiguous_format)
+    return planes.sub_(128.0).div_(127.0).mul_(factor_BT[:, None, :, None, None])

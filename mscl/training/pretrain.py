@@ -37,7 +37,9 @@ def make_views(batch: Batch, job: PretrainJob, draws: Draws) -> list[View]:
     """Augment every clip of every video; a flip is shared by a clip's frames and its flow, FRA's angle by a video's clips."""
     names = clip_names(job.switches.clips)
     angle_B = angles(draws.integers(8))  # drawn for every method: it moves no other draw
-    flips = {name: draws.chance(job.augment.flip) for name in names}
+    flips = {name: draws.chance(job.augment.flip) for name in names}  # drawn, too, where nothing is flipped
+    if not job.augment.flip:
+        flips = dict.fromkeys(names)
     views = {}
     for name in names:
         rgb = augment_rgb(batch[f"{name}_rgb"], flips[name], job.augment, draws)
@@ -52,7 +54,7 @@ def make_views(batch: Batch, job: PretrainJob, draws: Draws) -> list[View]:
     return list(views.values())
 
 
-def _flow(batch: Batch, planes: str, name: str, flipped_B: Tensor) -> Tensor:
+def _flow(batch: Batch, planes: str, name: str, flipped_B: Tensor | None) -> Tensor:
     """The fields of clip `name`, cropped as in `planes`, flipped: (B, 2, T, H, W) of radius at most 1."""
     flow = flow_from_planes(batch[f"{planes}_flow"], batch[f"{name}_factor"])
     return flip_flow(flow, flipped_B)

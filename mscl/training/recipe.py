@@ -26,9 +26,12 @@ def learning_rate(recipe: Optim, step: int, steps_per_epoch: int) -> float:
 
 
 def make_optimizer(model: nn.Module, recipe: Optim) -> torch.optim.Optimizer:
-    """The optimiser of a recipe. On a GPU it is fused, and does not move where its `found_inf` is 1 (`begin_step`)."""
+    """The optimiser of a recipe. On a GPU it is fused, and does not move where its `found_inf` is 1 (`begin_step`).
+
+    On a CPU it moves all parameters in one call of each operation: the same bits as one by one, in about half the time.
+    """
     trained = [p for p in model.parameters() if p.requires_grad]
-    shared = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": trained[0].is_cuda or None}
+    shared = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused" if trained[0].is_cuda else "foreach": True}
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(trained, betas=(recipe.momentum, 0.999), **shared)
     return torch.optim.SGD(trained, momentum=recipe.momentum, **shared)

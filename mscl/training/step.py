@@ -44,18 +44,29 @@ class Step:
 
 @dataclass(frozen=True)
 class Scalars:
-    """The scalars of step `number`, means over parts and processes, on their way from the device; the last is the gradient's norm."""
+    """The scalars of step `number`, means over parts and processes, on their way from the device.
+
+    `copied`, (names + 1 + parameters,) float64 in memory, which a GPU writes until `done`, holds them, the gradient's norm, and of
+    each parameter 1 where some processes only have a gradient; a single process has no such rows.
+    """
 
     number: int
     names: tuple[str, ...]
-    copied: Tensor  # (names + 1,) float64 in memory, which a GPU writes until `done`
+    parameters: tuple[str, ...]
+    copied: Tensor
     done: torch.cuda.Event | None
 
     def values(self) -> dict[str, float]:
-        """Wait for them. Raises TrainingError when the loss or the gradient was not finite, in every process alike."""
+        """Wait for them. Raises TrainingError, in every process alike, when the loss or the gradient was not finite, or when a
+        parameter had a gradient in some processes only."""
         if self.done:
             self.done.synchronize()
-        *means, norm = self.copied.tolist()
+        *means, norm = self.copied[: len(self.names) + 1].tolist()
+        if some := [name for name, uneven in zip(self.parameters, self.copied[len(self.names) + 1 :].tolist()) if uneven]:
+            raise TrainingError(
+                f"{len(some)} parameters have a gradient in some processes only, such as {some[0]}: every process must compute the "
+                f"same terms of the loss (step {self.number})"
+            )
         values = dict(zip(self.names, means))
         wrong = [what for what, value in (("loss", values["loss"]), ("gradient", norm)) if not math.isfinite(value)]
         if wrong:
@@ -78,20 +89,20 @@ def begin_step(
 ) -> Scalars:
     """Step `number` of `total`: forward, backward, one move of the optimiser. `batch` holds this process's rows of the whole batch.
 
-    The optimiser does not move when the loss or the gradient is not finite, in no process: on a CPU TrainingError is raised before it
+    The optimiser does not move when the loss or the gradient is not finite or parts of it are missing, in no process: on a CPU TrainingError is raised before it
     would, on a GPU by `values()` of what is returned.
     """
     step.begin(number / total, 1 / total)
     optimizer.zero_grad(set_to_none=True)
     sums = _backward(step, batch, recipe.accumulate, seed, number)
     trained = {name: p for name, p in step.model.named_parameters() if p.requires_grad}
-    distributed.mean_gradients(trained)
+    means, uneven = distributed.mean_gradients(trained, list(sums.values()))  # not finite in one process: not finite in all
     norm = nn.utils.clip_grad_norm_(trained.values(), recipe.clip_grad)
-    means = distributed.mean([*sums.values(), norm])  # not finite in one process: not finite in all
-    scalars = _on_their_way(number, tuple(sums), means)
+    copied, done = _on_their_way(torch.cat([means, norm.double()[None], uneven.double()]))
+    scalars = Scalars(number, tuple(sums), tuple(trained), copied, done)
     if means.is_cuda:  # a fused optimiser (`make_optimizer`) reads this on the device
-        both = means[[tuple(sums).index("loss"), -1]]
-        optimizer.found_inf = (~torch.isfinite(both)).any().float()
+        both = torch.stack([means[tuple(sums).index("loss")], norm.double()])
+        optimizer.found_inf = ((~torch.isfinite(both)).any() | uneven.any()).float()
     else:
         scalars.values()
     optimizer.step()
@@ -99,13 +110,14 @@ def begin_step(
     return scalars
 
 
-def _on_their_way(number: int, names: tuple[str, ...], means: Tensor) -> Scalars:
-    if not means.is_cuda:
-        return Scalars(number, names, means, None)
-    copied = torch.empty(means.shape, dtype=means.dtype, pin_memory=True).copy_(means, non_blocking=True)
+def _on_their_way(values: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    """A copy in memory, and the event after which it is whole; None on a CPU."""
+    if not values.is_cuda:
+        return values, None
+    copied = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
     done = torch.cuda.Event()
     done.record()
-    return Scalars(number, names, copied, done)
+    return copied, done
 
 
 def _backward(step: Step, batch: Batch, parts: int, seed: int, number: int) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 # Shared by the files beside this one: the prefix of shell commands, and the resources of jobs.
 from mscl.machine.gpus import visible
 from mscl.stages.build import features_of
+from mscl.stages.table import outputs
 
 
 def environment():
@@ -71,6 +72,11 @@ def one_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+def made_by(*stages, dataset=None):
+    """The output files of stages, as an input function: a target that nobody asks for costs nothing."""
+    return lambda wildcards: outputs(cfg, *stages, dataset=dataset)
+
+
 def folder(wildcards, output):
     """The folder of the outputs."""
     return str(Path(output[0]).parent)
@@ -80,33 +86,8 @@ def folder(wildcards, output):
 # a change of them reruns nothing.
 
 
-def loader(wildcards):
-    """Loader processes of one training process."""
-    return cfg.compute.workers
-
-
-def workers(wildcards):
-    """ffmpeg processes, or flow threads, of one job."""
-    return cfg.compute.extract_workers
-
-
-def downloads(wildcards):
-    """Archives downloaded at the same time."""
-    return cfg.compute.download_workers
-
-
-def checkpoint_minutes(wildcards):
-    """Minutes between two checkpoints."""
-    return cfg.compute.checkpoint_minutes
-
-
-def processes(wildcards):
-    """Processes that share a batch of finetuning, one per GPU."""
-    return cfg.compute.processes
-
-
 def pretraining_processes(wildcards):
-    """The same of a pretraining, which may use fewer."""
+    """Processes that share a batch of pretraining: a method may use fewer than `compute.processes`."""
     return cfg.processes_of(wildcards.model, wildcards.method)
 
 
@@ -163,12 +144,8 @@ def pretraining_gpus(wildcards):
     return gpus(processes=pretraining_processes(wildcards))
 
 
-def finetuning_cpus(wildcards):
-    return cpus_of(processes(wildcards))
-
-
 def finetuning_gpus(wildcards):
-    return gpus(processes=processes(wildcards))
+    return gpus(processes=cfg.compute.processes)
 
 
 def frozen_gpus(wildcards):

@@ -20,7 +20,7 @@ rule download:
     conda:
         ENVIRONMENT
     resources:
-        cpus_per_task=downloads,
+        cpus_per_task=cfg.compute.download_workers,
         mem_mb=stage.memory("download"),
         runtime=stage.runtime("download"),
     params:
@@ -99,7 +99,7 @@ rule frames:
         ENVIRONMENT
     threads: cfg.compute.extract_workers
     resources:
-        cpus_per_task=workers,
+        cpus_per_task=cfg.compute.extract_workers,
         mem_mb=stage.memory("frames"),
         runtime=stage.runtime("frames"),
     params:
@@ -127,7 +127,7 @@ rule flow:
         ENVIRONMENT
     threads: cfg.compute.extract_workers
     resources:
-        cpus_per_task=workers,
+        cpus_per_task=cfg.compute.extract_workers,
         mem_mb=stage.memory("flow"),
         runtime=stage.runtime("flow"),
         gpu=flow_gpus,
@@ -148,17 +148,17 @@ rule flow:
 
 rule listed:
     input:
-        made_by(cfg, "manifest"),
+        made_by("manifest"),
 
 
 rule extracted:
     input:
-        made_by(cfg, "frames"),
+        made_by("frames"),
 
 
 rule prepared:
     input:
-        made_by(cfg, "frames", "flow"),
+        made_by("frames", "flow"),
 
 
 for one in build.used_datasets(cfg):
@@ -167,16 +167,16 @@ for one in build.used_datasets(cfg):
         name:
             f"listed_{one}"
         input:
-            made_of(cfg, one, "manifest"),
+            made_by("manifest", dataset=one),
 
     rule:
         name:
             f"extracted_{one}"
         input:
-            made_of(cfg, one, "frames"),
+            made_by("frames", dataset=one),
 
     rule:
         name:
             f"prepared_{one}"
         input:
-            made_of(cfg, one, "frames", "flow"),
+            made_by("frames", "flow", dataset=one),

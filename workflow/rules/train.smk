@@ -43,9 +43,9 @@ rule pretrain:
     threads: lambda wildcards: cfg.compute.threads * pretraining_processes(wildcards)
     resources:
         cpus_per_task=pretraining_cpus,
-        workers=loader,
+        workers=cfg.compute.workers,
         processes=pretraining_processes,
-        checkpoint_minutes=checkpoint_minutes,
+        checkpoint_minutes=cfg.compute.checkpoint_minutes,
         mem_mb=stage.memory("pretrain"),
         runtime=stage.runtime("pretrain"),
         gpu=pretraining_gpus,
@@ -78,10 +78,10 @@ rule finetune:
         ENVIRONMENT
     threads: cfg.compute.threads * cfg.compute.processes
     resources:
-        cpus_per_task=finetuning_cpus,
-        workers=loader,
-        processes=processes,
-        checkpoint_minutes=checkpoint_minutes,
+        cpus_per_task=cpus_of(cfg.compute.processes),
+        workers=cfg.compute.workers,
+        processes=cfg.compute.processes,
+        checkpoint_minutes=cfg.compute.checkpoint_minutes,
         mem_mb=stage.memory("finetune"),
         runtime=stage.runtime("finetune"),
         gpu=finetuning_gpus,
@@ -114,10 +114,10 @@ rule linear:
         ENVIRONMENT
     threads: cfg.compute.threads * cfg.compute.processes
     resources:
-        cpus_per_task=finetuning_cpus,
-        workers=loader,
-        processes=processes,
-        checkpoint_minutes=checkpoint_minutes,
+        cpus_per_task=cpus_of(cfg.compute.processes),
+        workers=cfg.compute.workers,
+        processes=cfg.compute.processes,
+        checkpoint_minutes=cfg.compute.checkpoint_minutes,
         mem_mb=stage.memory("linear"),
         runtime=stage.runtime("linear"),
         gpu=finetuning_gpus,
@@ -151,7 +151,7 @@ rule embed:
     threads: cfg.compute.threads
     resources:
         cpus_per_task=cfg.compute.threads + cfg.compute.workers,
-        workers=loader,
+        workers=cfg.compute.workers,
         mem_mb=stage.memory("embed"),
         runtime=stage.runtime("embed"),
         gpu=gpus,
@@ -183,7 +183,7 @@ rule frozen:
     threads: cfg.compute.threads
     resources:
         cpus_per_task=cfg.compute.threads + cfg.compute.workers,
-        workers=loader,
+        workers=cfg.compute.workers,
         mem_mb=stage.memory("frozen"),
         runtime=stage.runtime("frozen"),
         gpu=frozen_gpus,
@@ -203,9 +203,9 @@ rule frozen:
 
 rule pretrained:
     input:
-        made_by(cfg, "adopt", "pretrain"),
+        made_by("adopt", "pretrain"),
 
 
 rule evaluated:
     input:
-        made_by(cfg, "finetune", "linear", "frozen"),
+        made_by("finetune", "linear", "frozen"),

@@ -124,9 +124,10 @@ class MSCL(Method):
         """Keys of all processes enter their queues after every loss of the step has seen them; rotated keys never do."""
         k, flow_k = zip(*self._waiting)
         self._waiting.clear()
-        self.rgb.queue.enqueue(gather(torch.cat(k)))
-        if flow_k[0] is not None:
-            self.flow.queue.enqueue(gather(torch.cat(flow_k)))
+        kinds = [torch.cat(k)] if flow_k[0] is None else [torch.cat(k), torch.cat(flow_k)]
+        keys = gather(torch.cat(kinds, 1)).chunk(len(kinds), 1)  # both in one message
+        for moco, key_BD in zip((self.rgb, self.flow) if len(keys) == 2 else (self.rgb,), keys):
+            moco.queue.enqueue(key_BD)
 
 
 def _stage_channels(backbone: Backbone, net: Net) -> tuple[int, ...]:
