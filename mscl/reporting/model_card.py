@@ -42,7 +42,6 @@ def render(card: Card) -> str:
     sets = config.pretrain.datasets
     generated = all(config.datasets[name].embedded for name in sets)
     tested = [target.dataset for target in config.targets_of(card.model)]
-    finetuned = [target for target in config.targets_of(card.model) if target.finetuned]
     front = {
         "license": card.licence,
         "library_name": "mscl",
@@ -65,7 +64,7 @@ def render(card: Card) -> str:
         ),
         data=_below(data_table(card)),
         recipe=_yaml(_recipe(card, job)),
-        finetune=_yaml(config.finetune_of(finetuned[0].name, card.model).model_dump(mode="json")) if finetuned else "",
+        finetune=_finetuning(card),
         measured=_below(measured_table(card)),
         limits=[*([DEMO] if config.kind == "demo" else []), *LIMITS],
         licence=card.licence,
@@ -91,6 +90,16 @@ def _below(table: Table) -> str:
 
 def _yaml(values: dict[str, Any]) -> str:
     return yaml.safe_dump(values, sort_keys=False, width=120)
+
+
+def _finetuning(card: Card) -> dict[str, str]:
+    """Recipe of finetuning -> the targets that it is for, joined; targets often share one."""
+    recipes: dict[str, list[str]] = {}
+    for target in card.config.targets_of(card.model):
+        if target.finetuned:
+            recipe = _yaml(card.config.finetune_of(target.name, card.model).model_dump(mode="json"))
+            recipes.setdefault(recipe, []).append(target.name)
+    return {recipe: ", ".join(names) for recipe, names in recipes.items()}
 
 
 def _recipe(card: Card, job: PretrainJob) -> dict[str, Any]:

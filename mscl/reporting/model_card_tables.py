@@ -23,7 +23,7 @@ SHOWN = {  # what generated videos show, by the setting `scenes`
 }
 Z = 1.96  # of 95 %
 HOW = {  # what a measure is, by the first word of its columns
-    "top": "Top-k after finetuning: the whole network, trained further on the target's training videos, by the second recipe above.",
+    "top": "Top-k after finetuning: the whole network, trained further on the target's training videos, by the recipe of finetuning above.",
     "linear": "Linear (SGD): a linear classifier, trained on clips, on the frozen network.",
     "probe": "Probe: a ridge classifier on frozen features.",
     "logistic": "Logistic: a logistic classifier on frozen features.",

@@ -83,6 +83,7 @@ def test_the_folder_is_the_run_and_tells_what_was_measured(prepared, results, tm
     assert front["license"] == "apache-2.0" and "r3d_18" in front["tags"]
     recipe = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, re.S)[1])
     assert recipe["optim"]["batch"] == 8 and recipe["method"] == "moco" and "flow" not in recipe
+    assert text.count("Of finetuning on") == text.count("Of finetuning on ss:") == 1  # `few` is never finetuned
     for test in ("pretrain-r18-moco-seed0", "finetune-ss-r18-moco-seed1", "frozen-few-r18-moco-seed0"):
         stage = test.split("-")[0]
         below = Path(*test.split("-")[1:])
