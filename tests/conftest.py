@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+# One thread for each process of tests, before anything imports numpy or torch: two processes with two threads each on two cores
+# mostly wait for one another. What a configuration says (`compute.threads`) holds all the same.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Files whose tests run in one process, one after the other: they share a finished run, or the cores of a cluster.
