@@ -4,7 +4,8 @@
 
 Ways, one after another in each round: `alone`, one process with half the batch; `apart`, two such processes at once that exchange
 nothing, which tells what the machine itself loses; `shared`, two processes as `compute.processes: 2` runs them; `ddp`, the same with
-`torch.nn.parallel.DistributedDataParallel` in place of `mean_gradients`, which then averages no scalars either. Each process has one thread.
+`torch.nn.parallel.DistributedDataParallel` in place of `mean_gradients`, which then averages no scalars either. Each process has
+one thread.
 """
 
 from __future__ import annotations
