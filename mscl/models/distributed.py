@@ -7,6 +7,7 @@ process computes whose batch norm has N groups.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import torch
@@ -47,13 +48,56 @@ def groups(wanted: int) -> int:
 
 
 @torch.no_grad()
+def gather_later(x: Tensor) -> Callable[[], Tensor]:
+    """Start `gather`; what is returned waits for it. Until then this process computes, and does not wait for slower ones."""
+    if size() == 1:
+        return lambda: x
+    x = x.contiguous()
+    rows = x.new_empty(size() * len(x), *x.shape[1:])
+    work = dist.all_gather(list(rows.chunk(size())), x, async_op=True)
+
+    def arrived() -> Tensor:
+        work.wait()
+        return rows
+
+    return arrived
+
+
 def gather(x: Tensor) -> Tensor:
     """The rows of all processes, in their order; without gradient."""
+    return gather_later(x)()
+
+
+@torch.no_grad()
+def shuffle_later(x: Tensor, order: Tensor) -> Callable[[], Tensor]:
+    """Start to fetch this process's share of the whole batch in another order; what is returned waits for it.
+
+    `x` are this process's rows, `order` (rows of all) is the same in every process, on the CPU. As `gather(x)[order][own rows]`, but
+    every process sends and receives only what is wanted, with the memory format of `x`.
+    """
+    n, me = len(x), rank()
     if size() == 1:
-        return x
-    rows = x.new_empty(size() * len(x), *x.shape[1:])
-    dist.all_gather(list(rows.chunk(size())), x.contiguous())
-    return rows
+        return lambda: torch.empty_like(x).copy_(x[order.to(x.device, non_blocking=True)])
+    source = order.view(size(), n) // n  # (process that wants, row): process that has
+    sent = (order.view(size(), n)[source == me] - me * n).to(x.device, non_blocking=True)
+    place = source[me].argsort(stable=True).to(x.device, non_blocking=True)
+    outgoing, received = x[sent].contiguous(), x.new_empty(x.shape)
+    work = dist.all_to_all_single(
+        received, outgoing, source[me].bincount(minlength=size()).tolist(), (source == me).sum(1).tolist(), async_op=True
+    )
+
+    def arrived() -> Tensor:
+        work.wait()
+        return torch.empty_like(x).index_copy_(0, place, received)
+
+    return arrived
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Gathered rows of the parts of a batch, in the order of the whole batch: all rows of the first process first."""
+    if size() == 1 or len(parts) == 1:
+        return torch.cat(list(parts))
+    return torch.cat([rows for process in zip(*(part.chunk(size()) for part in parts)) for rows in process])
 
 
 class _Gather(torch.autograd.Function):
@@ -88,15 +132,23 @@ def mean_gradients(parameters: dict[str, torch.nn.Parameter], values: list[Tenso
         return scalars, scalars.new_zeros(0, dtype=torch.bool)
     trained, device = list(parameters.values()), scalars.device
     own = torch.tensor([float(p.grad is not None) for p in trained]).to(device, non_blocking=True)
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]  # so that all messages have one length
-    message = torch.cat([*(g.flatten() for g in gradients), own, scalars.float()])
+    message = torch.cat([*(_in_memory_order(p) for p in trained), own, scalars.float()])
     dist.all_reduce(message)
     message /= size()
     *means, share, scalars = message.split([*(p.numel() for p in trained), len(trained), len(scalars)])
     for p, mean in zip(trained, means):
         if p.grad is not None:
-            p.grad.copy_(mean.view_as(p))
+            p.grad = mean.as_strided(p.shape, p.stride(), mean.storage_offset())
     return scalars.double(), (share > 0) & (share < 1)
+
+
+def _in_memory_order(p: torch.nn.Parameter) -> Tensor:
+    """The gradient of a parameter as a vector, its numbers as they lie in memory; zeros where there is none, so that all messages
+    have one length."""
+    gradient = torch.zeros_like(p) if p.grad is None else p.grad
+    if gradient.stride() != p.stride():
+        gradient = torch.empty_like(p).copy_(gradient)
+    return gradient.as_strided((p.numel(),), (1,))
 
 
 def largest(values: list[int], device: torch.device) -> list[int]:

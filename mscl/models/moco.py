@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mscl.config.schema import Contrast
 from mscl.models import distributed
+from mscl.models.networks.blocks import GroupedBatchNorm3d, grouped
 
 
 class Encoder(nn.Module):
@@ -62,11 +65,18 @@ class Queue(nn.Module):
 
 
 def in_groups(encoder: Encoder, x_BCTHW: Tensor, groups: int) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Encode the batch in equal groups, each with its own batch-norm statistics, as each GPU of several would."""
-    parts = [encoder(x) for x in x_BCTHW.chunk(groups)]
-    if len(parts) == 1:
-        return parts[0]
-    maps, z = zip(*parts)
+    """Encode the batch in equal groups, each with its own batch-norm statistics, as each GPU of several would.
+
+    Where every batch norm is one of `GroupedBatchNorm3d`, only they know the groups, and all else computes the whole batch at once.
+    A network of somebody else's encodes one group after another.
+    """
+    if groups == 1:
+        return encoder(x_BCTHW)
+    norms = [m for m in encoder.modules() if isinstance(m, _BatchNorm)]
+    if norms and all(isinstance(m, GroupedBatchNorm3d) for m in norms):
+        with grouped(norms, groups):
+            return encoder(x_BCTHW)
+    maps, z = zip(*(encoder(x) for x in x_BCTHW.chunk(groups)))
     return tuple(torch.cat(level) for level in zip(*maps)), torch.cat(z)
 
 
@@ -101,18 +111,48 @@ class MoCo(nn.Module):
         m = key_momentum(progress, self.momentum)
         torch._foreach_lerp_(list(self.key.parameters()), list(self.query.parameters()), 1.0 - m)
 
-    @torch.no_grad()
+    def send_keys(self, x_BCTHW: Tensor) -> Keys:
+        """Send key clips to the groups that will encode them. Call it early, and let them travel while queries are encoded."""
+        return Keys(self, x_BCTHW)
+
     def encode_key(self, x_BCTHW: Tensor) -> Tensor:
-        """Embedding of the keys, (B, D), encoded in groups shuffled over all processes and put back in order."""
-        if max(self.groups, distributed.size()) == 1:
-            return self.key(x_BCTHW)[1]
-        own = distributed.rows(len(x_BCTHW) * distributed.size())
-        order = torch.randperm(len(x_BCTHW) * distributed.size()).to(
-            x_BCTHW.device, non_blocking=True
-        )  # the same in every process
-        shuffled = torch.empty_like(x_BCTHW).copy_(distributed.gather(x_BCTHW)[order[own]])  # in the same memory format
-        z_BD = distributed.gather(in_groups(self.key, shuffled, own_groups(self.groups))[1])
-        return z_BD[order.argsort()[own]]
+        """Embedding of this process's keys, (B, D), encoded in groups shuffled over all processes and put back in order."""
+        return self.send_keys(x_BCTHW).encode().own
+
+
+class Keys:
+    """Keys of one kind in one part of a batch. They travel twice: as clips to their groups, as embeddings back.
+
+    Nothing waits where a journey begins. Every process must make, encode and read its keys in the same order.
+    """
+
+    def __init__(self, moco: MoCo, x_BCTHW: Tensor):
+        total = len(x_BCTHW) * distributed.size()
+        self.moco, self._own, self._order = moco, distributed.rows(total), None
+        if max(moco.groups, distributed.size()) == 1:
+            self._clips = lambda: x_BCTHW
+        else:
+            self._order = torch.randperm(total)  # the same in every process
+            self._clips = distributed.shuffle_later(x_BCTHW, self._order)
+
+    @torch.no_grad()
+    def encode(self) -> Keys:
+        """Encode the clips that have come to this process, each group by itself, and send their embeddings back."""
+        z_BD = in_groups(self.moco.key, self._clips(), own_groups(self.moco.groups))[1]
+        self._z = distributed.gather_later(z_BD)
+        del self._clips
+        return self
+
+    @cached_property
+    def of_all(self) -> Tensor:
+        """Embeddings of the keys of all processes, in their order, (processes * B, D)."""
+        z = self._z()
+        return z if self._order is None else z[self._order.argsort().to(z.device, non_blocking=True)]
+
+    @property
+    def own(self) -> Tensor:
+        """Embeddings of this process's keys, (B, D)."""
+        return self.of_all[self._own]
 
 
 def build_moco(backbone: nn.Module, contrast: Contrast) -> MoCo:

@@ -89,8 +89,8 @@ def begin_step(
 ) -> Scalars:
     """Step `number` of `total`: forward, backward, one move of the optimiser. `batch` holds this process's rows of the whole batch.
 
-    The optimiser does not move when the loss or the gradient is not finite or parts of it are missing, in no process: on a CPU TrainingError is raised before it
-    would, on a GPU by `values()` of what is returned.
+    In no process does the optimiser move when the loss or the gradient is not finite, or when a parameter has a gradient in some
+    processes only: on a CPU TrainingError is raised before it would, on a GPU by `values()` of what is returned.
     """
     step.begin(number / total, 1 / total)
     optimizer.zero_grad(set_to_none=True)

@@ -46,10 +46,54 @@ torch.distributed.destroy_process_group()
 """
 
 
+SHUFFLED = """
+import torch
+from mscl.config.schema import Contrast
+from mscl.models import distributed
+from mscl.models.moco import Encoder, build_moco
+from mscl.models.networks.r3d_18 import R3D18
+
+distributed.start(torch.device("cpu"))
+me = distributed.rank()
+whole = torch.arange(24.0).view(6, 2, 2)
+order = torch.tensor([5, 0, 2, 1, 3, 4])  # each process wants rows of both
+mine = whole[distributed.rows(6)]
+assert torch.equal(distributed.shuffle_later(mine, order)(), whole[order][distributed.rows(6)])
+parts = [distributed.gather(part) for part in mine.split([2, 1])]  # of a batch in two parts
+assert torch.equal(distributed.joined(parts), whole)
+
+torch.manual_seed(0)
+moco = build_moco(R3D18(4), Contrast(dim=8, queue=8, bn_groups=4)).train()
+clips = torch.randn(8, 3, 4, 16, 16).contiguous(memory_format=torch.channels_last_3d)
+torch.manual_seed(1)
+keys = moco.send_keys(clips[distributed.rows(8)]).encode()
+torch.manual_seed(1)
+order = torch.randperm(8)
+moco.key.load_state_dict(moco.query.state_dict())
+expected = torch.cat([moco.key(part)[1] for part in clips[order].chunk(4)])[order.argsort()]
+assert torch.allclose(keys.of_all, expected, atol=1e-6), (keys.of_all, expected)
+assert torch.equal(keys.own, keys.of_all[distributed.rows(8)])
+distributed.wait()
+torch.distributed.destroy_process_group()
+"""
+
+
 def test_ranks_with_other_gradients_are_refused(tmp_path: Path):
     """By name, in every process, and no weight moves; before that, the mean of 1 and 2 is 1.5, and what has no gradient anywhere
     keeps none."""
-    (tmp_path / "ranks.py").write_text(SCRIPT)
+    in_two_processes(SCRIPT, tmp_path)
+    for rank in ("0", "1"):
+        said = (tmp_path / rank).read_text()
+        assert "2 parameters have a gradient in some processes only, such as odd.weight" in said and "(step 1)" in said
+
+
+def test_keys_travel_to_their_groups_and_back(tmp_path: Path):
+    """Two processes see what one would that has all rows: shuffled clips, groups of batch norm, keys in the order of the batch."""
+    in_two_processes(SHUFFLED, tmp_path)
+
+
+def in_two_processes(script: str, tmp_path: Path) -> None:
+    (tmp_path / "ranks.py").write_text(script)
     command = [
         sys.executable,
         "-m",
@@ -61,6 +105,3 @@ def test_ranks_with_other_gradients_are_refused(tmp_path: Path):
     ]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
     assert run.returncode == 0, run.stderr[-2000:]
-    for rank in ("0", "1"):
-        said = (tmp_path / rank).read_text()
-        assert "2 parameters have a gradient in some processes only, such as odd.weight" in said and "(step 1)" in said

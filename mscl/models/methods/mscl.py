@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from mscl.config.methods import Switches
 from mscl.config.schema import Contrast
-from mscl.models.distributed import gather
+from mscl.models.distributed import joined
 from mscl.models.losses.info_nce import info_nce
 from mscl.models.losses.lmcl import lmcl, local_vectors
 from mscl.models.method import Method, Terms
-from mscl.models.moco import Encoder, Queue, build_moco
+from mscl.models.moco import Encoder, Keys, Queue, build_moco
 from mscl.models.networks.backbone import Backbone
 from mscl.models.networks.build import build_backbone
 from mscl.models.networks.flow_resnet import FlowResNet
@@ -35,7 +35,7 @@ class MSCL(Method):
         super().__init__()
         self.switches, self.temperature = switches, contrast.temperature
         self.released = switches.fra == "released"
-        self._waiting: list[tuple[Tensor, Tensor | None]] = []  # keys (RGB, flow) of this step
+        self._waiting: list[list[Keys]] = []  # of each part of this step, the keys (RGB, flow) that enter the queues
         rgb = build_backbone(net)
         self.rgb = build_moco(rgb, contrast)
         if switches.flow:
@@ -60,31 +60,34 @@ class MSCL(Method):
             self.flow.follow(min(1.0, 2 * progress + step))
 
     def forward(self, query: View, key: View) -> tuple[Terms, Terms]:
-        rgb_maps, q = self.rgb.encode_query(query.rgb_BCTHW)
-        k = self.rgb.encode_key(key.rgb_BCTHW)
-        pairs = {"rgb": (q, k, self.rgb.queue)}
-        losses, accuracies, flow_k = {}, {}, None
+        keys = {"rgb": self.rgb.send_keys(key.rgb_BCTHW)}
         if self.switches.flow:
             flow_q_img, rotated_q_img, flow_k_img, rotated_k_img = self._wire(query, key)
+            keys["flow"] = self.flow.send_keys(flow_k_img)
+        if self.switches.rotated:
+            keys["rotated"] = self.flow.send_keys(rotated_k_img)
+        rgb_maps, q = self.rgb.encode_query(query.rgb_BCTHW)
+        for sent in keys.values():
+            sent.encode()
+        losses, accuracies, flow_q, rotated_q = {}, {}, None, None
+        if self.switches.flow:
             flow_maps, flow_q = self.flow.encode_query(flow_q_img)
-            flow_k = self.flow.encode_key(flow_k_img)
-            pairs |= self._clip_pairs(q, k, flow_q, flow_k)
             if self.switches.rotated or self.switches.fra != "none":
                 rotated_maps, rotated_q = self.flow.encode_query(rotated_q_img)
-            if self.switches.rotated:
-                pairs |= self._rotated_pairs(q, k, rotated_q, self.flow.encode_key(rotated_k_img))
             if self.switches.lmcl:
                 extra = rotated_maps[-1] if self.switches.fra != "none" else None
                 losses["lmcl"], accuracies["lmcl"] = self._local(rgb_maps, flow_maps[-1], extra)
+        pairs = self._pairs(q, flow_q, rotated_q, {kind: sent.own for kind, sent in keys.items()})
         negatives: dict[Queue, Tensor] = {}  # scaled once for all terms of a queue
         for name, (a, b, queue) in pairs.items():
             if queue not in negatives:
                 negatives[queue] = queue.negatives()
             losses[name], accuracies[name] = info_nce(a, b, negatives[queue], self.temperature)
             if self.released and name == "flow":  # so that the terms that follow find their positive among the negatives, too
-                queue.enqueue(gather(b))
+                queue.enqueue(keys["flow"].of_all)
                 del negatives[queue]
-        self._waiting.append((k, None if self.released else flow_k))
+        entering = ("rgb",) if self.released else ("rgb", "flow")
+        self._waiting.append([keys[kind] for kind in entering if kind in keys])
         return losses, accuracies
 
     def _wire(self, query: View, key: View) -> tuple[Tensor | None, ...]:
@@ -99,19 +102,19 @@ class MSCL(Method):
         rq, rk = (query.rotated_image(), key.rotated_image()) if rotated else (None, None)
         return query.flow_image(), rq, key.flow_image(), rk
 
-    def _clip_pairs(self, q: Tensor, k: Tensor, flow_q: Tensor, flow_k: Tensor) -> dict:
-        within = {"flow": (flow_q, flow_k, self.flow.queue)} if self.switches.flow_contrast else {}
-        return within | {
-            "rgb_to_flow": (q, flow_k, self.flow.queue),
-            "flow_to_rgb": (flow_q, k, self.rgb.queue),
-        }
-
-    def _rotated_pairs(self, q: Tensor, k: Tensor, rotated_q: Tensor, rotated_k: Tensor) -> dict:
-        return {
-            "rotated": (rotated_q, rotated_k, self.flow.queue),
-            "rgb_to_rotated": (q, rotated_k, self.flow.queue),
-            "rotated_to_rgb": (rotated_q, k, self.rgb.queue),
-        }
+    def _pairs(self, q: Tensor, flow_q: Tensor | None, rotated_q: Tensor | None, k: dict[str, Tensor]) -> dict:
+        """The clip-level terms: name -> (query, key, queue of the key's modality)."""
+        pairs = {"rgb": (q, k["rgb"], self.rgb.queue)}
+        if "flow" in k:
+            if self.switches.flow_contrast:
+                pairs["flow"] = (flow_q, k["flow"], self.flow.queue)
+            pairs["rgb_to_flow"] = (q, k["flow"], self.flow.queue)
+            pairs["flow_to_rgb"] = (flow_q, k["rgb"], self.rgb.queue)
+        if "rotated" in k:
+            pairs["rotated"] = (rotated_q, k["rotated"], self.flow.queue)
+            pairs["rgb_to_rotated"] = (q, k["rotated"], self.flow.queue)
+            pairs["rotated_to_rgb"] = (rotated_q, k["rgb"], self.rgb.queue)
+        return pairs
 
     def _local(self, rgb_maps: tuple[Tensor, ...], flow_map: Tensor, extra_map: Tensor | None) -> tuple[Tensor, Tensor]:
         u_BTD = local_vectors(self.neck(rgb_maps))
@@ -122,12 +125,9 @@ class MSCL(Method):
     @torch.no_grad()
     def enqueue(self) -> None:
         """Keys of all processes enter their queues after every loss of the step has seen them; rotated keys never do."""
-        k, flow_k = zip(*self._waiting)
+        for kind in zip(*self._waiting):
+            kind[0].moco.queue.enqueue(joined([keys.of_all for keys in kind]))
         self._waiting.clear()
-        kinds = [torch.cat(k)] if flow_k[0] is None else [torch.cat(k), torch.cat(flow_k)]
-        keys = gather(torch.cat(kinds, 1)).chunk(len(kinds), 1)  # both in one message
-        for moco, key_BD in zip((self.rgb, self.flow) if len(keys) == 2 else (self.rgb,), keys):
-            moco.queue.enqueue(key_BD)
 
 
 def _stage_channels(backbone: Backbone, net: Net) -> tuple[int, ...]:

@@ -7,14 +7,13 @@ enter. With ρ = 2 this is `moco`. docs/rivals.md lists what is confirmed by whi
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from mscl.config.methods import Switches
 from mscl.config.schema import Contrast
-from mscl.models.distributed import gather
+from mscl.models.distributed import joined
 from mscl.models.losses.info_nce import info_nce
 from mscl.models.method import Method, Terms
-from mscl.models.moco import Encoder, build_moco
+from mscl.models.moco import Encoder, Keys, build_moco
 from mscl.models.networks.build import build_backbone
 from mscl.models.view import View
 from mscl.stages.jobs import Net
@@ -26,7 +25,7 @@ class RhoMoCo(Method):
     def __init__(self, net: Net, contrast: Contrast, switches: Switches):
         super().__init__()
         self.temperature = contrast.temperature
-        self._waiting: list[list[Tensor]] = []  # of each part of this step, the keys of each clip
+        self._waiting: list[list[Keys]] = []  # of each part of this step, the keys of each clip
         self.rgb = build_moco(build_backbone(net), contrast)
 
     @property
@@ -37,16 +36,18 @@ class RhoMoCo(Method):
         self.rgb.follow(progress)
 
     def forward(self, query: View, *keys: View) -> tuple[Terms, Terms]:
+        sent = [self.rgb.send_keys(key.rgb_BCTHW) for key in keys]
         q = self.rgb.encode_query(query.rgb_BCTHW)[1]
-        encoded = [self.rgb.encode_key(key.rgb_BCTHW) for key in keys]
+        for clip in sent:
+            clip.encode()
         negatives = self.rgb.queue.negatives()
-        losses, accuracies = zip(*(info_nce(q, k, negatives, self.temperature) for k in encoded))
-        self._waiting.append(encoded)
+        losses, accuracies = zip(*(info_nce(q, clip.own, negatives, self.temperature) for clip in sent))
+        self._waiting.append(sent)
         return {"rgb": sum(losses) / len(keys)}, {"rgb": sum(accuracies) / len(keys)}
 
     @torch.no_grad()
     def enqueue(self) -> None:
         """Keys of all processes enter the queue, one clip of every video after the other: each is an enqueue step of its own."""
-        for k in zip(*self._waiting):
-            self.rgb.queue.enqueue(gather(torch.cat(k)))
+        for clip in zip(*self._waiting):
+            self.rgb.queue.enqueue(joined([keys.of_all for keys in clip]))
         self._waiting.clear()

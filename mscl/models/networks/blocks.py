@@ -6,10 +6,39 @@ here because importing them from torchvision loads all of its models and torch's
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class GroupedBatchNorm3d(nn.BatchNorm3d):
+    """Batch norm that in training normalises each of `groups` equal parts of the batch by the part's own statistics.
+
+    The same numbers as one part after another through the whole network, while all other layers compute the whole batch at once.
+    """
+
+    groups = 1
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        if self.groups == 1 or not self.training:
+            return super().forward(x_BCTHW)
+        return torch.cat([nn.BatchNorm3d.forward(self, part) for part in x_BCTHW.chunk(self.groups)])
+
+
+@contextmanager
+def grouped(norms: Iterable[GroupedBatchNorm3d], groups: int) -> Iterator[None]:
+    """In the body, the batch of each of `norms` has `groups` groups; afterwards one."""
+    norms = list(norms)
+    try:
+        for norm in norms:
+            norm.groups = groups
+        yield
+    finally:
+        for norm in norms:
+            norm.groups = 1
 
 
 def simple(cin: int, cout: int, within: int, stride: int = 1) -> nn.Conv3d:
@@ -26,7 +55,7 @@ def factorised(cin: int, cout: int, within: int, stride: int = 1) -> nn.Sequenti
     """A 1x3x3 and a 3x1x1 convolution with `within` channels between them (R(2+1)D)."""
     return nn.Sequential(
         conv(cin, within, (1, 3, 3), (1, stride, stride)),
-        nn.BatchNorm3d(within),
+        GroupedBatchNorm3d(within),
         nn.ReLU(inplace=True),
         conv(within, cout, (3, 1, 1), (stride, 1, 1)),
     )
@@ -40,8 +69,8 @@ class BasicBlock(nn.Module):
     ):
         super().__init__()
         within = (inplanes * planes * 3 * 3 * 3) // (inplanes * 3 * 3 + 3 * planes)  # as many weights as 3x3x3 has
-        self.conv1 = nn.Sequential(make(inplanes, planes, within, stride), nn.BatchNorm3d(planes), nn.ReLU(inplace=True))
-        self.conv2 = nn.Sequential(make(planes, planes, within), nn.BatchNorm3d(planes))
+        self.conv1 = nn.Sequential(make(inplanes, planes, within, stride), GroupedBatchNorm3d(planes), nn.ReLU(inplace=True))
+        self.conv2 = nn.Sequential(make(planes, planes, within), GroupedBatchNorm3d(planes))
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
 
@@ -59,11 +88,11 @@ class Bottleneck(nn.Module):
         super().__init__()
         out = planes * self.expansion
         self.conv1 = conv(inplanes, planes, (temporal, 1, 1))
-        self.bn1 = nn.BatchNorm3d(planes)
+        self.bn1 = GroupedBatchNorm3d(planes)
         self.conv2 = conv(planes, planes, (1, 3, 3), (1, stride, stride))
-        self.bn2 = nn.BatchNorm3d(planes)
+        self.bn2 = GroupedBatchNorm3d(planes)
         self.conv3 = conv(planes, out, (1, 1, 1))
-        self.bn3 = nn.BatchNorm3d(out)
+        self.bn3 = GroupedBatchNorm3d(out)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
 
@@ -92,7 +121,7 @@ def stage(block, inplanes: int, planes: int, blocks: int, stride: tuple[int, int
     """`blocks` residual blocks, the first with `stride` (T, H, W) and a projected skip where shapes change."""
     out, skip = planes * expansion, None
     if stride != (1, 1, 1) or inplanes != out:
-        skip = nn.Sequential(nn.Conv3d(inplanes, out, 1, stride, bias=False), nn.BatchNorm3d(out))
+        skip = nn.Sequential(nn.Conv3d(inplanes, out, 1, stride, bias=False), GroupedBatchNorm3d(out))
     first = block(inplanes, planes, stride=stride[-1], downsample=skip)
     return nn.Sequential(first, *(block(out, planes) for _ in range(blocks - 1)))
 

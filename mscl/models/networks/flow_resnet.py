@@ -12,7 +12,16 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from mscl.models.networks.blocks import BasicBlock, Bottleneck, SpatialMaxPool, conv, initialise, spatial, stage
+from mscl.models.networks.blocks import (
+    BasicBlock,
+    Bottleneck,
+    GroupedBatchNorm3d,
+    SpatialMaxPool,
+    conv,
+    initialise,
+    spatial,
+    stage,
+)
 
 FLOW_TEMPORAL_STRIDE = 2  # of a clip's fields, which the network looks at
 
@@ -27,7 +36,7 @@ class FlowResNet(nn.Module):
         block = Bottleneck if deep else partial(BasicBlock, make=spatial)
         depths, expansion = ((3, 4, 6, 3), 4) if deep else ((2, 2, 2, 2), 1)
         pool = [SpatialMaxPool()] if deep else []
-        self.stem = nn.Sequential(conv(3, width, (1, 7, 7), (1, 2, 2)), nn.BatchNorm3d(width), nn.ReLU(inplace=True), *pool)
+        self.stem = nn.Sequential(conv(3, width, (1, 7, 7), (1, 2, 2)), GroupedBatchNorm3d(width), nn.ReLU(inplace=True), *pool)
         inplanes = [width, *(expansion * c for c in w[:3])]
         strides = [(1, 1, 1), (1, 2, 2), (1, 2, 2), (1, 2, 2)]
         self.layers = nn.Sequential(*(stage(block, i, c, n, s, expansion) for i, c, n, s in zip(inplanes, w, depths, strides)))

@@ -10,7 +10,7 @@ from functools import partial
 from torch import nn
 
 from mscl.models.networks.backbone import ResidualBackbone
-from mscl.models.networks.blocks import BasicBlock, conv, factorised, initialise, stage
+from mscl.models.networks.blocks import BasicBlock, GroupedBatchNorm3d, conv, factorised, initialise, stage
 
 STEM = 45 / 64  # channels between the two convolutions of the stem, for each of the width
 
@@ -26,10 +26,10 @@ class R2Plus1D18(ResidualBackbone):
         w, within = [width, 2 * width, 4 * width, 8 * width], max(1, round(STEM * width))
         self.stem = nn.Sequential(
             conv(3, within, (1, 7, 7), (1, 2, 2)),
-            nn.BatchNorm3d(within),
+            GroupedBatchNorm3d(within),
             nn.ReLU(inplace=True),
             conv(within, width, (3, 1, 1)),
-            nn.BatchNorm3d(width),
+            GroupedBatchNorm3d(width),
             nn.ReLU(inplace=True),
         )
         self.layer1 = stage(block, width, w[0], 2, (1, 1, 1), 1)

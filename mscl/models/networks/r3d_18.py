@@ -10,7 +10,7 @@ from functools import partial
 from torch import nn
 
 from mscl.models.networks.backbone import ResidualBackbone
-from mscl.models.networks.blocks import BasicBlock, conv, initialise, simple, stage
+from mscl.models.networks.blocks import BasicBlock, GroupedBatchNorm3d, conv, initialise, simple, stage
 
 
 class R3D18(ResidualBackbone):
@@ -22,7 +22,7 @@ class R3D18(ResidualBackbone):
         super().__init__()
         block = partial(BasicBlock, make=simple)
         w = [width, 2 * width, 4 * width, 8 * width]
-        self.stem = nn.Sequential(conv(3, width, (3, 7, 7), (1, 2, 2)), nn.BatchNorm3d(width), nn.ReLU(inplace=True))
+        self.stem = nn.Sequential(conv(3, width, (3, 7, 7), (1, 2, 2)), GroupedBatchNorm3d(width), nn.ReLU(inplace=True))
         self.layer1 = stage(block, width, w[0], 2, (1, 1, 1), 1)
         self.layer2 = stage(block, w[0], w[1], 2, (2, 2, 2), 1)
         self.layer3 = stage(block, w[1], w[2], 2, (2, 2, 2), 1)

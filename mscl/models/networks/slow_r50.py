@@ -7,7 +7,7 @@ from functools import partial
 from torch import nn
 
 from mscl.models.networks.backbone import ResidualBackbone
-from mscl.models.networks.blocks import Bottleneck, SpatialMaxPool, conv, initialise, stage
+from mscl.models.networks.blocks import Bottleneck, GroupedBatchNorm3d, SpatialMaxPool, conv, initialise, stage
 
 
 class SlowR50(ResidualBackbone):
@@ -20,7 +20,7 @@ class SlowR50(ResidualBackbone):
         super().__init__()
         w = [width, 2 * width, 4 * width, 8 * width]
         self.stem = nn.Sequential(
-            conv(3, width, (5, 7, 7), (2, 2, 2)), nn.BatchNorm3d(width), nn.ReLU(inplace=True), SpatialMaxPool()
+            conv(3, width, (5, 7, 7), (2, 2, 2)), GroupedBatchNorm3d(width), nn.ReLU(inplace=True), SpatialMaxPool()
         )
         flat, deep = Bottleneck, partial(Bottleneck, temporal=3)  # temporal kernels in the last two stages only
         self.layer1 = stage(flat, width, w[0], 3, (1, 1, 1), 4)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from mscl.models.networks.blocks import SpatialMaxPool, conv, initialise
+from mscl.models.networks.blocks import GroupedBatchNorm3d, SpatialMaxPool, conv, initialise
 from mscl.models.networks.slow_r50 import SlowR50
 
 
@@ -20,7 +20,7 @@ class SlowOnlyR50(SlowR50):
     def __init__(self, width: int = 64):
         super().__init__(width)
         self.stem = nn.Sequential(
-            conv(3, width, (1, 7, 7), (1, 2, 2)), nn.BatchNorm3d(width), nn.ReLU(inplace=True), SpatialMaxPool()
+            conv(3, width, (1, 7, 7), (1, 2, 2)), GroupedBatchNorm3d(width), nn.ReLU(inplace=True), SpatialMaxPool()
         )
         self.map_dims = ()
         initialise(self)

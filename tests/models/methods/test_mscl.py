@@ -9,7 +9,8 @@ from mscl.config.schema import METHODS, Contrast, Switches
 from mscl.flow.colour import colourwheel
 from mscl.flow.rotate import rotate_flow
 from mscl.models.methods.mscl import MSCL
-from mscl.models.moco import in_groups
+from mscl.models.moco import build_moco, in_groups
+from mscl.models.networks.r3d_18 import R3D18
 from mscl.models.view import View
 
 NET = SimpleNamespace(backbone="r3d_18", width=4, flow_width=4, neck=16, neck_blocks=2, size=32)
@@ -118,3 +119,27 @@ def test_shuffled_groups_come_back_in_order_and_keys_share_no_statistics_with_qu
     assert torch.randperm(4).tolist()[:2] not in ([0, 1], [1, 0], [2, 3], [3, 2])  # this seed mixes the groups
     torch.manual_seed(1)
     assert not torch.allclose(grouped.encode_key(x), in_groups(grouped.key, x, 2)[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["ours", "somebody else's"])
+def test_groups_compute_what_one_after_another_does(own):
+    """Outputs and batch-norm statistics to the bit, gradients to rounding; also in a network with torch's own batch norm."""
+    torch.manual_seed(0)
+    together, apart = (build_moco(R3D18(4), Contrast(dim=8, queue=8, bn_groups=2)).query for _ in range(2))
+    apart.load_state_dict(together.state_dict())
+    if not own:
+        for parent in list(together.modules()):
+            for name, child in parent.named_children():
+                if isinstance(child, torch.nn.BatchNorm3d):
+                    setattr(parent, name, torch.nn.BatchNorm3d(child.num_features))
+    x = torch.randn(6, 3, 4, 16, 16).contiguous(memory_format=torch.channels_last_3d)
+    maps, z = in_groups(together, x, 2)
+    halves = [apart(half) for half in x.chunk(2)]
+    assert torch.equal(z, torch.cat([half[1] for half in halves]))
+    assert all(torch.equal(level, torch.cat(parts)) for level, *parts in zip(maps, *(half[0] for half in halves)))
+    (z**2)[:, 0].sum().backward()
+    sum((half[1] ** 2)[:, 0].sum() for half in halves).backward()
+    for (name, a), b in zip(together.named_parameters(), apart.parameters()):
+        assert torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-5), name
+    assert all(torch.equal(a, apart.get_buffer(name)) for name, a in together.named_buffers())
+    assert torch.equal(in_groups(together.eval(), x, 2)[1], together(x)[1])

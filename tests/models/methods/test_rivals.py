@@ -39,11 +39,21 @@ def queue_of(*keys: list[float]) -> Queue:
     return queue
 
 
+class Embedded:
+    """Keys whose embeddings are given."""
+
+    def __init__(self, own: torch.Tensor):
+        self.own = self.of_all = own
+
+    def encode(self) -> "Embedded":
+        return self
+
+
 def fixed(model, *embeddings):
     """The model, with clip i of every video embedded as the rows of `embeddings[i]`: query first."""
     model.rgb.encode_query = lambda x: ((), embeddings[0])
     keys = iter(embeddings[1:])
-    model.rgb.encode_key = lambda x: next(keys)
+    model.rgb.send_keys = lambda x: Embedded(next(keys))
     return model
 
 
@@ -99,13 +109,13 @@ def test_modist_contrasts_within_rgb_and_across_and_sees_edges_by_hand():
     fixed(model, torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]]))
     seen = []
     model.flow.encode_query = lambda x: (seen.append(x), ((x,), torch.tensor([[0.0, 1.0]])))[1]
-    model.flow.encode_key = lambda x: (seen.append(x), torch.tensor([[0.8, 0.6]]))[1]
+    model.flow.send_keys = lambda x: (seen.append(x), Embedded(torch.tensor([[0.8, 0.6]])))[1]
     model.rgb.queue, model.flow.queue = queue_of([0.0, 1.0]), queue_of([-1.0, 0.0])
     losses, _ = model(query, key)
     loss = lambda positive, negative: math.log(1 + math.exp((negative - positive) / 0.5))  # noqa: E731
     expected = {"rgb": loss(0.6, 0), "flow": loss(0.6, 0), "rgb_to_flow": loss(0.8, -1), "flow_to_rgb": loss(0.8, 1)}
     assert {k: v.item() for k, v in losses.items()} == pytest.approx(expected, abs=1e-6)
-    assert torch.equal(seen[0], flow_edges(query.flow_B2THW)) and torch.equal(seen[1], flow_edges(key.flow_B2THW))
+    assert torch.equal(seen[0], flow_edges(key.flow_B2THW)) and torch.equal(seen[1], flow_edges(query.flow_B2THW))
     assert set(model_of(METHODS["modist"].switches)(query, key)[0]) == set(expected) - {"flow"}
 
 
