@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
 from benchmarks.gpu.bench import Bench
+from benchmarks.groups import one_after_another
 from benchmarks.step import bare, synthetic
 from mscl.models.build import build_method
 from mscl.stages import jobs
@@ -56,12 +58,14 @@ def _measure(bench: Bench, model: str, method: str, batch: int) -> None:
     bench.rates.setdefault("tflops", []).append(flops * batch / step_s / 1e12)
 
 
-def ways(bench: Bench, job: jobs.PretrainJob) -> tuple[Callable[[], Any], Callable[[], None]]:
-    """(a step of the engine, the encoder passes alone) on the same random batch."""
+def ways(
+    bench: Bench, job: jobs.PretrainJob, prepare: Callable[[nn.Module], nn.Module] = lambda model: model
+) -> tuple[Callable[[], Any], Callable[[], None]]:
+    """(a step of the engine, the encoder passes alone) on the same random batch; `prepare` may change the new model."""
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = job.kernels.cudnn_benchmark
     batch = job.optim.batch
-    model = place(build_method(job.net, job.contrast, job.switches), bench.device, job.kernels).train()
+    model = place(prepare(build_method(job.net, job.contrast, job.switches)), bench.device, job.kernels).train()
     data, step, optimizer = synthetic(job, batch, bench.device), PretrainStep(model, job), make_optimizer(model, job.optim)
     number = iter(range(STEPS))
     return lambda: begin_step(step, data, optimizer, job.optim, 0, next(number), STEPS), bare(model, job, data)
@@ -81,9 +85,11 @@ def kernels(bench: Bench) -> None:
         shipped = shipped or took
         bench.add("kernels", kernels=name, **{"step ms": 1000 * took, "÷ as shipped": took / shipped, "peak GB": bench.memory()})
     torch.backends.cudnn.benchmark = False
-    step, _ = ways(bench, bench.pretrain_job("r18", "mscl", batch, groups))
-    took = bench.seconds(step)
-    bench.add("kernels", kernels=f"{groups} batch-norm groups", **{"step ms": 1000 * took, "÷ as shipped": took / shipped})
+    for name, prepare in (("", lambda model: model), (", one after another", one_after_another)):
+        bench.fresh_memory()
+        step, _ = ways(bench, bench.pretrain_job("r18", "mscl", batch, groups), prepare)
+        row = {"step ms": 1000 * (took := bench.seconds(step)), "÷ as shipped": took / shipped, "peak GB": bench.memory()}
+        bench.add("kernels", kernels=f"{groups} batch-norm groups{name}", **row)
     for size in (32, 128) if bench.gpu else (4,):
         launches(bench, size)
 
