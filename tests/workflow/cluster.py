@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -222,3 +223,13 @@ def stop(cluster: Cluster) -> None:
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait()
+    kill_left_over(cluster.folder)
+
+
+def kill_left_over(folder: Path) -> None:
+    """Kill what still runs with this cluster's programs first on its path: steps of a job whose node went down ignore SIGTERM."""
+    mine = f"{folder}/bin:".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+            if int(process.name) != os.getpid() and mine in (process / "environ").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
