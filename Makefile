@@ -40,8 +40,7 @@ demo: $(INSTALLED)
 	  exit $$code; }
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadscope --ignore tests/workflow --durations 10
-	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/workflow --durations 10
+	$(BIN)/python -m pytest -n 3 --durations 10
 
 unlock: $(INSTALLED)
 	$(BIN)/snakemake --unlock --cores 1 $(if $(CONFIG),--configfile $(CONFIG))

@@ -14,17 +14,40 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Files whose tests run in one process, one after the other: they share a finished run, or the cores of a cluster.
 TOGETHER = {
-    "test_slurm.py": "slurm",
-    **dict.fromkeys(("test_dvc.py", "test_restore.py", "test_share.py"), "dvc"),
-    **dict.fromkeys(("test_citizen.py", "test_keep_none.py", "test_pipeline.py", "test_rerun.py"), "finished"),
-}
+    "slurm": ("slurm",),
+    "dvc": ("dvc", "restore", "share"),
+    "finished": ("citizen", "keep_none", "pipeline", "rerun"),
+}  # longest first; names of files in tests/workflow
 
 
-def pytest_collection_modifyitems(config, items):
-    """With several processes (`-n 2 --dist loadgroup`): the tests of a file, or of files that share a run, stay in one; the longest first."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(TOGETHER.get(item.path.name, item.path.relative_to(ROOT).as_posix())))
-    items.sort(key=lambda item: item.path.parent.name != "workflow")
+def together(nodeid: str) -> str:
+    """What a test stays together with: its group, or its file."""
+    file = nodeid.split("::")[0]
+    return next((group for group, names in TOGETHER.items() if file in {f"tests/workflow/test_{n}.py" for n in names}), file)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest groups first, then the other tests of the workflow, then the rest, so that nothing long is left for the end."""
+    groups = list(TOGETHER)
+
+    def place(item) -> tuple[int, bool]:
+        group = together(item.nodeid)
+        return groups.index(group) if group in groups else len(groups), "/workflow/" not in group
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)  # without pytest-xdist there is nothing to schedule
+def pytest_xdist_make_scheduler(config, log):
+    """With several processes (`-n 3`), one process runs all tests of a group (`--dist loadgroup` of xdist 3.8 fails with pytest 9.2)."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return together(nodeid)
+
+    config.option.loadscopereorder = False  # the order above
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session")
