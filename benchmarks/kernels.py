@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from benchmarks.common import machine, versions
 from benchmarks.step import synthetic
@@ -39,11 +40,17 @@ WAYS = {
 }
 
 
-def step_of(job: jobs.PretrainJob, batch: int, device: torch.device, **kernels: bool | str) -> Callable[[], None]:
-    """One pretraining step with these kernels."""
+def step_of(
+    job: jobs.PretrainJob,
+    batch: int,
+    device: torch.device,
+    prepare: Callable[[nn.Module], nn.Module] = lambda model: model,
+    **kernels: bool | str,
+) -> Callable[[], None]:
+    """One pretraining step with these kernels; `prepare` may change the new model."""
     job = job.model_copy(update={"kernels": Kernels(**kernels)})
     torch.manual_seed(0)
-    model = place(build_method(job.net, job.contrast, job.switches), device, job.kernels).train()
+    model = place(prepare(build_method(job.net, job.contrast, job.switches)), device, job.kernels).train()
     data, step, optimizer = synthetic(job, batch, device), PretrainStep(model, job), make_optimizer(model, job.optim)
 
     def run() -> None:

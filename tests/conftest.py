@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)  # without pytest-xdist there is nothing to schedule
 def pytest_xdist_make_scheduler(config, log):
-    """With several processes (`-n 3`), one process runs all tests of a group (`--dist loadgroup` of xdist 3.8 fails with pytest 9.2)."""
+    """With several processes (`-n 3`), one process runs all tests of a group; pytest 9.2 ignores `--dist loadgroup` of xdist 3.8."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Together(LoadScopeScheduling):
