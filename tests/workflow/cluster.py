@@ -226,10 +226,21 @@ def stop(cluster: Cluster) -> None:
     kill_left_over(cluster.folder)
 
 
+def kill_job(cluster: Cluster, number: str) -> None:
+    """Kill all that runs for a job at once, as a power cut does: a node that is only said to be down may start the job a second
+    time while the first copy still ends, and Slurm then drains the node."""
+    kill(f"{cluster.folder}/bin:", f"SLURM_JOB_ID={number}\0")
+
+
 def kill_left_over(folder: Path) -> None:
     """Kill what still runs with this cluster's programs first on its path: steps of a job whose node went down ignore SIGTERM."""
-    mine = f"{folder}/bin:".encode()
+    kill(f"{folder}/bin:")
+
+
+def kill(*marks: str) -> None:
+    """Kill the processes of this machine whose environment holds each of `marks`."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended, or is somebody else's
-            if int(process.name) != os.getpid() and mine in (process / "environ").read_bytes():
+            environment = (process / "environ").read_bytes()
+            if int(process.name) != os.getpid() and all(mark.encode() in environment for mark in marks):
                 os.kill(int(process.name), signal.SIGKILL)

@@ -126,7 +126,7 @@ def failing(cluster, begun, tmp_path_factory):
 def pipeline(begun, failing):
     """The finished pipeline: folder, configuration, output of Snakemake, number of the cancelled job."""
     process, folder, config, first = begun
-    process.wait(timeout=400)
+    process.wait(timeout=700)
     said = text(folder / "out.txt")
     assert process.returncode == 0, said[-6000:]
     return folder, config, said, first
@@ -306,17 +306,18 @@ def its_time_is_up(cluster, number: str) -> None:
 
 
 def its_node_fails(cluster, number: str, process: subprocess.Popen) -> None:
-    """The node of a job goes down, and is back when the job has left it. Slurm may hold the job: then somebody releases it."""
+    """The node of a job goes down, and all that ran for the job dies with it. When the node is back, the job starts again."""
     cluster("scontrol", "update", "NodeName=node", "State=DOWN", "Reason=test")
+    slurm.kill_job(cluster, number)
     until(lambda: cluster.job(number)["JobState"] == "PENDING", 60, process)
 
-    def is_back() -> bool:
-        """The node may come back by itself, and then cannot be resumed; a job that is not held cannot be released."""
+    def runs_again() -> bool:
+        """The node may come back by itself, and then cannot be resumed; Slurm may hold the job, and then somebody releases it."""
         slurm.asked(cluster, "scontrol", "update", "NodeName=node", "State=RESUME")
         slurm.asked(cluster, "scontrol", "release", number)
-        return slurm.asked(cluster, "sinfo", "--noheader", "--format=%T").strip() in {"idle", "mixed", "allocated"}
+        return "RUNNING" in cluster.job(number)["JobState"]
 
-    until(is_back, 60, process)
+    until(runs_again, 120, process)
 
 
 def test_results_are_the_same_after_time_limit_preemption_requeue_and_node_failure(cluster, pipeline, tmp_path):
@@ -350,7 +351,7 @@ def test_results_are_the_same_after_time_limit_preemption_requeue_and_node_failu
     finally:
         end(process)
     assert "stopped after" in text(finetune) and re.search(r"going on after [1-9]\d* of 12 videos", text(finetune))
-    assert cluster.job(number)["Restarts"] == "3" and cluster.job(number)["JobState"] == "COMPLETED"
+    assert int(cluster.job(number)["Restarts"]) >= 3 and cluster.job(number)["JobState"] == "COMPLETED"
     assert [sha256(tmp_path / path) for path in weights] == [sha256(pipeline[0] / path) for path in weights]
     said = text(tmp_path / "out.txt")
     assert f"Slurm has put job {number} (r18/mscl/s0 pretrain) back into the queue" in said and "Trying to restart" not in said
@@ -362,7 +363,7 @@ def test_a_job_that_used_more_than_its_memory_is_retried_with_more(cluster, pipe
     memory = "pretrain:mem_mb=100 if attempt == 1 else 16000"
     process = submit(cluster, tmp_path, tmp_path / "my.yaml", "pretrained", "--set-resources", memory)
     try:
-        assert process.wait(timeout=150) == 0, text(tmp_path / "out.txt")[-4000:]
+        assert process.wait(timeout=300) == 0, text(tmp_path / "out.txt")[-4000:]
     finally:
         end(process)
     said = text(tmp_path / "out.txt")
