@@ -34,7 +34,7 @@ from benchmarks.common import machine, manifest, versions
 from benchmarks.flow import FLOW, generated, rank
 from mscl import load_backbone
 from mscl.config.datasets import FramesConfig
-from mscl.config.schema import Augment, MDSConfig
+from mscl.config.settings import Augment, MDSConfig
 from mscl.flow.estimate import make_estimator
 from mscl.flow.mds import score_clip
 from mscl.flow.shard import field_pairs
@@ -44,7 +44,7 @@ from mscl.stages.jobs import FramesJob
 from mscl.store.jpeg import decode_gray
 from mscl.store.shards import Shards
 from mscl.training.augment import normalise
-from mscl.training.clips import Box, centre_box, crop_box, read_clip, strided_positions
+from mscl.training.cuts import Box, centre_box, crop_box, read_clip, strided_positions
 from mscl.video.extract import extract_shard
 from mscl.video.ffmpeg import decode
 

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mscl.config.methods import METHODS
-from mscl.config.schema import Augment, Contrast, FlowConfig, Kernels
+from mscl.config.settings import Augment, Contrast, FlowConfig, Kernels
 from mscl.datasets.generated import motion, render
 from mscl.flow.dis import Dis
 from mscl.flow.grid import to_grid

@@ -32,7 +32,8 @@ import torch
 
 from benchmarks.common import cpu_seconds, kinetics_like, machine, manifest, versions
 from mscl.config.datasets import FramesConfig
-from mscl.config.schema import FlowConfig, MDSConfig, load_config
+from mscl.config.schema import load_config
+from mscl.config.settings import FlowConfig, MDSConfig
 from mscl.datasets.generated.embedded import exact_flow, write_dataset
 from mscl.flow.estimate import make_estimator
 from mscl.flow.grid import stored_size

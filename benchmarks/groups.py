@@ -1,9 +1,9 @@
-"""Batch norm in groups: the whole batch through the network with norms that know the groups, or one group after another.
+"""Batch norm in groups: the whole batch through the network with norms that know the groups, or group by group.
 
     python -m benchmarks.groups [--config config.yaml] [--model r18] [--method moco] [--batch 32] [--groups 4] [--repeats 30]
 
-`together` is how mscl computes; `one after another` is what it did before and still does with a network that has other norms;
-`one group` is what the batch costs without groups. Times of a whole step, medians of interleaved steps, one thread on a CPU.
+`together` and `one by one` are those of `compute.kernels.groups`; a network that has other norms computes one by one; `one group` is
+what the batch costs without groups. Times of a whole step, medians of interleaved steps, one thread on a CPU.
 """
 
 from __future__ import annotations
@@ -11,23 +11,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from torch import nn
-
 from benchmarks.common import interleaved, machine, versions
 from benchmarks.kernels import step_of
 from mscl.config.schema import load_config
-from mscl.models.networks.blocks import GroupedBatchNorm3d
 from mscl.stages import build
 from mscl.stages.jobs import PretrainJob
 from mscl.training.hardware import prepare_device
-
-
-def one_after_another(model: nn.Module) -> nn.Module:
-    """The model with torch's own batch norm, whose groups go through the network one after another."""
-    for module in model.modules():
-        if isinstance(module, GroupedBatchNorm3d):
-            module.__class__ = nn.BatchNorm3d
-    return model
 
 
 def with_groups(job: PretrainJob, groups: int) -> PretrainJob:
@@ -52,13 +41,13 @@ def main() -> None:
     grouped = with_groups(job, a.groups)
     ways = {
         "one group": step_of(with_groups(job, 1), a.batch, device),
-        "together": step_of(grouped, a.batch, device),
-        "one after another": step_of(grouped, a.batch, device, one_after_another),
+        "together": step_of(grouped, a.batch, device, groups="together"),
+        "one by one": step_of(grouped, a.batch, device, groups="one_by_one"),
     }
     interleaved(1, **ways)  # warms up
     took = interleaved(a.repeats, **ways)
     for name, seconds in took.items():
-        print(f"{name:18s} {1000 * seconds:9.1f} ms, {seconds / took['one after another']:.3f} x one after another")
+        print(f"{name:18s} {1000 * seconds:9.1f} ms, {seconds / took['one by one']:.3f} x one by one")
 
 
 if __name__ == "__main__":

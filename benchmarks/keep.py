@@ -28,7 +28,8 @@ from benchmarks.common import cpu_seconds, kinetics_like, machine, manifest, ssv
 from mscl.config.datasets import FramesConfig
 from mscl.stages.jobs import FramesJob
 from mscl.store.shards import Shards
-from mscl.training.clips import UniformClips, uniform_positions
+from mscl.training.clips import UniformClips
+from mscl.training.cuts import uniform_positions
 from mscl.video import decord_io
 from mscl.video.extract import extract_shard
 from mscl.video.program import ffmpeg_exe

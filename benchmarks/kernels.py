@@ -17,11 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from benchmarks.common import machine, versions
 from benchmarks.step import synthetic
-from mscl.config.schema import Kernels, load_config
+from mscl.config.schema import load_config
+from mscl.config.settings import Kernels
 from mscl.machine.device import memory_gb
 from mscl.machine.torchvision import torchvision
 from mscl.models.build import build_method
@@ -44,13 +44,12 @@ def step_of(
     job: jobs.PretrainJob,
     batch: int,
     device: torch.device,
-    prepare: Callable[[nn.Module], nn.Module] = lambda model: model,
     **kernels: bool | str,
 ) -> Callable[[], None]:
-    """One pretraining step with these kernels; `prepare` may change the new model."""
+    """One pretraining step with these kernels."""
     job = job.model_copy(update={"kernels": Kernels(**kernels)})
     torch.manual_seed(0)
-    model = place(prepare(build_method(job.net, job.contrast, job.switches)), device, job.kernels).train()
+    model = place(build_method(job.net, job.contrast, job.switches), device, job.kernels).train()
     data, step, optimizer = synthetic(job, batch, device), PretrainStep(model, job), make_optimizer(model, job.optim)
 
     def run() -> None:

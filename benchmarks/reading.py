@@ -23,7 +23,8 @@ import simplejpeg
 
 from benchmarks.common import kinetics_like, machine, manifest, versions
 from mscl.config.datasets import FramesConfig
-from mscl.config.schema import METHODS, Augment, ClipConfig, FlowConfig, MDSConfig
+from mscl.config.methods import METHODS
+from mscl.config.settings import Augment, ClipConfig, FlowConfig, MDSConfig
 from mscl.flow.shard import flow_shard
 from mscl.stages.jobs import FlowJob, FramesJob
 from mscl.store.shards import Shards

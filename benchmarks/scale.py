@@ -23,7 +23,8 @@ import pandas as pd
 
 from benchmarks.common import kinetics_like, machine, manifest, versions
 from mscl.config.datasets import FramesConfig
-from mscl.config.schema import FlowConfig, MDSConfig, load_config
+from mscl.config.schema import load_config
+from mscl.config.settings import FlowConfig, MDSConfig
 from mscl.stages import build
 from mscl.stages.jobs import FlowJob, FramesJob, dumps
 

@@ -56,11 +56,11 @@ def bare(model: MSCL, job: jobs.PretrainJob, data: dict) -> Callable[[], None]:
             total = z.float().sum()
             if job.switches.lmcl:
                 total = total + model.neck(maps).float().mean()
-            model.rgb.encode_key(key.rgb_BCTHW)
+            model.rgb.send_keys(key.rgb_BCTHW).encode()
             for _ in range(flow + rotated):
                 total = total + model.flow.encode_query(images[0])[1].float().sum()
             for _ in range(flow + (1 if job.switches.rotated else 0)):
-                model.flow.encode_key(images[1])
+                model.flow.send_keys(images[1]).encode()
         total.backward()
 
     return run

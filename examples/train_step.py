@@ -8,7 +8,8 @@ After `make install` and `. .venv/bin/activate`, in seconds on a CPU:
 import torch
 
 from mscl.config.methods import METHODS
-from mscl.config.schema import Augment, ClipConfig, Contrast, Optim
+from mscl.config.recipes import Optim
+from mscl.config.settings import Augment, ClipConfig, Contrast
 from mscl.models.build import build_method
 from mscl.stages.jobs import Net, PretrainJob
 from mscl.training.clips import random_batch

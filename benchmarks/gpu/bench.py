@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from mscl.config.schema import Config, Kernels, Model, load_config
+from mscl.config.schema import Config, load_config
+from mscl.config.settings import Kernels, Model
 from mscl.machine.device import memory_gb
 from mscl.stages import build, jobs
 
@@ -79,10 +80,10 @@ class Bench:
             found.append((time.perf_counter() - began) / block)
         return statistics.median(found)
 
-    def pretrain_job(self, model: str, method: str, batch: int, groups: int = 1, **kernels: Any) -> jobs.PretrainJob:
-        """The configuration's pretraining at another batch: `groups` batch-norm groups, and these kernels."""
+    def pretrain_job(self, model: str, method: str, batch: int, bn_groups: int = 1, **kernels: Any) -> jobs.PretrainJob:
+        """The configuration's pretraining at another batch, with `bn_groups` batch-norm groups and these kernels."""
         job = build.pretrain_job(self.config, model, method, 0)
-        contrast = job.contrast.model_copy(update={"bn_groups": groups, "queue": job.contrast.queue // batch * batch})
+        contrast = job.contrast.model_copy(update={"bn_groups": bn_groups, "queue": job.contrast.queue // batch * batch})
         optim = job.optim.model_copy(update={"batch": batch, "accumulate": 1})
         changed = {"contrast": contrast, "optim": optim, "kernels": Kernels(**kernels), "monitor": None}
         return job.model_copy(update=changed)

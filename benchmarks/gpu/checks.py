@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from benchmarks.gpu.bench import Bench
-from mscl.config.schema import Kernels
+from mscl.config.settings import Kernels
 from mscl.machine.device import half_precision_error
 from mscl.models.build import build_method
 from mscl.stages import jobs
@@ -93,7 +93,7 @@ class RandomClips(Dataset):
 def resume(bench: Bench) -> None:
     """Six steps twice, and once stopped by SIGTERM in the middle and resumed from the checkpoint: the same weights?"""
     batch = 8
-    job = bench.pretrain_job("r18", "mscl", batch, groups=2)
+    job = bench.pretrain_job("r18", "mscl", batch, bn_groups=2)
     job = job.model_copy(update={"optim": job.optim.model_copy(update={"epochs": 2, "lr": 0.01})})
     whole, again = (_trained(bench, job, f"whole{n}", None) for n in range(2))
     bench.add("checks", check="the same run twice", measured=_distance(whole, again), limit=0.0, passed=_same(whole, again))

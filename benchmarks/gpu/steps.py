@@ -6,10 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
 
 from benchmarks.gpu.bench import Bench
-from benchmarks.groups import one_after_another
 from benchmarks.step import bare, synthetic
 from mscl.models.build import build_method
 from mscl.stages import jobs
@@ -58,14 +56,12 @@ def _measure(bench: Bench, model: str, method: str, batch: int) -> None:
     bench.rates.setdefault("tflops", []).append(flops * batch / step_s / 1e12)
 
 
-def ways(
-    bench: Bench, job: jobs.PretrainJob, prepare: Callable[[nn.Module], nn.Module] = lambda model: model
-) -> tuple[Callable[[], Any], Callable[[], None]]:
-    """(a step of the engine, the encoder passes alone) on the same random batch; `prepare` may change the new model."""
+def ways(bench: Bench, job: jobs.PretrainJob) -> tuple[Callable[[], Any], Callable[[], None]]:
+    """(a step of the engine, the encoder passes alone) on the same random batch."""
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = job.kernels.cudnn_benchmark
     batch = job.optim.batch
-    model = place(prepare(build_method(job.net, job.contrast, job.switches)), bench.device, job.kernels).train()
+    model = place(build_method(job.net, job.contrast, job.switches), bench.device, job.kernels).train()
     data, step, optimizer = synthetic(job, batch, bench.device), PretrainStep(model, job), make_optimizer(model, job.optim)
     number = iter(range(STEPS))
     return lambda: begin_step(step, data, optimizer, job.optim, 0, next(number), STEPS), bare(model, job, data)
@@ -85,11 +81,11 @@ def kernels(bench: Bench) -> None:
         shipped = shipped or took
         bench.add("kernels", kernels=name, **{"step ms": 1000 * took, "÷ as shipped": took / shipped, "peak GB": bench.memory()})
     torch.backends.cudnn.benchmark = False
-    for name, prepare in (("", lambda model: model), (", one after another", one_after_another)):
+    for way in ("together", "one_by_one"):
         bench.fresh_memory()
-        step, _ = ways(bench, bench.pretrain_job("r18", "mscl", batch, groups), prepare)
+        step, _ = ways(bench, bench.pretrain_job("r18", "mscl", batch, groups, groups=way))
         row = {"step ms": 1000 * (took := bench.seconds(step)), "÷ as shipped": took / shipped, "peak GB": bench.memory()}
-        bench.add("kernels", kernels=f"{groups} batch-norm groups{name}", **row)
+        bench.add("kernels", kernels=f"{groups} batch-norm groups, {way.replace('_', ' ')}", **row)
     for size in (32, 128) if bench.gpu else (4,):
         launches(bench, size)
 

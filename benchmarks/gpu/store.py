@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import simplejpeg
 
-from mscl.config.schema import FlowConfig, MDSConfig
+from mscl.config.settings import FlowConfig, MDSConfig
 from mscl.datasets.manifest import COLUMNS
 from mscl.flow.mds import allowed_starts
 from mscl.flow.quantise import encode_field

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from benchmarks.gpu.bench import Bench
-from mscl.config.schema import Kernels
+from mscl.config.settings import Kernels
 from mscl.stages import build
 from mscl.training.augment import normalise
 from mscl.training.finetune import Classifier, FinetuneStep

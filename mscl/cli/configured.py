@@ -84,7 +84,7 @@ def show_job(
     """Print the arguments to start a training run by hand: the values of --out, --records and --job, one per line."""
     from mscl.config.overlay import read_words
     from mscl.config.schema import load_config
-    from mscl.stages.table import by_hand
+    from mscl.stages.by_hand import by_hand
 
     path, values = read_words(given)
     print("\n".join(by_hand(load_config(values, str(path)), stage, model, method, seed, target)))

@@ -11,7 +11,8 @@ from mscl.config.limits import Place
 from mscl.config.validation import Strict, did_you_mean
 
 if TYPE_CHECKING:
-    from mscl.config.schema import Config, MethodSettings
+    from mscl.config.schema import Config
+    from mscl.config.settings import MethodSettings
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Above0 = Annotated[float, Field(gt=0)]

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mscl.config.schema import Config, Target
+    from mscl.config.schema import Config
+    from mscl.config.targets import Target
 
 
 def seen_in_pretraining(config: Config, target: Target) -> Iterator[str]:

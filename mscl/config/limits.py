@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 if TYPE_CHECKING:
-    from mscl.config.schema import Config, Optim
+    from mscl.config.recipes import Optim
+    from mscl.config.schema import Config
 
 LONGEST_NAME = 255  # bytes of one file or folder, on the usual file systems
 SMALLEST_FLOW = 16  # pixels; on a smaller side OpenCV's DIS has no whole patch at its coarsest scale, and crashes

@@ -10,204 +10,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from mscl.config.backbones import known_backbone
-from mscl.config.datasets import Dataset, Name, Positive, Share
-from mscl.config.foreign import ForeignWeights, PerModel, check_alone, check_foreign
-from mscl.config.limits import Place, Range, ShareRange, check_limits
+from mscl.config.checks import check_config
+from mscl.config.datasets import Dataset, Name
+from mscl.config.foreign import ForeignWeights
 from mscl.config.methods import METHODS, Switches
-from mscl.config.recipes import LINEAR, Finetune, FinetuneChanges, Optim, OptimChanges
+from mscl.config.recipes import LINEAR, Finetune, FinetuneChanges, Optim
+from mscl.config.settings import (
+    Analysis,
+    Augment,
+    ClipConfig,
+    Compute,
+    Contrast,
+    FlowConfig,
+    MDSConfig,
+    MethodSettings,
+    Model,
+    Paths,
+    Use,
+)
 from mscl.config.targets import Target, expanded
-from mscl.config.tracking import known_tracker
-from mscl.config.validation import Strict, did_you_mean, parse, partial, read_yaml
-
-
-class Paths(Strict):
-    """Where files are written."""
-
-    data: Place
-    results: Place
-
-    @model_validator(mode="after")
-    def folders(self) -> Paths:
-        for key in ("data", "results"):
-            if (path := getattr(self, key)).is_file():
-                raise ValueError(f"{key}: {path} is a file; give a folder")
-        return self
-
-
-class FlowConfig(Strict):
-    """How optical flow is computed and stored."""
-
-    method: Literal["dis", "raft", "raft-small", "command"] = "dis"
-    gap: Positive = 8  # flow is computed from frame i to frame i+gap
-    step: Positive = 1  # in kept frames: a field starts at every step-th of them, and clips with flow start at these
-    size: tuple[Positive, Positive] = (384, 640)  # H, W at which flow is computed
-    short_side: Positive = 128  # pixels; short side of the stored fields
-    quality: Annotated[int, Field(ge=1, le=100)] = 95  # JPEG quality of the stored planes
-    command: tuple[str, ...] = ()  # method command: the program and its arguments, which answers as docs/flow-programs.md says
-    weights: Place | None = None  # RAFT: file with the state dict of torchvision's raft_large, or raft_small
-    sha256: str | None = None
-    iterations: Positive = 20
-    batch: Positive = 16
-    # RAFT: of its networks. tf32 (a GPU rounds the inputs of products to 10 bits) and bfloat16 are used only where they agree with float32.
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-
-    @model_validator(mode="after")
-    def possible(self) -> FlowConfig:
-        if self.network and self.weights is None:
-            raise ValueError(f"weights: RAFT needs a local file of torchvision's {self.network} weights; set it, or method: dis")
-        if self.network and any(side % 8 or side < 128 for side in self.size):
-            raise ValueError(f"size: RAFT needs sides that are multiples of 8 and at least 128, not {self.size}")
-        if (self.method == "command") != bool(self.command):
-            raise ValueError(
-                "command: method: command needs the program and its arguments, such as [python, my_flow.py]; set it"
-                if self.method == "command"
-                else "command: only with method: command; set that, or remove it"
-            )
-        return self
-
-    @property
-    def network(self) -> str | None:
-        """torchvision's name of RAFT's network; None for other methods."""
-        return {"raft": "raft_large", "raft-small": "raft_small"}.get(self.method)
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether it runs on a GPU where `compute.device` allows: RAFT, and programs. DIS always runs on the CPU."""
-        return self.method != "dis"
-
-
-class MDSConfig(Strict):
-    """Motion Differential Sampling."""
-
-    stride: Positive = 4  # in kept frames: a multiple of flow.step
-    fields: Positive = 8  # terms per start
-    pool: Positive = 28  # pixels; side and stride of the pooling kernel of the motion attention, for a field of 384 x 640
-
-
-class ClipConfig(Strict):
-    """A pretraining clip."""
-
-    frames: Positive = 8
-    stride: Positive = 16
-    max_shift: Annotated[int, Field(ge=0)] = 128  # largest distance between the starts of query and key clip
-
-
-class Augment(Strict):
-    """Augmentation of pretraining clips, drawn once per clip."""
-
-    area: ShareRange = (0.2, 1.0)
-    ratio: Range = (3 / 4, 4 / 3)
-    flip: Share = 0.5
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
-    jitter_p: Share = 0.8
-    gray_p: Share = 0.2
-    blur_p: Share = 0.5
-    blur_sigma: Range = (0.1, 2.0)
-    colours: Literal["clip", "frame"] = "clip"  # whether the factors of the jitter are drawn once per clip or for each frame
-
-
-class Contrast(Strict):
-    """The contrastive losses, MoCo and LMCL."""
-
-    dim: Positive = 128
-    queue: Positive = 65536
-    temperature: Annotated[float, Field(gt=0)] = 0.07
-    momentum: Share = 0.994
-    decay: Share = 0.99999
-    bn_groups: Positive = 1  # number of shuffled batch-norm groups: shuffle-BN on one device
-
-
-# The same keys, all optional: what a model or a method changes in the shared settings.
-ContrastChanges = partial(Contrast)
-AugmentChanges = partial(Augment)
-
-
-class Model(Strict):
-    """A backbone with its sizes and training recipes."""
-
-    backbone: Annotated[str, AfterValidator(known_backbone)]
-    width: Positive = 64  # channels of the first stage; torchvision's is 64
-    flow_width: Positive = 16
-    neck: Positive = 128  # channels
-    neck_blocks: Positive = 2
-    size: Annotated[int, Field(ge=16)] = 112  # pixels of a training crop
-    pretrain: Optim
-    finetune: Finetune
-    linear: FinetuneChanges = FinetuneChanges()  # changes to the recipe of linear evaluation
-    contrast: ContrastChanges = ContrastChanges()  # changes to `contrast` for this model, such as bn_groups
-    methods: tuple[Name, ...] = ()  # the methods that run with this model; default: all
-    targets: tuple[Name, ...] = ()  # the targets that it is tested on, folds and draws by their common name; default: all
-
-
-class MethodSettings(Strict):
-    """A method of your own, others' weights, or changes for a built-in method: switches, contrast, recipe, title."""
-
-    like: Name | None = None  # a built-in method whose switches it copies
-    switches: Switches | None = None
-    weights: PerModel | None = None  # model -> others' weights, instead of a pretraining
-    title: str = ""  # in tables and figures; empty: its name
-    contrast: ContrastChanges = ContrastChanges()
-    pretrain: OptimChanges = OptimChanges()
-    augment: AugmentChanges = AugmentChanges()
-
-    @model_validator(mode="after")
-    def possible(self) -> MethodSettings:
-        if self.like is not None and self.like not in METHODS:
-            raise ValueError(f"like: no method '{self.like}'{did_you_mean(self.like, list(METHODS))}")
-        if self.like and self.switches:
-            raise ValueError("switches: a method has either its own switches or like; remove one of the two")
-        check_alone(self)
-        return self
-
-
-class Monitor(Strict):
-    """A k-NN test of the query backbone during pretraining, on videos that are not used for pretraining."""
-
-    dataset: Name
-    split: str = "train"
-    videos: Annotated[int, Field(ge=10)] = 500
-    every: Positive = 1  # epochs
-
-
-class Use(Strict):
-    """The data for pretraining."""
-
-    datasets: tuple[Name, ...] = Field(min_length=1)
-    split: str = "train"
-    monitor: Monitor | None = None
-
-
-class Analysis(Strict):
-    """The confused pairs and GradCAM."""
-
-    pairs: Positive = 3  # most confused pairs listed per compared method
-    gradcam: tuple[str, ...] = ()  # classes to draw; empty: one of each of the two pairs improved most
-
-
-class Kernels(Strict):
-    """Which kernels the networks use. Kernels round differently, so these settings change the last bits of a result."""
-
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the networks; auto: bfloat16 on a GPU, float32 on a CPU
-    channels_last: bool = True  # memory format of clips and 3D weights
-    compile: bool = False  # compile the backbones with torch.compile
-    cudnn_benchmark: bool = False  # on a GPU: try all algorithms and keep the fastest; the choice may differ from run to run
-
-
-class Compute(Strict):
-    """How jobs use the machine."""
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    processes: Positive = 1  # per training job: GPUs, or CPU processes, that share its batch
-    threads: Positive = 1  # torch threads of a CPU training job; changes the last bits of a result
-    workers: Annotated[int, Field(ge=0)] = 0  # loader processes per training process
-    extract_workers: Positive = 1  # ffmpeg processes, or flow threads, per job
-    download_workers: Positive = 4  # archives downloaded at the same time
-    checkpoint_minutes: Positive = 10
-    tracking: Annotated[str, AfterValidator(known_tracker)] | None = None  # a tracker that also gets the curves of trainings
-    kernels: Kernels = Kernels()
+from mscl.config.validation import Strict, parse, read_yaml
 
 
 class Config(Strict):
@@ -361,181 +185,13 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def possible(self) -> Config:
-        for key in ("seeds", "methods"):
-            if len(set(getattr(self, key))) < len(getattr(self, key)):
-                raise ValueError(f"{key}: {list(getattr(self, key))} contains a duplicate")
-        self._check_methods()
-        self._check_targets()
-        self._check_models()
-        self._check_datasets()
-        self._check_splits()
-        self._check_strides()
-        check_foreign(self, METHODS)
-        for name in self.models:
-            self._check_batches(name)
-        check_limits(self)
+        check_config(self)
         return self
-
-    def _check_methods(self) -> None:
-        for name, own in self.method_settings.items():
-            if name in METHODS and (own.switches or own.like):
-                raise ValueError(f"method_settings: '{name}' is a built-in method; give yours another name")
-            if name not in METHODS and not (own.switches or own.like or own.weights):
-                raise ValueError(
-                    f"method_settings.{name}: not a built-in method; add switches, like with the name of a built-in method, or weights"
-                )
-        known = [*METHODS, *self.method_settings]
-        for method in self.methods:
-            if method not in known:
-                raise ValueError(f"methods: unknown method '{method}'{did_you_mean(method, known)}")
-
-    def _check_targets(self) -> None:
-        names = [target.name for target in self.targets]
-        common = {name for target in self.targets for name in (target.draws_of, target.folds_of)}
-        for n, target in enumerate(self.targets):
-            if target.name in names[:n] or target.name in common:
-                raise ValueError(
-                    f"targets.{n}.name: '{target.name}' is the name of another target; give this one a name of its own"
-                )
-            data = self.datasets.get(target.dataset)
-            if target.fold and data and not data.row.folds:
-                raise ValueError(f"targets.{n}.fold: the {data.format} format has no folds; remove this key")
-            for model in target.models:
-                if model not in self.models:
-                    raise ValueError(f"targets.{n}.models: no model '{model}'{did_you_mean(model, list(self.models))}")
-
-    def _check_models(self) -> None:
-        """Check the methods and targets that models choose: each exists, and each one of the configuration is used."""
-        methods = [*METHODS, *self.method_settings]
-        targets = list(dict.fromkeys(name for target in self.targets for name in target.names))
-        for name, model in self.models.items():
-            for key, chosen, known in (("methods", model.methods, methods), ("targets", model.targets, targets)):
-                for one in chosen:
-                    if one not in known:
-                        raise ValueError(f"models.{name}.{key}: no '{one}'{did_you_mean(one, known)}")
-            if not self.methods_of(name):
-                raise ValueError(f"models.{name}.methods: none of them is under methods; add one there, or remove this model")
-        for method in self.methods:
-            if not any(method in self.methods_of(name) for name in self.models):
-                raise ValueError(f"methods: no model runs '{method}'; add it to models.*.methods, or remove it here")
-        for n, target in enumerate(self.targets):
-            if not any(target in self.targets_of(name) for name in self.models):
-                raise ValueError(
-                    f"targets.{n}: no model is tested on '{target.name}'; add it to models.*.targets, or remove it here"
-                )
-
-    def _check_datasets(self) -> None:
-        watched = [self.pretrain.monitor.dataset] if self.pretrain.monitor else []
-        for key, names in (
-            ("pretrain.datasets", self.pretrain.datasets),
-            ("pretrain.monitor.dataset", watched),
-            *((f"targets.{n}.dataset", [target.dataset]) for n, target in enumerate(self.targets)),
-        ):
-            for name in names:
-                if name not in self.datasets:
-                    raise ValueError(f"{key}: no data set '{name}' under datasets{did_you_mean(name, list(self.datasets))}")
-        for name in self.pretraining_datasets:
-            if self.datasets[name].frames.keep == "none":
-                raise ValueError(
-                    f"datasets.{name}.frames.keep: none is for targets; pretraining on '{name}' computes flow and reads random clips"
-                    " in every epoch, which needs stored frames: remove this key, or take the data set out of pretrain.datasets"
-                )
-
-    def _check_batches(self, name: str) -> None:
-        """Check that batches can be divided among processes, parts and batch-norm groups, and the queue into batches."""
-        for method in self.pretrained_of(name):
-            recipe, contrast = self.pretrain_of(name, method), self.contrast_of(name, method)
-            if contrast.queue % recipe.batch:
-                raise ValueError(
-                    f"contrast.queue: {contrast.queue} is not a multiple of models.{name}.pretrain.batch {recipe.batch}"
-                )
-            self._check_parts(f"models.{name}.pretrain", recipe, self.processes_of(name, method))
-            if recipe.batch % contrast.bn_groups:
-                raise ValueError(
-                    f"contrast.bn_groups: models.{name}.pretrain.batch {recipe.batch} is not a multiple of {contrast.bn_groups} groups"
-                )
-            self._check_accumulate(name, method, recipe, contrast)
-            if self.switches(method).family in ("corp-m", "corp-f"):
-                _check_corp(name, recipe, contrast)
-            if self.clip.frames != 8 and self.switches(method).lmcl:
-                raise ValueError(
-                    "clip.frames: LMCL needs 8 frames, since it pairs 4 time steps of the neck with 4 of the flow network; set 8"
-                )
-        for target in (target for target in self.targets_of(name) if target.finetuned):
-            self._check_parts(f"models.{name}.finetune", self.finetune_of(target.name, name), self.compute.processes)
-        for target in (target for target in self.targets_of(name) if target.linear_evaluated):
-            self._check_parts(f"models.{name}.linear", self.linear_of(target.name, name), self.compute.processes)
-
-    def _check_accumulate(self, name: str, method: str, recipe: Optim, contrast: Contrast) -> None:
-        """Check that each part of a batch contains at least 2 whole batch-norm groups, among which its keys are shuffled."""
-        if recipe.accumulate == 1:
-            return
-        key, parts = f"models.{name}.pretrain.accumulate", self.processes_of(name, method) * recipe.accumulate
-        if contrast.bn_groups % parts or contrast.bn_groups // recipe.accumulate < 2:
-            raise ValueError(
-                f"{key}: contrast.bn_groups {contrast.bn_groups} must be a multiple of {parts} (processes of this run x accumulate), at least"
-                f" {2 * recipe.accumulate}, so that each part of a batch contains whole batch-norm groups to shuffle its keys among"
-            )
-        if self.switches(method).fra == "released":
-            raise ValueError(f"{key}: fra: released puts keys into the queue within a step; set accumulate to 1")
-
-    def _check_parts(self, key: str, recipe: Optim, processes: int) -> None:
-        if recipe.batch % (parts := processes * recipe.accumulate):
-            raise ValueError(f"{key}.batch: {recipe.batch} is not a multiple of {parts} (processes of this run x accumulate)")
-
-    def _check_splits(self) -> None:
-        wanted = [(d, self.pretrain.split) for d in self.pretrain.datasets]
-        wanted += [(target.dataset, split) for target in self.targets for split in (target.train, target.test)]
-        if self.pretrain.monitor:
-            watched = (self.pretrain.monitor.dataset, self.pretrain.monitor.split)
-            wanted.append(watched)
-            if watched in [(d, self.pretrain.split) for d in self.pretrain.datasets]:
-                raise ValueError(
-                    f"pretrain.monitor: split '{watched[1]}' of '{watched[0]}' is used for pretraining; give another split"
-                )
-        if self.pretrain.monitor and watched in [(target.dataset, target.test) for target in self.targets]:
-            raise ValueError(
-                f"pretrain.monitor: split '{watched[1]}' of '{watched[0]}' is the test split of a target, and the monitor uses its labels"
-                " during pretraining; give another split"
-            )
-        for name, split in wanted:
-            if split not in self.datasets[name].splits:
-                raise ValueError(
-                    f"datasets.{name}.annotations: no split '{split}'; it has {', '.join(self.datasets[name].splits) or 'none'}"
-                )
-
-    def _check_strides(self) -> None:
-        if self.mds.stride % self.flow.step:
-            raise ValueError(
-                f"mds.stride: {self.mds.stride} is not a multiple of flow.step {self.flow.step}, so there are no fields that far apart"
-            )
-        for name in self.pretrain.datasets:
-            step = self.datasets[name].frames.step
-            for key, value in (("clip.stride", self.clip.stride), ("flow.gap", self.flow.gap)):
-                if value % step:
-                    raise ValueError(
-                        f"{key}: {value} is not a multiple of datasets.{name}.frames.step {step}, so these frames are not stored"
-                    )
-            if self.clip.stride % (step * self.flow.step):
-                raise ValueError(
-                    f"clip.stride: {self.clip.stride} is not a multiple of {step * self.flow.step} (flow.step {self.flow.step} x"
-                    f" datasets.{name}.frames.step {step}), so not every frame of a clip has a field"
-                )
 
 
 def changed(settings: Strict, changes: Strict) -> Strict:
     """A copy of `settings` with the values given in `changes`."""
     return settings.model_copy(update={key: value for key, value in changes if value is not None})
-
-
-def _check_corp(name: str, recipe: Optim, contrast: Contrast) -> None:
-    """Check what CORP needs. Raises ValueError."""
-    if contrast.dim % 8:
-        raise ValueError(f"contrast.dim: {contrast.dim} is not a multiple of CORP's 8 heads")
-    if recipe.batch // recipe.accumulate < 2:
-        raise ValueError(
-            f"models.{name}.pretrain.accumulate: CORP compares different videos and needs at least 2 videos in each part of a batch"
-        )
 
 
 def load_config(source: str | Path | dict, where: str = "configuration") -> Config:

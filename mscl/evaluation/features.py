@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mscl.config.datasets import FramesConfig, Positive
-from mscl.config.schema import Kernels
+from mscl.config.settings import Kernels
 from mscl.config.validation import Strict
 from mscl.evaluation.parts import Parts
 from mscl.evaluation.videos import LABELS, VideoClips

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mscl.config.schema import FlowConfig
+from mscl.config.settings import FlowConfig
 from mscl.evaluation.gradcam import draw_pictures
 from mscl.flow.colour import colourwheel
 from mscl.flow.dis import Dis

@@ -7,7 +7,7 @@ import threading
 import cv2
 import numpy as np
 
-from mscl.config.schema import FlowConfig
+from mscl.config.settings import FlowConfig
 from mscl.flow.grid import Pairs, resize
 
 

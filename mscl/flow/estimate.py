@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from mscl.config.schema import FlowConfig
+from mscl.config.settings import FlowConfig
 from mscl.flow.dis import Dis
 from mscl.flow.grid import Pairs
 from mscl.flow.program import Program

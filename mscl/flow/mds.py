@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mscl.config.schema import MDSConfig
+from mscl.config.settings import MDSConfig
 from mscl.flow.colour import HUES, wheel
 
 COMPUTED = (384, 640)  # H, W of the paper's field, in whose pixels `pool` is

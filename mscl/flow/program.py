@@ -23,7 +23,7 @@ from typing import IO
 import cv2
 import numpy as np
 
-from mscl.config.schema import FlowConfig
+from mscl.config.settings import FlowConfig
 from mscl.flow.grid import Pairs, resize
 
 ANSWER = 600.0  # seconds to wait for the answer to a line; the first one includes the loading of weights

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mscl.config.schema import FlowConfig
+from mscl.config.settings import FlowConfig
 from mscl.flow.grid import Pairs, resize
 from mscl.machine.files import sha256
 from mscl.models.finite import non_finite

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mscl.config.methods import Switches
 from mscl.config.module_path import load
-from mscl.config.schema import Contrast
+from mscl.config.settings import Contrast
 from mscl.models.method import Method
 from mscl.models.moco import Encoder
 from mscl.stages.jobs import Net

@@ -95,8 +95,6 @@ def shuffle_later(x: Tensor, order: Tensor) -> Callable[[], Tensor]:
 
 def joined(parts: Sequence[Tensor]) -> Tensor:
     """Gathered rows of the parts of a batch, in the order of the whole batch: all rows of the first process first."""
-    if size() == 1 or len(parts) == 1:
-        return torch.cat(list(parts))
     return torch.cat([rows for process in zip(*(part.chunk(size()) for part in parts)) for rows in process])
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mscl.config.schema import Contrast
+from mscl.config.settings import Contrast
 from mscl.models import distributed
 from mscl.models.networks.blocks import GroupedBatchNorm3d, grouped
 
@@ -68,12 +68,12 @@ def in_groups(encoder: Encoder, x_BCTHW: Tensor, groups: int) -> tuple[tuple[Ten
     """Encode the batch in equal groups, each with its own batch-norm statistics, as each GPU of several would.
 
     Where every batch norm is one of `GroupedBatchNorm3d`, only they know the groups, and all else computes the whole batch at once.
-    A network of somebody else's encodes one group after another.
+    A network of somebody else's encodes one group after another, and so does ours where `compute.kernels.groups` says so.
     """
     if groups == 1:
         return encoder(x_BCTHW)
     norms = [m for m in encoder.modules() if isinstance(m, _BatchNorm)]
-    if norms and all(isinstance(m, GroupedBatchNorm3d) for m in norms):
+    if norms and all(isinstance(m, GroupedBatchNorm3d) and m.together for m in norms):
         with grouped(norms, groups):
             return encoder(x_BCTHW)
     maps, z = zip(*(encoder(x) for x in x_BCTHW.chunk(groups)))
@@ -114,10 +114,6 @@ class MoCo(nn.Module):
     def send_keys(self, x_BCTHW: Tensor) -> Keys:
         """Send key clips to the groups that will encode them. Call it early, and let them travel while queries are encoded."""
         return Keys(self, x_BCTHW)
-
-    def encode_key(self, x_BCTHW: Tensor) -> Tensor:
-        """Embedding of this process's keys, (B, D), encoded in groups shuffled over all processes and put back in order."""
-        return self.send_keys(x_BCTHW).encode().own
 
 
 class Keys:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from mscl.config.datasets import PUBLISHED_SPLIT, Dataset
-from mscl.config.schema import Config, Optim
+from mscl.config.recipes import Optim
+from mscl.config.schema import Config
 from mscl.planning.few import used_videos
 from mscl.planning.rates import Origin
 from mscl.stages.build import features_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mscl.config.schema import Kernels
+from mscl.config.settings import Kernels
 from mscl.planning.network import Sizes, sizes_of
 from mscl.stages import jobs
 from mscl.watch.dry import Cost

@@ -11,7 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from mscl.config.schema import Config, FlowConfig, Optim
+from mscl.config.recipes import Optim
+from mscl.config.schema import Config
+from mscl.config.settings import FlowConfig
 from mscl.models.build import build_method
 from mscl.models.networks.build import build_backbone
 from mscl.planning.rates import CPU_TFLOPS

@@ -14,7 +14,8 @@ import pandas as pd
 import torch
 
 from mscl.config.datasets import Dataset
-from mscl.config.schema import Config, FlowConfig
+from mscl.config.schema import Config
+from mscl.config.settings import FlowConfig
 from mscl.datasets.find import SUFFIXES
 from mscl.datasets.generated.encode import FPS, encode
 from mscl.flow.estimate import Estimator, make_estimator

@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 from typing import NamedTuple
 
-from mscl.config.schema import Config, Optim
+from mscl.config.recipes import Optim
+from mscl.config.schema import Config
 from mscl.models.networks.flow_resnet import FLOW_TEMPORAL_STRIDE
 from mscl.planning import network
 from mscl.planning.count import Training

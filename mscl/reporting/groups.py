@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mscl.config.schema import Config, Target
+from mscl.config.schema import Config
+from mscl.config.targets import Target
 from mscl.reporting.formats import seeds
 from mscl.reporting.results import CARDS, Column, Results, join_cards
 

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from mscl.config.leaks import seen_in_pretraining
-from mscl.config.schema import Config, Target
+from mscl.config.schema import Config
+from mscl.config.targets import Target
 from mscl.reporting.formats import DASH, Table, table_of
 from mscl.reporting.results import Results
 from mscl.reporting.tables import of_table

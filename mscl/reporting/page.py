@@ -12,7 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mscl.config.foreign import foreign_of
 from mscl.config.methods import Switches
 from mscl.config.recipes import Finetune, Optim
-from mscl.config.schema import Config, MethodSettings
+from mscl.config.schema import Config
+from mscl.config.settings import MethodSettings
 from mscl.reporting.formats import Table
 from mscl.reporting.results import Card, Results
 from mscl.reporting.tables import banner, few_said, foreign_notes

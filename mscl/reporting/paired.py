@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from mscl.config.schema import Config, Target
+from mscl.config.schema import Config
+from mscl.config.targets import Target
 from mscl.reporting.formats import DASH
 from mscl.reporting.groups import groups
 from mscl.reporting.results import CARDS, Column, Results, join_cards, main_columns

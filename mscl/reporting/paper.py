@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mscl.config.schema import Config, Target, load_config
+from mscl.config.schema import Config, load_config
+from mscl.config.targets import Target
 
 SECTIONS = ("flow", "mds", "clip", "augment")
 # Keys of a data set that decide which frames are seen.

@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from mscl.config.measures import MEASURES, measure, short_name
-from mscl.config.schema import Config, Target
+from mscl.config.schema import Config
+from mscl.config.targets import Target
 from mscl.measures.topk import majority_share, metrics_from_predictions, with_prediction
 from mscl.stages.layout import GRADCAM, HISTORY, METRICS, PAIRS, PREDICTIONS, Layout
 from mscl.stages.table import TESTED, Planned, planned

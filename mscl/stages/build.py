@@ -9,7 +9,8 @@ from typing import Any
 
 from mscl.config.datasets import FramesConfig, Subset
 from mscl.config.methods import Switches
-from mscl.config.schema import Compute, Config, Model
+from mscl.config.schema import Config
+from mscl.config.settings import Compute, Model
 from mscl.config.targets import Target
 from mscl.machine.files import sha256
 from mscl.stages.jobs import (

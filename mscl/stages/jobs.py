@@ -15,7 +15,9 @@ from mscl.config.datasets import Dataset, Download, Embedded, FramesConfig, Name
 from mscl.config.measures import measure
 from mscl.config.methods import Switches
 from mscl.config.module_path import module_of
-from mscl.config.schema import Analysis, Augment, ClipConfig, Config, Contrast, Finetune, FlowConfig, Kernels, MDSConfig, Optim
+from mscl.config.recipes import Finetune, Optim
+from mscl.config.schema import Config
+from mscl.config.settings import Analysis, Augment, ClipConfig, Contrast, FlowConfig, Kernels, MDSConfig
 from mscl.config.targets import Few
 from mscl.config.validation import ConfigError, Strict, parse
 from mscl.machine.files import sha256

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from mscl.config.schema import Augment
+from mscl.config.settings import Augment
 from mscl.models.colours import IMAGENET, Colours
 from mscl.training.draws import Draws
 

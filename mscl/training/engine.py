@@ -17,7 +17,7 @@ from typing import Protocol
 import pandas as pd
 from torch import nn
 
-from mscl.config.schema import Optim
+from mscl.config.recipes import Optim
 from mscl.machine.files import remove_leftovers
 from mscl.machine.signals import StopSignal
 from mscl.models import distributed

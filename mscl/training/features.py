@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mscl.config.schema import Kernels
+from mscl.config.settings import Kernels
 from mscl.training.clips import UniformClips
 from mscl.training.hardware import DEFAULT
 from mscl.training.partial import Partial, over_videos

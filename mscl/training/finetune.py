@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mscl.config.schema import Finetune, Kernels
+from mscl.config.recipes import Finetune
+from mscl.config.settings import Kernels
 from mscl.machine.files import atomic_write, sha256, write_json
 from mscl.measures.topk import majority_share, metrics_from_predictions, with_prediction
 from mscl.models import distributed

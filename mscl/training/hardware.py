@@ -8,10 +8,11 @@ import warnings
 import torch
 from torch import nn
 
-from mscl.config.schema import Kernels
+from mscl.config.settings import Kernels
 from mscl.machine.device import half_precision_error, pick_device
 from mscl.models import distributed
 from mscl.models.networks.backbone import Backbone
+from mscl.models.networks.blocks import GroupedBatchNorm3d
 from mscl.models.networks.flow_resnet import FlowResNet
 
 CANARY = 0.02  # error of a bfloat16 Conv3d, relative to its largest output, above which something is wrong
@@ -59,9 +60,14 @@ def memory_format(kernels: Kernels) -> torch.memory_format:
 def place(model: nn.Module, device: torch.device, kernels: Kernels = DEFAULT) -> nn.Module:
     """Move a model in the memory format of `kernels`, and compile its backbones where they ask for it.
 
-    Names of weights stay. The losses, the queue and the draws stay outside of what is compiled.
+    Names of weights stay. The losses, the queue and the draws stay outside of what is compiled. On a GPU batch-norm groups go one
+    by one by default: only that has been measured there.
     """
     model = model.to(device, memory_format=memory_format(kernels))
+    together = kernels.groups == "together" or (kernels.groups == "auto" and device.type == "cpu")
+    for norm in model.modules():
+        if isinstance(norm, GroupedBatchNorm3d):
+            norm.together = together
     if kernels.compile:
         for part in model.modules():
             if isinstance(part, Backbone | FlowResNet):

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mscl.config.schema import Finetune
+from mscl.config.recipes import Finetune
 from mscl.stages.jobs import LinearJob, RGBNet
 from mscl.training.engine import DEFAULT, Machine
 from mscl.training.finetune import Classifier, finetune

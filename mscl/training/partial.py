@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mscl.config.schema import Kernels
+from mscl.config.settings import Kernels
 from mscl.machine.files import remove_leftovers
 from mscl.machine.signals import StopSignal
 from mscl.models.colours import IMAGENET, Colours

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mscl.config.schema import Optim
+from mscl.config.recipes import Optim
 
 
 def learning_rate(recipe: Optim, step: int, steps_per_epoch: int) -> float:

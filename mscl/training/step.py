@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mscl.config.schema import Kernels, Optim
+from mscl.config.recipes import Optim
+from mscl.config.settings import Kernels
 from mscl.models import distributed
 from mscl.training.draws import Draws
 from mscl.training.hardware import DEFAULT, autocast

@@ -9,12 +9,14 @@ import yaml
 
 from mscl.config import schema
 from mscl.config.datasets import Dataset
-from mscl.config.schema import METHODS, load_config
+from mscl.config.methods import METHODS
+from mscl.config.schema import load_config
 from mscl.config.validation import ConfigError, Strict
 from mscl.reporting.paper import differences
 from mscl.stages import build, jobs, rerun
+from mscl.stages.by_hand import by_hand
 from mscl.stages.rules import Rules
-from mscl.stages.table import by_hand, planned
+from mscl.stages.table import planned
 from tests.conftest import ROOT, tiny_config
 
 SHIPPED = [ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml"))]

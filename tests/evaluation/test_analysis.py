@@ -9,7 +9,8 @@ import simplejpeg
 import torch
 from torch import nn
 
-from mscl.config.schema import Analysis, Finetune
+from mscl.config.recipes import Finetune
+from mscl.config.settings import Analysis
 from mscl.evaluation.analysis import run_analysis
 from mscl.models.colours import IMAGENET
 from mscl.stages.jobs import AnalysisJob, Net, Source

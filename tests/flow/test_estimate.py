@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mscl.config.schema import FlowConfig
+from mscl.config.settings import FlowConfig
 from mscl.flow.estimate import make_estimator
 from mscl.flow.grid import stored_size, to_grid
 from mscl.machine.torchvision import torchvision

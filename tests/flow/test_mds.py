@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mscl.config.schema import MDSConfig
+from mscl.config.settings import MDSConfig
 from mscl.flow.colour import colourwheel, unit_radius
 from mscl.flow.mds import allowed_starts, attention, differences, guided, motion, of_fields, score_clip, start_scores
 

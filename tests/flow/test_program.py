@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import mscl.flow.program
-from mscl.config.schema import FlowConfig, MDSConfig, load_config
+from mscl.config.schema import load_config
+from mscl.config.settings import FlowConfig, MDSConfig
 from mscl.flow.estimate import make_estimator
 from mscl.flow.program import ProgramFailed, read_flo
 from mscl.flow.quantise import decode_field

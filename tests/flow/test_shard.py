@@ -5,7 +5,7 @@ import pytest
 import simplejpeg
 
 import mscl.flow.error
-from mscl.config.schema import FlowConfig, MDSConfig
+from mscl.config.settings import FlowConfig, MDSConfig
 from mscl.flow.error import flow_error
 from mscl.flow.estimate import make_estimator
 from mscl.flow.mds import score_clip

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from mscl.config.schema import Optim
+from mscl.config.recipes import Optim
 from mscl.models import distributed
 from mscl.training.step import Step, TrainingError, train_step
 
@@ -48,7 +48,7 @@ torch.distributed.destroy_process_group()
 
 SHUFFLED = """
 import torch
-from mscl.config.schema import Contrast
+from mscl.config.settings import Contrast
 from mscl.models import distributed
 from mscl.models.moco import Encoder, build_moco
 from mscl.models.networks.r3d_18 import R3D18

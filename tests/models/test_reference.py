@@ -15,7 +15,9 @@ import pytest
 import torch
 from torch import nn
 
-from mscl.config.schema import METHODS, Augment, Contrast, Kernels, MDSConfig, Optim
+from mscl.config.methods import METHODS
+from mscl.config.recipes import Optim
+from mscl.config.settings import Augment, Contrast, Kernels, MDSConfig
 from mscl.flow.colour import colourwheel, unit_radius
 from mscl.flow.mds import allowed_starts, differences, start_scores
 from mscl.flow.rotate import rotate_flow

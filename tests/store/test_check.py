@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import simplejpeg
 
-from mscl.config.schema import FlowConfig, MDSConfig
+from mscl.config.settings import FlowConfig, MDSConfig
 from mscl.flow.shard import flow_shard
 from mscl.stages.jobs import FlowJob
 from tests.store.shards import write_frames

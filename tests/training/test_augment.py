@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mscl.config.schema import Augment
+from mscl.config.settings import Augment
 from mscl.training.augment import augment_rgb, blur_matrices, colour_matrices, flip_flow, flow_from_planes, normalise
 from mscl.training.draws import Draws
 

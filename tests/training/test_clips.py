@@ -6,26 +6,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from mscl.config.schema import ClipConfig
+from mscl.config.settings import ClipConfig
 from mscl.flow.shard import flow_shard
 from mscl.stages import build
 from mscl.store.shards import Shards
 from mscl.training import partial
 from mscl.training.augment import normalise
-from mscl.training.clips import (
-    PretrainClips,
-    UniformClips,
-    batch_shapes,
-    centre_box,
-    crop_box,
-    crop_boxes,
-    key_start,
-    possible_starts,
-    pretrain_rows,
-    random_batch,
-    strided_positions,
-    uniform_positions,
-)
+from mscl.training.clips import PretrainClips, UniformClips, batch_shapes, pretrain_rows, random_batch
+from mscl.training.cuts import centre_box, crop_box, crop_boxes, key_start, possible_starts, strided_positions, uniform_positions
 from mscl.training.recipe import epoch_batches
 
 CLIP = ClipConfig(frames=8, stride=2, max_shift=4)

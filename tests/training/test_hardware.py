@@ -8,10 +8,13 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mscl.config.schema import Kernels
+from mscl.config.settings import Kernels
+from mscl.models.networks.blocks import GroupedBatchNorm3d
+from mscl.models.networks.r3d_18 import R3D18
 from mscl.stages import build
 from mscl.training import engine
 from mscl.training.engine import Machine
+from mscl.training.hardware import place
 from mscl.training.pretrain import pretrain
 from mscl.watch import curves as watching
 from mscl.watch.flops import mfu
@@ -62,6 +65,15 @@ def test_compiled_backbones_and_another_memory_format_compute_the_same(prepared,
         assert other.loss.to_numpy() == pytest.approx(usual.loss.to_numpy(), rel=1e-2)
     names = [set(load_file(tmp_path / name / "weights.safetensors")) for name in ways]
     assert names[0] == names[1] == names[2]
+
+
+@pytest.mark.parametrize("device, asked, together", [
+    ("cpu", "auto", True), ("cpu", "one_by_one", False), ("meta", "auto", False), ("meta", "together", True),
+])  # fmt: skip
+def test_batch_norm_groups_go_together_where_that_is_measured(device, asked, together):
+    """On a CPU; on any other device (`meta` stands for a GPU) only where somebody asks for it."""
+    model = place(R3D18(4), torch.device(device), Kernels(groups=asked))
+    assert {norm.together for norm in model.modules() if isinstance(norm, GroupedBatchNorm3d)} == {together}
 
 
 def test_mfu_is_the_share_of_the_published_rate(monkeypatch):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mscl.config.schema import Optim
+from mscl.config.recipes import Optim
 from mscl.training.recipe import learning_rate
 
 

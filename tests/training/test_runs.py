@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mscl.config.schema import Optim
+from mscl.config.recipes import Optim
 from mscl.stages import build, jobs
 from mscl.training import engine
 from mscl.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mscl.config.methods import METHODS
-from mscl.config.schema import Augment, ClipConfig, Kernels
+from mscl.config.settings import Augment, ClipConfig, Kernels
 from mscl.training.augment import flip_flow, flow_from_planes
 from mscl.training.clips import PretrainClips, batch_shapes, pretrain_rows, random_batch
 from mscl.training.draws import Draws

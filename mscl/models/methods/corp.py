@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mscl.config.methods import Switches
-from mscl.config.schema import Contrast
+from mscl.config.settings import Contrast
 from mscl.models import distributed
 from mscl.models.method import Method, Terms
 from mscl.models.moco import Encoder, in_groups, own_groups

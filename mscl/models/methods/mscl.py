@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mscl.config.methods import Switches
-from mscl.config.schema import Contrast
+from mscl.config.settings import Contrast
 from mscl.models.distributed import joined
 from mscl.models.losses.info_nce import info_nce
 from mscl.models.losses.lmcl import lmcl, local_vectors

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from mscl.config.methods import Switches
-from mscl.config.schema import Contrast
+from mscl.config.settings import Contrast
 from mscl.models.distributed import joined
 from mscl.models.losses.info_nce import info_nce
 from mscl.models.method import Method, Terms

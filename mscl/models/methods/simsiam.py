@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mscl.config.methods import Switches
-from mscl.config.schema import Contrast
+from mscl.config.settings import Contrast
 from mscl.models.method import Method, Terms
 from mscl.models.moco import Encoder, in_groups, own_groups
 from mscl.models.networks.build import build_backbone

@@ -21,6 +21,7 @@ class GroupedBatchNorm3d(nn.BatchNorm3d):
     """
 
     groups = 1
+    together = True  # False: the network is asked to take one part after another instead (`compute.kernels.groups`)
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         if self.groups == 1 or not self.training:

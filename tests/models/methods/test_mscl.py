@@ -5,13 +5,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mscl.config.schema import METHODS, Contrast, Switches
+from mscl.config.methods import METHODS, Switches
+from mscl.config.settings import Contrast, Kernels
 from mscl.flow.colour import colourwheel
 from mscl.flow.rotate import rotate_flow
 from mscl.models.methods.mscl import MSCL
 from mscl.models.moco import build_moco, in_groups
 from mscl.models.networks.r3d_18 import R3D18
 from mscl.models.view import View
+from mscl.training.hardware import place
 
 NET = SimpleNamespace(backbone="r3d_18", width=4, flow_width=4, neck=16, neck_blocks=2, size=32)
 CLIP_TERMS = {"rgb", "flow", "rgb_to_flow", "flow_to_rgb"}
@@ -55,7 +57,7 @@ def test_rotated_keys_never_enter_a_queue():
     model, query, key = model_of(METHODS["mscl"].switches), view(1), view(2)
     model(query, key)
     model.enqueue()
-    expected = model_of(METHODS["mscl"].switches).flow.encode_key(colourwheel(key.flow_B2THW))
+    expected = model_of(METHODS["mscl"].switches).flow.send_keys(colourwheel(key.flow_B2THW)).encode().own
     assert torch.equal(model.flow.queue.keys_KD[:4], expected)
     assert model.flow.queue.age_K.tolist() == [0] * 4 + [1] * 4
 
@@ -107,7 +109,7 @@ def test_shuffled_groups_come_back_in_order_and_keys_share_no_statistics_with_qu
     grouped = MSCL(NET, Contrast(dim=16, queue=8, bn_groups=2), METHODS["moco"].switches).rgb
     x = view(3).rgb_BCTHW
     grouped.eval()
-    assert torch.allclose(grouped.encode_key(x), grouped.key(x)[1], atol=1e-6)
+    assert torch.allclose(grouped.send_keys(x).encode().own, grouped.key(x)[1], atol=1e-6)
     maps, z = grouped.encode_query(x)
     whole_maps, whole = grouped.query(x)
     assert torch.allclose(z, whole, atol=1e-6) and all(torch.allclose(a, b, atol=1e-5) for a, b in zip(maps, whole_maps))
@@ -118,22 +120,28 @@ def test_shuffled_groups_come_back_in_order_and_keys_share_no_statistics_with_qu
     torch.manual_seed(1)
     assert torch.randperm(4).tolist()[:2] not in ([0, 1], [1, 0], [2, 3], [3, 2])  # this seed mixes the groups
     torch.manual_seed(1)
-    assert not torch.allclose(grouped.encode_key(x), in_groups(grouped.key, x, 2)[1], atol=1e-4)
+    assert not torch.allclose(grouped.send_keys(x).encode().own, in_groups(grouped.key, x, 2)[1], atol=1e-4)
 
 
-@pytest.mark.parametrize("own", [True, False], ids=["ours", "somebody else's"])
-def test_groups_compute_what_one_after_another_does(own):
+@pytest.mark.parametrize("way", ["together", "one_by_one", "somebody else's"])
+def test_groups_compute_what_one_after_another_does(way):
     """Outputs and batch-norm statistics to the bit, gradients to rounding; also in a network with torch's own batch norm."""
     torch.manual_seed(0)
     together, apart = (build_moco(R3D18(4), Contrast(dim=8, queue=8, bn_groups=2)).query for _ in range(2))
     apart.load_state_dict(together.state_dict())
-    if not own:
+    kernels = Kernels(groups="one_by_one" if way == "one_by_one" else "together")
+    for encoder in (together, apart):
+        place(encoder, torch.device("cpu"), kernels)
+    if way == "somebody else's":
         for parent in list(together.modules()):
             for name, child in parent.named_children():
                 if isinstance(child, torch.nn.BatchNorm3d):
                     setattr(parent, name, torch.nn.BatchNorm3d(child.num_features))
     x = torch.randn(6, 3, 4, 16, 16).contiguous(memory_format=torch.channels_last_3d)
+    batches = []
+    together.backbone.stem[0].register_forward_hook(lambda conv, given, out: batches.append(len(out)))
     maps, z = in_groups(together, x, 2)
+    assert batches == ([6] if way == "together" else [3, 3])
     halves = [apart(half) for half in x.chunk(2)]
     assert torch.equal(z, torch.cat([half[1] for half in halves]))
     assert all(torch.equal(level, torch.cat(parts)) for level, *parts in zip(maps, *(half[0] for half in halves)))

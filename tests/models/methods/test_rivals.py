@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from mscl.config.schema import METHODS, Contrast, Switches
+from mscl.config.methods import METHODS, Switches
+from mscl.config.settings import Contrast
 from mscl.flow.edges import flow_edges
 from mscl.flow.mds import motion
 from mscl.flow.rotate import rotate_flow
