@@ -97,6 +97,7 @@ class Run:
         self.at = Progress()
         self._saved = time.monotonic()
         self._started: Started | None = None
+        self._called = False  # by a process that wants a checkpoint or is told to stop
 
     def fit(self, step: Step, monitor: Monitor | None = None, gpu_share: Callable[[float], float] | None = None) -> pd.DataFrame:
         """Train from where the run stands; returns one row per epoch with mean losses and accuracies.
@@ -132,27 +133,36 @@ class Run:
                 asked = time.monotonic()
                 batch = {k: v.to(self.device, non_blocking=True) for k, v in next(loader).items()}
                 waited = time.monotonic() - asked
-                self._step(step, batch, clips, waited)
-                self._save_if_due(stop)
+                self._step(step, batch, clips, waited, stop)
+                self._save_if_called(stop)
         self._settle()
+        self._save_if_called(stop)
         self.watch.epoch(self.at.step, self._close_epoch(epoch))
 
-    def _save_if_due(self, stop: StopSignal) -> None:
-        """A checkpoint now and then; and when any process is told to stop, after which all leave."""
-        due = time.monotonic() - self._saved > 60 * self.machine.checkpoint_minutes
-        stopped_by, due = distributed.largest([stop.number, int(due)], self.device)
-        if stopped_by or due:
-            self.save()
-        if stopped_by:
+    def _wants_to_save(self, stop: StopSignal) -> bool:
+        """Whether this process is told to stop, or its last checkpoint is old."""
+        return bool(stop.number) or time.monotonic() - self._saved > 60 * self.machine.checkpoint_minutes
+
+    def _save_if_called(self, stop: StopSignal) -> None:
+        """A checkpoint now and then; and when any process is told to stop, after which all leave.
+
+        Several processes know it of each other from the scalars of a step, since to ask in every step would wait for the GPU.
+        """
+        if not (self._called if distributed.size() > 1 else self._wants_to_save(stop)):
+            return
+        self.save()
+        self._called = False
+        if stopped_by := max(distributed.largest([stop.number], self.device)):
             raise SystemExit(128 + stopped_by)
 
-    def _step(self, step: Step, batch: Batch, clips: int, waited: float) -> None:
+    def _step(self, step: Step, batch: Batch, clips: int, waited: float, stop: StopSignal) -> None:
         """One step at the rate that the recipe has for it. Its scalars are looked at when the next one runs, on a CPU at once."""
         rate = learning_rate(self.recipe, self.at.step, self.steps_per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         try:
-            scalars = begin_step(step, batch, self.optimizer, self.recipe, self.seed, self.at.step, self.total)
+            call = self._wants_to_save(stop)
+            scalars = begin_step(step, batch, self.optimizer, self.recipe, self.seed, self.at.step, self.total, call)
         except TrainingError as error:
             raise self._failed(str(error)) from None
         self.at.step += 1
@@ -170,6 +180,7 @@ class Run:
             values = started.scalars.values()
         except TrainingError as error:
             raise self._failed(str(error)) from None
+        self._called |= started.scalars.called()
         for name, value in values.items():
             self.at.sums[name] = self.at.sums.get(name, 0.0) + value
         self.watch.step(started.scalars.number + 1, values, started.clips, started.waited)

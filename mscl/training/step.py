@@ -47,8 +47,9 @@ class Step:
 class Scalars:
     """The scalars of step `number`, means over parts and processes, on their way from the device.
 
-    `copied`, (names + 1 + parameters,) float64 in memory, which a GPU writes until `done`, holds them, the gradient's norm, and of
-    each parameter 1 where some processes only have a gradient; a single process has no such rows.
+    `copied`, (names + 2 + parameters,) float64 in memory, which a GPU writes until `done`, holds them, the share of processes that
+    called the others, the gradient's norm, and of each parameter 1 where some processes only have a gradient; a single process has
+    no such rows.
     """
 
     number: int
@@ -60,10 +61,8 @@ class Scalars:
     def values(self) -> dict[str, float]:
         """Wait for them. Raises TrainingError, in every process alike, when the loss or the gradient was not finite, or when a
         parameter had a gradient in some processes only."""
-        if self.done:
-            self.done.synchronize()
-        *means, norm = self.copied[: len(self.names) + 1].tolist()
-        if some := [name for name, uneven in zip(self.parameters, self.copied[len(self.names) + 1 :].tolist()) if uneven]:
+        *means, _, norm = self._arrived()[: len(self.names) + 2].tolist()
+        if some := [name for name, uneven in zip(self.parameters, self.copied[len(self.names) + 2 :].tolist()) if uneven]:
             raise TrainingError(
                 f"{len(some)} parameters have a gradient in some processes only, such as {some[0]}: every process must compute the "
                 f"same terms of the loss (step {self.number})"
@@ -77,6 +76,15 @@ class Scalars:
             )
         return values
 
+    def called(self) -> bool:
+        """Wait for them: whether any process called the others, the same answer in all of them."""
+        return bool(self._arrived()[len(self.names)] > 0)
+
+    def _arrived(self) -> Tensor:
+        if self.done:
+            self.done.synchronize()
+        return self.copied
+
 
 def train_step(
     step: Step, batch: Batch, optimizer: torch.optim.Optimizer, recipe: Optim, seed: int, number: int, total: int
@@ -86,9 +94,18 @@ def train_step(
 
 
 def begin_step(
-    step: Step, batch: Batch, optimizer: torch.optim.Optimizer, recipe: Optim, seed: int, number: int, total: int
+    step: Step,
+    batch: Batch,
+    optimizer: torch.optim.Optimizer,
+    recipe: Optim,
+    seed: int,
+    number: int,
+    total: int,
+    call: bool = False,
 ) -> Scalars:
     """Step `number` of `total`: forward, backward, one move of the optimiser. `batch` holds this process's rows of the whole batch.
+
+    With `call` this process calls the others, without a message of its own: `called` of what is returned tells all of them.
 
     In no process does the optimiser move when the loss or the gradient is not finite, or when a parameter has a gradient in some
     processes only: on a CPU TrainingError is raised before it would, on a GPU by `values()` of what is returned.
@@ -97,7 +114,8 @@ def begin_step(
     optimizer.zero_grad(set_to_none=True)
     sums = _backward(step, batch, recipe.accumulate, seed, number)
     trained = {name: p for name, p in step.model.named_parameters() if p.requires_grad}
-    means, uneven = distributed.mean_gradients(trained, list(sums.values()))  # not finite in one process: not finite in all
+    calls = torch.full((), float(call), device=sums["loss"].device)
+    means, uneven = distributed.mean_gradients(trained, [*sums.values(), calls])  # not finite in one process: not finite in all
     norm = nn.utils.clip_grad_norm_(trained.values(), recipe.clip_grad)
     copied, done = _on_their_way(torch.cat([means, norm.double()[None], uneven.double()]))
     scalars = Scalars(number, tuple(sums), tuple(trained), copied, done)
