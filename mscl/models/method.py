@@ -11,7 +11,7 @@ Terms = dict[str, Tensor]  # scalars by name
 
 
 class Method(nn.Module):
-    """A subclass is built as `Method(net, contrast, switches)` (`mscl.stages.jobs.Net`, `mscl.config.schema.Contrast`,
+    """A subclass is built as `Method(net, contrast, switches)` (`mscl.stages.jobs.Net`, `mscl.config.settings.Contrast`,
     `mscl.config.methods.Switches`), where it builds its networks. `encoder` is what is kept of the training.
     """
 

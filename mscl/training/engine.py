@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -136,6 +137,7 @@ class Run:
                 self._step(step, batch, clips, waited, stop)
                 self._save_if_called(stop)
         self._settle()
+        self._called = bool(distributed.largest([int(self._wants_to_save(stop))], self.device)[0])  # before the monitor's minutes
         self._save_if_called(stop)
         self.watch.epoch(self.at.step, self._close_epoch(epoch))
 
@@ -161,7 +163,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         try:
-            call = self._wants_to_save(stop)
+            call = partial(self._wants_to_save, stop)
             scalars = begin_step(step, batch, self.optimizer, self.recipe, self.seed, self.at.step, self.total, call)
         except TrainingError as error:
             raise self._failed(str(error)) from None

@@ -1,4 +1,4 @@
-"""What a recipe (`mscl.config.schema.Optim`) says: the rate of a step, the optimiser, the batches of an epoch."""
+"""What a recipe (`mscl.config.recipes.Optim`) says: the rate of a step, the optimiser, the batches of an epoch."""
 
 from __future__ import annotations
 

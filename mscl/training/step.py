@@ -7,7 +7,7 @@ not finite does not wait for them: the optimiser sees it on the device and does 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -101,11 +101,12 @@ def begin_step(
     seed: int,
     number: int,
     total: int,
-    call: bool = False,
+    call: Callable[[], bool] = lambda: False,
 ) -> Scalars:
     """Step `number` of `total`: forward, backward, one move of the optimiser. `batch` holds this process's rows of the whole batch.
 
-    With `call` this process calls the others, without a message of its own: `called` of what is returned tells all of them.
+    Where `call()`, asked after the backward pass, is true, this process calls the others without a message of its own: `called` of
+    what is returned tells all of them.
 
     In no process does the optimiser move when the loss or the gradient is not finite, or when a parameter has a gradient in some
     processes only: on a CPU TrainingError is raised before it would, on a GPU by `values()` of what is returned.
@@ -114,7 +115,7 @@ def begin_step(
     optimizer.zero_grad(set_to_none=True)
     sums = _backward(step, batch, recipe.accumulate, seed, number)
     trained = {name: p for name, p in step.model.named_parameters() if p.requires_grad}
-    calls = torch.full((), float(call), device=sums["loss"].device)
+    calls = torch.full((), float(call()), device=sums["loss"].device)
     means, uneven = distributed.mean_gradients(trained, [*sums.values(), calls])  # not finite in one process: not finite in all
     norm = nn.utils.clip_grad_norm_(trained.values(), recipe.clip_grad)
     copied, done = _on_their_way(torch.cat([means, norm.double()[None], uneven.double()]))

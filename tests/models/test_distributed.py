@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from mscl.config.recipes import Optim
 from mscl.models import distributed
-from mscl.training.step import Step, TrainingError, train_step
+from mscl.training.step import Step, TrainingError, begin_step, train_step
 
 distributed.start(torch.device("cpu"))
 
@@ -33,11 +33,14 @@ step, recipe = Odd(), Optim(lr=0.1, momentum=0, batch=2, epochs=1)
 optimizer = torch.optim.SGD(step.model.parameters(), lr=0.1)
 step.wrong = False
 before = step.model["shared"].weight.item()
-assert train_step(step, {"x": torch.ones(1, 1)}, optimizer, recipe, 0, 0, 2)["rank"] == 0.5
+assert train_step(step, {"x": torch.ones(1, 1)}, optimizer, recipe, 0, 0, 4)["rank"] == 0.5
 assert abs(before - step.model["shared"].weight.item() - 0.15) < 1e-6 and step.model["odd"].weight.grad is None
+for number, calls in ((1, False), (2, distributed.rank() == 1)):
+    scalars = begin_step(step, {"x": torch.ones(1, 1)}, optimizer, recipe, 0, number, 4, lambda: calls)
+    assert scalars.called() == (number == 2) and set(scalars.values()) == {"loss", "rank"}
 step.wrong, before = True, step.model["shared"].weight.item()
 try:
-    train_step(step, {"x": torch.ones(1, 1)}, optimizer, recipe, 0, 1, 2)
+    train_step(step, {"x": torch.ones(1, 1)}, optimizer, recipe, 0, 3, 4)
 except TrainingError as error:
     Path(sys.argv[1], str(distributed.rank())).write_text(str(error))
 assert step.model["shared"].weight.item() == before
@@ -79,12 +82,12 @@ torch.distributed.destroy_process_group()
 
 
 def test_ranks_with_other_gradients_are_refused(tmp_path: Path):
-    """By name, in every process, and no weight moves; before that, the mean of 1 and 2 is 1.5, and what has no gradient anywhere
-    keeps none."""
+    """By name, in every process, and no weight moves; before that, the mean of 1 and 2 is 1.5, what has no gradient anywhere
+    keeps none, and when one process calls, both know it."""
     in_two_processes(SCRIPT, tmp_path)
     for rank in ("0", "1"):
         said = (tmp_path / rank).read_text()
-        assert "2 parameters have a gradient in some processes only, such as odd.weight" in said and "(step 1)" in said
+        assert "2 parameters have a gradient in some processes only, such as odd.weight" in said and "(step 3)" in said
 
 
 def test_keys_travel_to_their_groups_and_back(tmp_path: Path):
